@@ -1,0 +1,1 @@
+//! RNS-CKKS with checked parameters, evaluator, evaluation keys and noise formulas

@@ -1,0 +1,1 @@
+//! Word-size modular arithmetic, NTT, embedding FFT and samplers for Polyveil

@@ -1,0 +1,1 @@
+//! From network graph to CKKS plan: folding, layouts, levels, rotation keys, parameters, cost

@@ -1,0 +1,1 @@
+//! Data sets, training, conversion of ReLU networks to HE-friendly ones, metrics

@@ -1,0 +1,274 @@
+//! Slots ↔ real coefficients: the transform tree of [`crate::ntt`] over the complex numbers, ψ = e^(2πi/4N).
+//!
+//! Conjugate-invariant ring: the folded element is b_0 = a_0, b_i = a_i − i·a_{N−i}, so a_i is just the real part of b_i.
+//! Standard ring: the slots fill one half of the values, their conjugates the other. Cost: one complex transform of N
+//! points; rounding error about 2^−52 · log2 N of the largest value. As with the modular tables, the first C entries are
+//! the tables of degree C.
+
+use crate::bits;
+use crate::error::MathError;
+use crate::ntt::{MAX_LOG_N, MIN_LOG_N};
+use crate::ring::RingKind;
+use std::f64::consts::TAU;
+
+/// A complex number.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Complex {
+    /// Real part.
+    pub re: f64,
+    /// Imaginary part.
+    pub im: f64,
+}
+
+/// Roots of unity and slot order of one ring.
+#[derive(Debug, Clone)]
+pub struct Embedding {
+    kind: RingKind,
+    log_n: u32,
+    re: Vec<f64>,
+    im: Vec<f64>,
+}
+
+impl Embedding {
+    /// Tables for degree 2^`log_n`, 16·N bytes.
+    ///
+    /// # Errors
+    /// [`MathError::BadDegree`].
+    pub fn new(kind: RingKind, log_n: u32) -> Result<Self, MathError> {
+        if !(MIN_LOG_N..=MAX_LOG_N).contains(&log_n) {
+            return Err(MathError::BadDegree { min: MIN_LOG_N, max: MAX_LOG_N, found: log_n });
+        }
+        let n = 1usize << log_n;
+        let (mut re, mut im) = (vec![0.0; n], vec![0.0; n]);
+        for log_m in 0..log_n {
+            let m = 1usize << log_m;
+            for j in 0..m {
+                let exponent = match kind {
+                    RingKind::ConjugateInvariant => (n / (2 * m)) * (1 + 4 * bits::reverse(j, log_m)),
+                    RingKind::Standard => (n / m) * (1 + 2 * bits::reverse(j, log_m)),
+                };
+                let (sin, cos) = (TAU * exponent as f64 / (4 * n) as f64).sin_cos();
+                re[m + j] = cos;
+                im[m + j] = sin;
+            }
+        }
+        Ok(Self { kind, log_n, re, im })
+    }
+
+    /// Number of slots.
+    #[must_use]
+    pub const fn slots(&self) -> usize {
+        self.kind.slots(1 << self.log_n)
+    }
+
+    /// Real slot values → coefficients, not yet scaled or rounded. Fewer slots (a power of two) give the coefficients of
+    /// the subring whose elements have slot vectors of that period.
+    ///
+    /// # Errors
+    /// [`MathError::Length`] if the length is no power of two or above the number of slots.
+    pub fn encode(&self, slots: &[f64]) -> Result<Vec<f64>, MathError> {
+        self.encode_with(slots.len(), |j| Complex { re: slots[j], im: 0.0 })
+    }
+
+    /// Complex slot values → coefficients. In the conjugate-invariant ring imaginary parts are ignored.
+    ///
+    /// # Errors
+    /// [`MathError::Length`] as for [`Embedding::encode`].
+    pub fn encode_complex(&self, slots: &[Complex]) -> Result<Vec<f64>, MathError> {
+        self.encode_with(slots.len(), |j| slots[j])
+    }
+
+    /// Coefficients (N, or fewer for a subring) → real parts of the slots.
+    ///
+    /// # Errors
+    /// [`MathError::Length`] if the length is no power of two or out of range.
+    pub fn decode(&self, coefficients: &[f64]) -> Result<Vec<f64>, MathError> {
+        Ok(self.decode_complex(coefficients)?.into_iter().map(|z| z.re).collect())
+    }
+
+    /// Coefficients → complex slots.
+    ///
+    /// # Errors
+    /// [`MathError::Length`] as for [`Embedding::decode`].
+    pub fn decode_complex(&self, coefficients: &[f64]) -> Result<Vec<Complex>, MathError> {
+        let n = coefficients.len();
+        self.check(n)?;
+        let mut re = coefficients.to_vec();
+        let mut im = vec![0.0; n];
+        if self.kind == RingKind::ConjugateInvariant {
+            for i in 1..n {
+                im[i] = -coefficients[n - i];
+            }
+        }
+        self.forward(&mut re, &mut im);
+        let indices = self.kind.slot_indices(n.trailing_zeros());
+        Ok(indices.into_iter().map(|p| Complex { re: re[p as usize], im: im[p as usize] }).collect())
+    }
+
+    fn encode_with(&self, slots: usize, value: impl Fn(usize) -> Complex) -> Result<Vec<f64>, MathError> {
+        let n = self.kind.degree_for_slots(slots);
+        self.check(n)?;
+        let log_n = n.trailing_zeros();
+        let (mut re, mut im) = (vec![0.0; n], vec![0.0; n]);
+        for (j, p) in self.kind.slot_indices(log_n).into_iter().enumerate() {
+            let (z, p) = (value(j), p as usize);
+            re[p] = z.re;
+            match self.kind {
+                RingKind::ConjugateInvariant => {}
+                RingKind::Standard => {
+                    // The root of index p is ζ^e with e = 1 + 2·brv(p); its conjugate ζ^(2N−e) has all bits flipped.
+                    im[p] = z.im;
+                    re[n - 1 - p] = z.re;
+                    im[n - 1 - p] = -z.im;
+                }
+            }
+        }
+        self.inverse(&mut re, &mut im);
+        Ok(re)
+    }
+
+    fn check(&self, n: usize) -> Result<(), MathError> {
+        let least = self.kind.degree_for_slots(1);
+        if n.is_power_of_two() && (least..=1 << self.log_n).contains(&n) {
+            Ok(())
+        } else {
+            Err(MathError::Length { expected: 1 << self.log_n, found: n })
+        }
+    }
+
+    fn forward(&self, re: &mut [f64], im: &mut [f64]) {
+        let n = re.len();
+        let mut m = 1;
+        while m < n {
+            let half = n / (2 * m);
+            let nodes = re.chunks_exact_mut(2 * half).zip(im.chunks_exact_mut(2 * half));
+            for ((re, im), (&wr, &wi)) in nodes.zip(self.re[m..].iter().zip(&self.im[m..])) {
+                let ((xr, yr), (xi, yi)) = (re.split_at_mut(half), im.split_at_mut(half));
+                for (((xr, yr), xi), yi) in xr.iter_mut().zip(yr).zip(xi).zip(yi) {
+                    let (tr, ti) = (*yr * wr - *yi * wi, *yr * wi + *yi * wr);
+                    (*yr, *yi) = (*xr - tr, *xi - ti);
+                    (*xr, *xi) = (*xr + tr, *xi + ti);
+                }
+            }
+            m *= 2;
+        }
+    }
+
+    fn inverse(&self, re: &mut [f64], im: &mut [f64]) {
+        let n = re.len();
+        let mut m = n / 2;
+        while m >= 1 {
+            let half = n / (2 * m);
+            let nodes = re.chunks_exact_mut(2 * half).zip(im.chunks_exact_mut(2 * half));
+            for ((re, im), (&wr, &wi)) in nodes.zip(self.re[m..].iter().zip(&self.im[m..])) {
+                let ((xr, yr), (xi, yi)) = (re.split_at_mut(half), im.split_at_mut(half));
+                for (((xr, yr), xi), yi) in xr.iter_mut().zip(yr).zip(xi).zip(yi) {
+                    let (dr, di) = (*xr - *yr, *xi - *yi);
+                    (*xr, *xi) = (*xr + *yr, *xi + *yi);
+                    (*yr, *yi) = (dr * wr + di * wi, di * wr - dr * wi);
+                }
+            }
+            m /= 2;
+        }
+        let scale = 1.0 / n as f64;
+        for x in re {
+            *x *= scale;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [RingKind; 2] = [RingKind::ConjugateInvariant, RingKind::Standard];
+
+    fn values(count: usize, seed: u64) -> Vec<f64> {
+        let mut state = seed;
+        (0..count)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) as f64 / (1u64 << 30) as f64 - 1.0
+            })
+            .collect()
+    }
+
+    #[test]
+    fn decode_is_evaluation_at_powers_of_five() {
+        for kind in KINDS {
+            let embedding = Embedding::new(kind, 5).unwrap();
+            let coefficients = values(32, 1);
+            let slots = embedding.decode_complex(&coefficients).unwrap();
+            let mut exponent = 1usize;
+            for z in slots {
+                let angle = match kind {
+                    RingKind::ConjugateInvariant => TAU * exponent as f64 / 128.0,
+                    RingKind::Standard => TAU * exponent as f64 / 64.0,
+                };
+                let (mut re, mut im) = (coefficients[0], 0.0);
+                for (i, a) in coefficients.iter().enumerate().skip(1) {
+                    let (sin, cos) = (angle * i as f64).sin_cos();
+                    match kind {
+                        RingKind::ConjugateInvariant => re += 2.0 * a * cos,
+                        RingKind::Standard => {
+                            re += a * cos;
+                            im += a * sin;
+                        }
+                    }
+                }
+                assert!((z.re - re).abs() < 1e-12 && (z.im - im).abs() < 1e-12);
+                exponent = exponent * 5 % 128;
+            }
+        }
+    }
+
+    #[test]
+    fn decode_undoes_encode() {
+        for kind in KINDS {
+            for log_n in [1, 2, 5, 10, 13] {
+                let embedding = Embedding::new(kind, log_n).unwrap();
+                let slots = values(embedding.slots(), 5);
+                let back = embedding.decode(&embedding.encode(&slots).unwrap()).unwrap();
+                for (x, y) in slots.iter().zip(&back) {
+                    assert!((x - y).abs() < 1e-13 * f64::from(log_n + 1));
+                }
+            }
+        }
+        let embedding = Embedding::new(RingKind::Standard, 6).unwrap();
+        let slots: Vec<Complex> =
+            values(32, 8).into_iter().zip(values(32, 9)).map(|(re, im)| Complex { re, im }).collect();
+        let back = embedding.decode_complex(&embedding.encode_complex(&slots).unwrap()).unwrap();
+        for (x, y) in slots.iter().zip(&back) {
+            assert!((x.re - y.re).abs() < 1e-13 && (x.im - y.im).abs() < 1e-13);
+        }
+    }
+
+    #[test]
+    fn periodic_slots_live_in_the_subring() {
+        for kind in KINDS {
+            let embedding = Embedding::new(kind, 7).unwrap();
+            for log_c in 0..=5 {
+                let c = 1usize << log_c;
+                let period = values(c, 11);
+                let full: Vec<f64> = (0..embedding.slots()).map(|j| period[j % c]).collect();
+                let wide = embedding.encode(&full).unwrap();
+                let narrow = embedding.encode(&period).unwrap();
+                let step = wide.len() / narrow.len();
+                for (i, a) in wide.iter().enumerate() {
+                    let expected = if i % step == 0 { narrow[i / step] } else { 0.0 };
+                    assert!((a - expected).abs() < 1e-13);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_lengths_are_refused() {
+        let embedding = Embedding::new(RingKind::ConjugateInvariant, 4).unwrap();
+        assert!(embedding.encode(&[0.0; 3]).is_err());
+        assert!(embedding.encode(&[]).is_err());
+        assert!(embedding.encode(&[0.0; 32]).is_err());
+        assert!(embedding.decode(&[0.0; 5]).is_err());
+        assert!(Embedding::new(RingKind::Standard, 0).is_err());
+    }
+}

@@ -1,0 +1,146 @@
+//! The kernels that everything runs on, and the one place that chooses their back end.
+//!
+//! Every kernel takes and leaves fully reduced residues, so all back ends agree bit for bit; [`scalar`] is the reference
+//! and is always built. The choice is made once, from the processor's features, and can be overridden for tests by the
+//! environment variable `POLYVEIL_SIMD` (`scalar`, `avx512`). A value that this build or processor does not offer falls
+//! back to `scalar`.
+
+pub mod scalar;
+
+use crate::modulus::{Modulus, Shoup};
+use std::sync::OnceLock;
+
+/// A set of kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// Portable 64-bit code.
+    Scalar,
+}
+
+impl Backend {
+    /// Its name, as in `POLYVEIL_SIMD`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+        }
+    }
+}
+
+/// The back end in use.
+#[must_use]
+pub fn backend() -> Backend {
+    static CHOICE: OnceLock<Backend> = OnceLock::new();
+    *CHOICE.get_or_init(|| Backend::Scalar)
+}
+
+/// Fixed factors of a transform: entry `m + j` serves node `j` of the tree level with `m` nodes.
+#[derive(Debug, Clone, Copy)]
+pub struct Twiddles<'a> {
+    /// The factors.
+    pub values: &'a [u64],
+    /// ⌊value · 2^64 / q⌋ of each.
+    pub quotients: &'a [u64],
+}
+
+/// The weights of one term of a sum of products.
+#[derive(Debug, Clone, Copy)]
+pub enum Weights<'a> {
+    /// One weight per value.
+    Full(&'a [u64]),
+    /// `n / len` consecutive values share a weight; the length is a power of two.
+    Blocks(&'a [u64]),
+}
+
+/// One term of a sum of products.
+#[derive(Debug, Clone, Copy)]
+pub struct Term<'a> {
+    /// The values.
+    pub values: &'a [u64],
+    /// What they are multiplied with.
+    pub weights: Weights<'a>,
+}
+
+/// Forward transform modulo X^n − c, natural order in, bit-reversed order out. n/2 · log2 n butterflies.
+pub fn ntt_forward(values: &mut [u64], twiddles: Twiddles<'_>, modulus: &Modulus) {
+    scalar::ntt_forward(values, twiddles, modulus);
+}
+
+/// Inverse of [`ntt_forward`] with inverted twiddles; `scale` (usually 1/n) multiplies everything, `last` is the root's
+/// inverted twiddle times `scale`.
+pub fn ntt_inverse(values: &mut [u64], twiddles: Twiddles<'_>, scale: Shoup, last: Shoup, modulus: &Modulus) {
+    scalar::ntt_inverse(values, twiddles, scale, last, modulus);
+}
+
+/// b_i = a_i − ι·a_{n−i} for i ≥ 1, in place.
+pub fn fold(values: &mut [u64], iota: Shoup, modulus: &Modulus) {
+    scalar::fold(values, iota, modulus);
+}
+
+/// 2·a_i = b_i + ι·b_{n−i} for i ≥ 1 and 2·a_0 = 2·b_0, in place: the caller has halved the input.
+pub fn unfold(values: &mut [u64], iota: Shoup, modulus: &Modulus) {
+    scalar::unfold(values, iota, modulus);
+}
+
+/// `out += x`.
+pub fn add_assign(out: &mut [u64], x: &[u64], modulus: &Modulus) {
+    scalar::add_assign(out, x, modulus);
+}
+
+/// `out −= x`.
+pub fn sub_assign(out: &mut [u64], x: &[u64], modulus: &Modulus) {
+    scalar::sub_assign(out, x, modulus);
+}
+
+/// `out = −out`.
+pub fn neg_assign(out: &mut [u64], modulus: &Modulus) {
+    scalar::neg_assign(out, modulus);
+}
+
+/// `out = x · y`, value by value.
+pub fn mul(out: &mut [u64], x: &[u64], y: &[u64], modulus: &Modulus) {
+    scalar::mul(out, x, y, modulus);
+}
+
+/// `out *= x`, value by value.
+pub fn mul_assign(out: &mut [u64], x: &[u64], modulus: &Modulus) {
+    scalar::mul_assign(out, x, modulus);
+}
+
+/// `out *= factor`.
+pub fn scale_assign(out: &mut [u64], factor: Shoup, modulus: &Modulus) {
+    scalar::scale_assign(out, factor, modulus);
+}
+
+/// `out = (x − out) · factor`.
+pub fn sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modulus) {
+    scalar::sub_from_scale(out, x, factor, modulus);
+}
+
+/// `out = Σ values · weights` over any number of terms, reduced once per [`Modulus::lazy_products`] terms.
+pub fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
+    scalar::dot(out, terms, modulus);
+}
+
+/// `out = values · weights` for block weights.
+pub fn mul_blocks(out: &mut [u64], values: &[u64], weights: &[u64], modulus: &Modulus) {
+    scalar::mul_blocks(out, values, weights, modulus);
+}
+
+/// First half of a base conversion: scales limb i of `limbs` (each `overflow.len()` values) by `factors[i]` in place and
+/// sets `overflow` to ⌊Σ limb_i / q_i + 1/2⌋, summed in limb order in `f64`.
+pub fn convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup], moduli: &[Modulus]) {
+    scalar::convert_prepare(limbs, overflow, factors, moduli);
+}
+
+/// Second half: `out = Σ limb_i · hats[i] + overflow · correction` modulo the target prime.
+pub fn convert_combine(
+    out: &mut [u64],
+    limbs: &[u64],
+    overflow: &[u64],
+    hats: &[u64],
+    correction: u64,
+    modulus: &Modulus,
+) {
+    scalar::convert_combine(out, limbs, overflow, hats, correction, modulus);
+}

@@ -1,0 +1,263 @@
+//! Portable kernels, the reference for all others.
+//!
+//! **Bounds of the forward transform.** Input below q; each butterfly returns x + t and x − t + 2q with t < 2q, so after
+//! k levels values are below (2k + 1)·q < 2^56 at 17 levels and 50 bits. Shoup products accept any 64-bit factor, so no
+//! reduction is needed before the end. **Inverse.** Sums are brought back below 2q at every level.
+
+use super::{Term, Twiddles, Weights};
+use crate::modulus::{Modulus, Shoup};
+
+/// Values handled at once by the sums of products: 128-bit accumulators of this many values stay in the first cache.
+const CHUNK: usize = 256;
+
+/// See [`super::ntt_forward`].
+pub fn ntt_forward(values: &mut [u64], twiddles: Twiddles<'_>, modulus: &Modulus) {
+    let n = values.len();
+    let two_q = 2 * modulus.value();
+    let mut m = 1;
+    while m < n {
+        let half = n / (2 * m);
+        let factors = twiddles.values[m..2 * m].iter().zip(&twiddles.quotients[m..2 * m]);
+        for (node, (&value, &quotient)) in values.chunks_exact_mut(2 * half).zip(factors) {
+            let w = Shoup { value, quotient };
+            let (low, high) = node.split_at_mut(half);
+            for (x, y) in low.iter_mut().zip(high) {
+                let t = modulus.mul_shoup_lazy(*y, w);
+                *y = *x + two_q - t;
+                *x += t;
+            }
+        }
+        m *= 2;
+    }
+    for x in values {
+        *x = modulus.reduce(*x);
+    }
+}
+
+/// See [`super::ntt_inverse`].
+pub fn ntt_inverse(values: &mut [u64], twiddles: Twiddles<'_>, scale: Shoup, last: Shoup, modulus: &Modulus) {
+    let n = values.len();
+    let two_q = 2 * modulus.value();
+    let mut m = n / 2;
+    while m > 1 {
+        let half = n / (2 * m);
+        let factors = twiddles.values[m..2 * m].iter().zip(&twiddles.quotients[m..2 * m]);
+        for (node, (&value, &quotient)) in values.chunks_exact_mut(2 * half).zip(factors) {
+            let w = Shoup { value, quotient };
+            let (low, high) = node.split_at_mut(half);
+            for (x, y) in low.iter_mut().zip(high) {
+                let sum = *x + *y;
+                *y = modulus.mul_shoup_lazy(*x + two_q - *y, w);
+                *x = sum.min(sum.wrapping_sub(two_q));
+            }
+        }
+        m /= 2;
+    }
+    let (low, high) = values.split_at_mut(n / 2);
+    if n == 1 {
+        for x in high {
+            *x = modulus.mul_shoup(*x, scale);
+        }
+        return;
+    }
+    for (x, y) in low.iter_mut().zip(high) {
+        let (sum, difference) = (*x + *y, *x + two_q - *y);
+        *x = modulus.mul_shoup(sum, scale);
+        *y = modulus.mul_shoup(difference, last);
+    }
+}
+
+/// See [`super::fold`].
+pub fn fold(values: &mut [u64], iota: Shoup, modulus: &Modulus) {
+    for_mirrored_pairs(values, |x, y| {
+        (modulus.sub(x, modulus.mul_shoup(y, iota)), modulus.sub(y, modulus.mul_shoup(x, iota)))
+    });
+}
+
+/// See [`super::unfold`].
+pub fn unfold(values: &mut [u64], iota: Shoup, modulus: &Modulus) {
+    if let Some(first) = values.first_mut() {
+        *first = modulus.add(*first, *first);
+    }
+    for_mirrored_pairs(values, |x, y| {
+        (modulus.add(x, modulus.mul_shoup(y, iota)), modulus.add(y, modulus.mul_shoup(x, iota)))
+    });
+}
+
+/// See [`super::add_assign`].
+pub fn add_assign(out: &mut [u64], x: &[u64], modulus: &Modulus) {
+    for (o, &x) in out.iter_mut().zip(x) {
+        *o = modulus.add(*o, x);
+    }
+}
+
+/// See [`super::sub_assign`].
+pub fn sub_assign(out: &mut [u64], x: &[u64], modulus: &Modulus) {
+    for (o, &x) in out.iter_mut().zip(x) {
+        *o = modulus.sub(*o, x);
+    }
+}
+
+/// See [`super::neg_assign`].
+pub fn neg_assign(out: &mut [u64], modulus: &Modulus) {
+    for o in out {
+        *o = modulus.neg(*o);
+    }
+}
+
+/// See [`super::mul`].
+pub fn mul(out: &mut [u64], x: &[u64], y: &[u64], modulus: &Modulus) {
+    for ((o, &x), &y) in out.iter_mut().zip(x).zip(y) {
+        *o = modulus.mul(x, y);
+    }
+}
+
+/// See [`super::mul_assign`].
+pub fn mul_assign(out: &mut [u64], x: &[u64], modulus: &Modulus) {
+    for (o, &x) in out.iter_mut().zip(x) {
+        *o = modulus.mul(*o, x);
+    }
+}
+
+/// See [`super::scale_assign`].
+pub fn scale_assign(out: &mut [u64], factor: Shoup, modulus: &Modulus) {
+    for o in out {
+        *o = modulus.mul_shoup(*o, factor);
+    }
+}
+
+/// See [`super::sub_from_scale`].
+pub fn sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modulus) {
+    let q = modulus.value();
+    for (o, &x) in out.iter_mut().zip(x) {
+        *o = modulus.mul_shoup(x + q - *o, factor);
+    }
+}
+
+/// See [`super::dot`].
+pub fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
+    let n = out.len();
+    let mut sums = [0u128; CHUNK];
+    for (index, chunk) in out.chunks_mut(CHUNK).enumerate() {
+        let start = index * CHUNK;
+        let sums = &mut sums[..chunk.len()];
+        sums.fill(0);
+        // One reduced value may sit in the accumulator beside the products, hence one less than the limit.
+        for group in terms.chunks(modulus.lazy_products() - 1) {
+            for term in group {
+                accumulate(sums, term, start, n);
+            }
+            for sum in &mut *sums {
+                *sum = u128::from(modulus.reduce_wide(*sum));
+            }
+        }
+        for (o, sum) in chunk.iter_mut().zip(sums) {
+            *o = *sum as u64;
+        }
+    }
+}
+
+/// See [`super::mul_blocks`].
+pub fn mul_blocks(out: &mut [u64], values: &[u64], weights: &[u64], modulus: &Modulus) {
+    let block = out.len() / weights.len().max(1);
+    for ((o, x), &w) in out.chunks_exact_mut(block).zip(values.chunks_exact(block)).zip(weights) {
+        for (o, &x) in o.iter_mut().zip(x) {
+            *o = modulus.mul(x, w);
+        }
+    }
+}
+
+/// See [`super::convert_prepare`].
+pub fn convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup], moduli: &[Modulus]) {
+    let n = overflow.len();
+    let mut sums = [0f64; CHUNK];
+    for (index, overflow) in overflow.chunks_mut(CHUNK).enumerate() {
+        let sums = &mut sums[..overflow.len()];
+        sums.fill(0.5);
+        for ((limb, &factor), modulus) in limbs.chunks_exact_mut(n).zip(factors).zip(moduli) {
+            let inverse = 1.0 / modulus.value() as f64;
+            let start = index * CHUNK;
+            for (x, sum) in limb[start..start + overflow.len()].iter_mut().zip(&mut *sums) {
+                *x = modulus.mul_shoup(*x, factor);
+                *sum += *x as f64 * inverse;
+            }
+        }
+        for (o, sum) in overflow.iter_mut().zip(sums) {
+            *o = *sum as u64;
+        }
+    }
+}
+
+/// See [`super::convert_combine`].
+pub fn convert_combine(
+    out: &mut [u64],
+    limbs: &[u64],
+    overflow: &[u64],
+    hats: &[u64],
+    correction: u64,
+    modulus: &Modulus,
+) {
+    let n = out.len();
+    if let [hat] = hats {
+        for ((o, &x), &v) in out.iter_mut().zip(limbs).zip(overflow) {
+            *o = modulus.reduce_wide(u128::from(x) * u128::from(*hat) + u128::from(v * correction));
+        }
+        return;
+    }
+    let mut sums = [0u128; CHUNK];
+    for (index, out) in out.chunks_mut(CHUNK).enumerate() {
+        let start = index * CHUNK;
+        let sums = &mut sums[..out.len()];
+        for (sum, &v) in sums.iter_mut().zip(&overflow[start..]) {
+            *sum = u128::from(v * correction);
+        }
+        for (limb, &hat) in limbs.chunks_exact(n).zip(hats) {
+            for (sum, &x) in sums.iter_mut().zip(&limb[start..]) {
+                *sum += u128::from(x) * u128::from(hat);
+            }
+        }
+        for (o, &sum) in out.iter_mut().zip(&*sums) {
+            *o = modulus.reduce_wide(sum);
+        }
+    }
+}
+
+fn for_mirrored_pairs(values: &mut [u64], pair: impl Fn(u64, u64) -> (u64, u64)) {
+    let n = values.len();
+    if n < 2 {
+        return;
+    }
+    let (low, high) = values.split_at_mut(n / 2);
+    for (x, y) in low[1..].iter_mut().zip(high[1..].iter_mut().rev()) {
+        (*x, *y) = pair(*x, *y);
+    }
+    let middle = &mut high[0];
+    *middle = pair(*middle, *middle).0;
+}
+
+fn accumulate(sums: &mut [u128], term: &Term<'_>, start: usize, n: usize) {
+    let values = &term.values[start..start + sums.len()];
+    match term.weights {
+        Weights::Full(weights) => {
+            for ((sum, &x), &w) in sums.iter_mut().zip(values).zip(&weights[start..]) {
+                *sum += u128::from(x) * u128::from(w);
+            }
+        }
+        Weights::Blocks(weights) => {
+            let block = n / weights.len();
+            if block >= sums.len() {
+                let w = u128::from(weights[start / block]);
+                for (sum, &x) in sums.iter_mut().zip(values) {
+                    *sum += u128::from(x) * w;
+                }
+            } else {
+                let pairs = sums.chunks_exact_mut(block).zip(values.chunks_exact(block));
+                for ((sums, values), &w) in pairs.zip(&weights[start / block..]) {
+                    for (sum, &x) in sums.iter_mut().zip(values) {
+                        *sum += u128::from(x) * u128::from(w);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -57,6 +57,11 @@ impl Table {
         self.rows.push(cells.into_iter().map(|s| s.to_string()).collect());
     }
 
+    /// The rows, heading first.
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     /// The table as text, each line ended.
     pub fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -1,0 +1,83 @@
+//! Network files and what their metadata says.
+
+use std::path::Path;
+
+use polyveil_net::onnx::{self, OnnxError};
+use polyveil_net::{Graph, Tensor};
+use polyveil_train::Preprocessing;
+
+use crate::error::{CliError, Exit};
+use crate::files;
+
+/// Reads an ONNX file. All unsupported operators are listed at once.
+pub fn load(path: &Path) -> Result<Graph, CliError> {
+    onnx::from_path(path).map_err(|error| refused(path, &error))
+}
+
+/// Writes an ONNX file.
+pub fn save(graph: &Graph, path: &Path) -> Result<(), CliError> {
+    let bytes = onnx::to_bytes(graph).map_err(|error| refused(path, &error))?;
+    files::write_bytes(path, &bytes)
+}
+
+fn refused(path: &Path, error: &OnnxError) -> CliError {
+    match error {
+        OnnxError::Io { source, .. } => CliError::io(path, source, "read").sorted(Exit::Model),
+        OnnxError::Unsupported(_) => CliError::new(Exit::Model, error)
+            .at(path)
+            .help("replace or remove the nodes listed above and export the network again"),
+        _ => CliError::new(Exit::Model, error).at(path),
+    }
+}
+
+/// Requires a network without ReLU and max-pool.
+pub fn require_he_friendly(graph: &Graph, path: &Path) -> Result<(), CliError> {
+    graph.is_he_friendly().map_err(|nodes| {
+        let list: String = nodes.iter().map(|n| format!("\n  {n}")).collect();
+        let (count, verb) = (nodes.len(), if nodes.len() == 1 { "node is" } else { "nodes are" });
+        CliError::new(Exit::Model, format!("{count} {verb} not HE-friendly:{list}"))
+            .at(path)
+            .help("`polyveil convert MODEL --data DATA --out STUDENT.onnx` trains an HE-friendly network from this one")
+    })
+}
+
+/// The pre-processing that the model was trained with, where its file carries one.
+pub fn preprocessing(graph: &Graph) -> Result<Option<Preprocessing>, CliError> {
+    polyveil_train::metadata::preprocessing(graph).map_err(|e| CliError::new(Exit::Model, e))
+}
+
+/// Reproducible noise of unit variance in the network's input shape, where no real image is given.
+pub fn random_inputs(shape: &[usize], count: usize, seed: u64) -> Vec<Tensor> {
+    // SplitMix64 (Steele, Lea, Flood 2014): plenty for test inputs, and the same everywhere.
+    let mut state = seed;
+    let mut uniform = move || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    };
+    let mut image = || {
+        let mut tensor = Tensor::full(shape.to_vec(), 0.0);
+        for value in tensor.data_mut() {
+            // A sum of twelve uniforms is close to normal, and bounded by ±6.
+            *value = ((0..12).map(|_| uniform()).sum::<f64>() - 6.0) as f32;
+        }
+        tensor
+    };
+    (0..count).map(|_| image()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_inputs_are_reproducible_and_of_unit_variance() {
+        let a = random_inputs(&[3, 20, 20], 2, 5);
+        assert_eq!(a, random_inputs(&[3, 20, 20], 2, 5));
+        assert_ne!(a[0], a[1]);
+        let variance = a[0].data().iter().map(|v| v * v).sum::<f32>() / a[0].len() as f32;
+        assert!((variance - 1.0).abs() < 0.15, "{variance}");
+    }
+}

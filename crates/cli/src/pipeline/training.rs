@@ -1,0 +1,102 @@
+//! Teacher training, conversion and evaluation, with progress and checkpoints.
+
+use std::path::{Path, PathBuf};
+
+use polyveil_net::Graph;
+use polyveil_train::{
+    ConvertConfig, ConvertOutcome, DataSet, Metrics, Progress, RunControl, Split, TrainConfig, TrainError,
+    TrainOutcome,
+};
+use serde::de::DeserializeOwned;
+
+use crate::error::{CliError, Exit};
+use crate::pipeline::data;
+use crate::session::Session;
+
+/// Trains a ReLU network.
+pub fn teacher(
+    graph: Graph,
+    data: &DataSet,
+    config: &TrainConfig,
+    checkpoint_dir: Option<PathBuf>,
+    session: &Session,
+) -> Result<TrainOutcome, CliError> {
+    watched("train", session, checkpoint_dir, |control| polyveil_train::train_teacher(graph, data, config, control))
+}
+
+/// Turns a ReLU network into an HE-friendly one.
+pub fn student(
+    teacher: &Graph,
+    data: &DataSet,
+    config: &ConvertConfig,
+    checkpoint_dir: Option<PathBuf>,
+    session: &Session,
+) -> Result<ConvertOutcome, CliError> {
+    watched("convert", session, checkpoint_dir, |control| polyveil_train::convert(teacher, data, config, control))
+}
+
+/// Measures a network on a split, in plain arithmetic.
+pub fn evaluate(graph: &Graph, data: &DataSet, split: Split) -> Result<Metrics, CliError> {
+    polyveil_train::evaluate(graph, data, split).map_err(refused)
+}
+
+/// Reads a configuration file, or takes the defaults.
+pub fn config<C: DeserializeOwned + Default>(path: Option<&Path>) -> Result<C, CliError> {
+    let Some(path) = path else { return Ok(C::default()) };
+    let text = std::fs::read_to_string(path).map_err(|e| CliError::io(path, &e, "read").sorted(Exit::Usage))?;
+    toml::from_str(&text).map_err(|e| CliError::new(Exit::Usage, format!("not a valid configuration: {e}")).at(path))
+}
+
+/// The checkpoint directory of a run: as asked for, or beside the result.
+pub fn checkpoint_dir(asked: Option<PathBuf>, out: &Path) -> Result<PathBuf, CliError> {
+    let directory = asked.unwrap_or_else(|| {
+        let mut name = out.as_os_str().to_owned();
+        name.push(".checkpoint");
+        PathBuf::from(name)
+    });
+    std::fs::create_dir_all(&directory).map_err(|e| CliError::io(&directory, &e, "write"))?;
+    Ok(directory)
+}
+
+/// Removes a checkpoint directory that the finished run emptied.
+pub fn remove_checkpoint_dir(directory: &Path) {
+    // Fails, rightly, where something else is in there.
+    let _ = std::fs::remove_dir(directory);
+}
+
+/// A failure of training in the words of the command line.
+pub fn refused(error: TrainError) -> CliError {
+    let exit = match &error {
+        TrainError::Data(_) => {
+            let TrainError::Data(error) = error else { return CliError::new(Exit::Data, error) };
+            return data::refused(error);
+        }
+        TrainError::Config { .. } => Exit::Usage,
+        TrainError::InputShape { .. } | TrainError::Classes { .. } | TrainError::EmptySplit { .. } => Exit::Data,
+        TrainError::Graph { .. } | TrainError::NothingToConvert { .. } | TrainError::Metadata { .. } => Exit::Model,
+        TrainError::Net(_) => Exit::Model,
+        TrainError::Cancelled { .. } => Exit::Interrupted,
+        TrainError::CheckpointMismatch { .. } | TrainError::CheckpointDamaged { .. } => Exit::File,
+        TrainError::Io { path, source } => return CliError::io(path, source, "write"),
+        TrainError::Diverged { .. } | TrainError::NotAcceptable { .. } => Exit::Training,
+    };
+    CliError::new(exit, error)
+}
+
+fn watched<T>(
+    label: &str,
+    session: &Session,
+    checkpoint_dir: Option<PathBuf>,
+    run: impl FnOnce(&RunControl<'_>) -> Result<T, TrainError>,
+) -> Result<T, CliError> {
+    const PARTS: u64 = 1000;
+    let display = session.progress(label, PARTS);
+    let report = |p: &Progress| {
+        let epoch = (p.epoch.saturating_sub(1)) as f64 + p.step as f64 / p.steps.max(1) as f64;
+        let done = PARTS as f64 * epoch / p.epochs.max(1) as f64;
+        let accuracy = p.validation_accuracy.map_or(String::new(), |a| format!(", validation {:.2} %", 100.0 * a));
+        display.set(done as u64, &format!("{} {}/{}, loss {:.4}{accuracy}", p.phase, p.epoch, p.epochs, p.loss));
+    };
+    let control = RunControl { progress: Some(&report), cancel: Some(session.cancel()), checkpoint_dir };
+    run(&control).map_err(refused)
+}

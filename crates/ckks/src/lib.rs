@@ -1,1 +1,44 @@
-//! RNS-CKKS with checked parameters, evaluator, evaluation keys and noise formulas
+//! RNS-CKKS: checked parameters, encoding, ciphertexts, evaluation keys, the evaluator and its noise formulas.
+//!
+//! This crate is what a server links. It has **no secret key type and cannot decrypt**; those live in `polyveil-client`.
+//!
+//! ```text
+//! ParametersLiteral ──checked──► Parameters ──► Encoder ──► Plaintext / PeriodicPlaintext
+//!                                    │                             │
+//!                                    └────► Evaluator ◄── Ciphertext, EvaluationKeys
+//! ```
+//!
+//! * A *level* is the number of rescales that are left: level ℓ has the primes q_0 … q_ℓ.
+//! * A *scale* is the exact factor between slot values and encoded integers, kept as `f64`; rescaling divides it by the
+//!   true prime.
+//! * All polynomials are kept as transform values; see `polyveil_math::ring` for the two rings and their slot order.
+//! * Every operation checks levels, scales, key identity and key presence, and its errors carry both sides.
+//!
+//! References: Cheon, Kim, Kim, Song (Asiacrypt 2017) and Cheon, Han, Kim, Kim, Song (SAC 2018) for (RNS-)CKKS; Kim, Song
+//! (ICISC 2018) for the conjugate-invariant ring; Han, Ki (CT-RSA 2020) for hybrid key switching; Bossuat, Mouchet,
+//! Troncoso-Pastoriza, Hubaux (Eurocrypt 2021) for hoisting.
+//!
+//! What it does not promise: results of an honest-but-curious server only, no proof of correct evaluation, no hiding of
+//! the weights from whoever runs them.
+#![forbid(unsafe_code)]
+
+mod ciphertext;
+mod encoder;
+mod error;
+mod evaluator;
+mod expand;
+mod keys;
+pub mod noise;
+mod par;
+mod parameters;
+mod plaintext;
+
+pub use ciphertext::{Ciphertext, SeededCiphertext};
+pub use encoder::Encoder;
+pub use error::CkksError;
+pub use evaluator::{Decomposed, Evaluator, ExtendedCiphertext};
+pub use expand::{uniform_extended, uniform_q};
+pub use keys::{EvaluationKeys, KeyId, KeySpec, SwitchingKey};
+pub use parameters::{ParameterError, Parameters, ParametersLiteral, SECURITY_TABLE, Security, SecurityRow};
+pub use plaintext::{EncodedWeights, PeriodicPlaintext, Plaintext};
+pub use polyveil_math::{Ntt, Poly, RingKind};

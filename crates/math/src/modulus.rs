@@ -142,7 +142,8 @@ impl Modulus {
         let magnitude = x.unsigned_abs();
         let two32 = self.reduce(1 << 32);
         let two64 = self.mul(two32, two32);
-        let r = self.add(self.mul(self.reduce((magnitude >> 64) as u64), two64), self.reduce(magnitude as u64));
+        let r =
+            self.add(self.mul(self.reduce((magnitude >> 64) as u64), two64), self.reduce(magnitude as u64));
         if x < 0 { self.neg(r) } else { r }
     }
 

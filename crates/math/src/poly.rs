@@ -55,7 +55,12 @@ impl<R: Representation> Poly<R> {
         }
         for (limb, (values, modulus)) in data.chunks_exact(degree).zip(moduli).enumerate() {
             if let Some(index) = values.iter().position(|&v| v >= modulus.value()) {
-                return Err(MathError::Residue { value: values[index], index, limb, modulus: modulus.value() });
+                return Err(MathError::Residue {
+                    value: values[index],
+                    index,
+                    limb,
+                    modulus: modulus.value(),
+                });
             }
         }
         Self::from_raw(degree, data)

@@ -107,7 +107,9 @@ mod tests {
 
     #[test]
     fn generated_primes_are_distinct_friendly_and_near() {
-        for (bits, log_n, count) in [(20, 10, 3), (30, 12, 8), (42, 15, 20), (45, 16, 30), (50, 15, 12), (50, 17, 5)] {
+        for (bits, log_n, count) in
+            [(20, 10, 3), (30, 12, 8), (42, 15, 20), (45, 16, 30), (50, 15, 12), (50, 17, 5)]
+        {
             let exclude = ntt_primes(bits, log_n, 1, &[]).unwrap();
             let primes = ntt_primes(bits, log_n, count, &exclude).unwrap();
             assert_eq!(primes.len(), count);

@@ -1,0 +1,185 @@
+//! Slot values ↔ plaintexts.
+
+use crate::error::CkksError;
+use crate::par;
+use crate::parameters::Parameters;
+use crate::plaintext::{PeriodicPlaintext, Plaintext, check_period};
+use polyveil_math::embedding::Complex;
+use polyveil_math::{Ntt, Poly};
+
+/// Encodes and decodes; a cheap handle on the parameters.
+#[derive(Debug, Clone)]
+pub struct Encoder {
+    params: Parameters,
+}
+
+impl Encoder {
+    /// For these parameters.
+    #[must_use]
+    pub fn new(params: &Parameters) -> Self {
+        Self { params: params.clone() }
+    }
+
+    /// Real values, slot 0 first; slots that are not given are 0. One embedding, ℓ + 1 transforms.
+    ///
+    /// # Errors
+    /// [`CkksError::SlotCount`] for too many values, [`CkksError::NotFinite`], [`CkksError::EncodeOverflow`] if a scaled
+    /// coefficient does not fit the modulus, [`CkksError::NoSuchLevel`], [`CkksError::BadScale`].
+    pub fn encode(&self, values: &[f64], level: usize, scale: f64) -> Result<Plaintext, CkksError> {
+        self.check(values.len(), values.iter().copied(), level, scale)?;
+        let coefficients = if values.len() == self.params.slots() {
+            self.params.embedding().encode(values)?
+        } else {
+            let mut padded = values.to_vec();
+            padded.resize(self.params.slots(), 0.0);
+            self.params.embedding().encode(&padded)?
+        };
+        let largest = values.iter().fold(0f64, |m, v| m.max(v.abs()));
+        let data = self.quantise(&coefficients, largest, level, scale)?;
+        Ok(Plaintext::from_poly(scale, Poly::<Ntt>::from_raw(self.params.degree(), data)?))
+    }
+
+    /// Complex values of the standard ring; in the conjugate-invariant ring imaginary parts are dropped.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    pub fn encode_complex(
+        &self,
+        values: &[Complex],
+        level: usize,
+        scale: f64,
+    ) -> Result<Plaintext, CkksError> {
+        self.check(
+            values.len(),
+            values.iter().map(|z| if z.im.is_finite() { z.re } else { z.im }),
+            level,
+            scale,
+        )?;
+        let mut padded = values.to_vec();
+        padded.resize(self.params.slots(), Complex::default());
+        let coefficients = self.params.embedding().encode_complex(&padded)?;
+        let largest = values.iter().fold(0f64, |m, z| m.max(z.re.hypot(z.im)));
+        let data = self.quantise(&coefficients, largest, level, scale)?;
+        Ok(Plaintext::from_poly(scale, Poly::<Ntt>::from_raw(self.params.degree(), data)?))
+    }
+
+    /// Values that repeat with their number, a power of two: slot j gets `values[j mod C]`. All work is of size C.
+    ///
+    /// # Errors
+    /// [`CkksError::SlotCount`] for a bad period, and as [`Encoder::encode`].
+    pub fn encode_periodic(
+        &self,
+        values: &[f64],
+        level: usize,
+        scale: f64,
+    ) -> Result<PeriodicPlaintext, CkksError> {
+        check_period(&self.params, values.len())?;
+        self.check(values.len(), values.iter().copied(), level, scale)?;
+        let coefficients = self.params.embedding().encode(values)?;
+        let largest = values.iter().fold(0f64, |m, v| m.max(v.abs()));
+        let data = self.quantise(&coefficients, largest, level, scale)?;
+        Ok(PeriodicPlaintext::new_unchecked(values.len(), coefficients.len(), scale, data))
+    }
+
+    /// The same value in every slot.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode`].
+    pub fn encode_constant(
+        &self,
+        value: f64,
+        level: usize,
+        scale: f64,
+    ) -> Result<PeriodicPlaintext, CkksError> {
+        self.encode_periodic(&[value], level, scale)
+    }
+
+    /// Slot values; of the standard ring the real parts. ℓ + 1 inverse transforms, exact reconstruction, one embedding.
+    ///
+    /// # Errors
+    /// [`CkksError::Math`] if the plaintext belongs to another degree.
+    pub fn decode(&self, plaintext: &Plaintext) -> Result<Vec<f64>, CkksError> {
+        Ok(self.params.embedding().decode(&self.coefficients(plaintext)?)?)
+    }
+
+    /// Complex slot values.
+    ///
+    /// # Errors
+    /// As [`Encoder::decode`].
+    pub fn decode_complex(&self, plaintext: &Plaintext) -> Result<Vec<Complex>, CkksError> {
+        Ok(self.params.embedding().decode_complex(&self.coefficients(plaintext)?)?)
+    }
+
+    /// Centred coefficients divided by the scale.
+    fn coefficients(&self, plaintext: &Plaintext) -> Result<Vec<f64>, CkksError> {
+        let level = plaintext.level();
+        self.params.check_level(level)?;
+        let n = self.params.degree();
+        let mut data = plaintext.poly().raw().to_vec();
+        if data.len() != n * (level + 1) {
+            let expected = n * (level + 1);
+            return Err(polyveil_math::MathError::Length { expected, found: data.len() }.into());
+        }
+        par::for_each_chunk(&mut data, n, |i, limb| self.params.tables(level)[i].inverse(limb));
+        let mut values = self.params.reconstructor().to_f64(&data, n)?;
+        let factor = 1.0 / plaintext.scale();
+        values.iter_mut().for_each(|v| *v *= factor);
+        Ok(values)
+    }
+
+    fn check(
+        &self,
+        count: usize,
+        values: impl Iterator<Item = f64>,
+        level: usize,
+        scale: f64,
+    ) -> Result<(), CkksError> {
+        self.params.check_level(level)?;
+        Parameters::check_scale(scale)?;
+        let slots = self.params.slots();
+        if count > slots {
+            return Err(CkksError::SlotCount { found: count, expected: format!("at most {slots}") });
+        }
+        for (slot, value) in values.enumerate() {
+            if !value.is_finite() {
+                return Err(CkksError::NotFinite { value, slot });
+            }
+        }
+        Ok(())
+    }
+
+    /// Scales, rounds, reduces and transforms the coefficients of the ring or of a subring.
+    fn quantise(
+        &self,
+        coefficients: &[f64],
+        largest: f64,
+        level: usize,
+        scale: f64,
+    ) -> Result<Vec<u64>, CkksError> {
+        let n = coefficients.len();
+        let rounded: Vec<f64> = coefficients.iter().map(|c| (c * scale).round()).collect();
+        let coefficient = rounded.iter().fold(0f64, |m, c| m.max(c.abs()));
+        let limit_log = self.params.log_q(level) - 1.0;
+        // NaN cannot pass: a product that overflowed is infinite and fails the comparison as well.
+        if coefficient.log2() >= limit_log || !coefficient.is_finite() {
+            let limit = limit_log.exp2();
+            return Err(CkksError::EncodeOverflow { value: largest, scale, coefficient, level, limit });
+        }
+        let mut data = vec![0; n * (level + 1)];
+        let tables = self.params.tables(level);
+        par::for_each_chunk(&mut data, n, |i, limb| {
+            let modulus = tables[i].modulus();
+            if coefficient < 9e15 {
+                for (x, &c) in limb.iter_mut().zip(&rounded) {
+                    *x = modulus.reduce_signed(c as i64);
+                }
+            } else {
+                for (x, &c) in limb.iter_mut().zip(&rounded) {
+                    *x = modulus.reduce_f64(c);
+                }
+            }
+            tables[i].forward(limb);
+        });
+        Ok(data)
+    }
+}

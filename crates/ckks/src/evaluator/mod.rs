@@ -1,0 +1,112 @@
+//! Arithmetic on ciphertexts.
+//!
+//! | file | operations | levels |
+//! |---|---|---|
+//! | `linear.rs` | sums, products with plaintexts, linear combinations | 0 (rescale separately) |
+//! | `multiply.rs` | products of ciphertexts, relinearisation | 0 (rescale separately) |
+//! | `rescale.rs` | rescale, dropping levels | 1 a rescale |
+//! | `rotate.rs` | rotations, one by one or hoisted | 0 |
+//! | `keyswitch.rs` | the steps that relinearisation and rotation share | 0 |
+
+mod keyswitch;
+mod linear;
+mod multiply;
+mod rescale;
+mod rotate;
+
+pub use keyswitch::{Decomposed, ExtendedCiphertext};
+
+use crate::ciphertext::Ciphertext;
+use crate::error::CkksError;
+use crate::keys::{EvaluationKeys, KeyId};
+use crate::parameters::Parameters;
+use std::sync::Arc;
+
+/// Relative difference up to which two scales count as the same.
+const SCALE_TOLERANCE: f64 = 1e-9;
+
+/// Evaluates on ciphertexts; shareable between threads, cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Evaluator {
+    params: Parameters,
+    keys: Option<Arc<EvaluationKeys>>,
+}
+
+impl Evaluator {
+    /// Without keys: sums and products with plaintexts only.
+    #[must_use]
+    pub fn new(params: &Parameters) -> Self {
+        Self { params: params.clone(), keys: None }
+    }
+
+    /// With keys; every ciphertext must belong to the same secret key.
+    ///
+    /// # Errors
+    /// [`CkksError::ParameterMismatch`] if the keys were made with other parameters.
+    pub fn with_keys(params: &Parameters, keys: Arc<EvaluationKeys>) -> Result<Self, CkksError> {
+        params.check_fingerprint(keys.fingerprint())?;
+        Ok(Self { params: params.clone(), keys: Some(keys) })
+    }
+
+    /// Its parameters.
+    #[must_use]
+    pub const fn params(&self) -> &Parameters {
+        &self.params
+    }
+
+    /// Its keys.
+    #[must_use]
+    pub fn keys(&self) -> Option<&EvaluationKeys> {
+        self.keys.as_deref()
+    }
+
+    /// Checks one operand: it must fit the parameters and belong to the evaluator's keys.
+    fn check(&self, ct: &Ciphertext) -> Result<(), CkksError> {
+        self.params.check_level(ct.level())?;
+        let (expected, found) = (self.params.degree(), ct.parts[0].degree());
+        if expected != found {
+            return Err(polyveil_math::MathError::Length { expected, found }.into());
+        }
+        self.keys.as_deref().map_or(Ok(()), |keys| same_key(ct.key_id, keys.key_id()))
+    }
+
+    /// Checks two operands that must share level and key.
+    fn check_pair(&self, a: &Ciphertext, b: &Ciphertext) -> Result<(), CkksError> {
+        self.check(a)?;
+        self.check(b)?;
+        same_key(a.key_id, b.key_id)?;
+        if a.level() != b.level() {
+            return Err(CkksError::LevelMismatch { left: a.level(), right: b.level() });
+        }
+        Ok(())
+    }
+
+    /// Checks that a product's scale fits the modulus.
+    fn check_product_scale(&self, scale: f64, level: usize) -> Result<(), CkksError> {
+        let (log_scale, log_q) = (scale.log2(), self.params.log_q(level));
+        if log_scale >= log_q || !log_scale.is_finite() {
+            return Err(CkksError::ScaleOverflow { log_scale, level, log_q });
+        }
+        Ok(())
+    }
+}
+
+fn same_key(left: KeyId, right: KeyId) -> Result<(), CkksError> {
+    if left == right { Ok(()) } else { Err(CkksError::KeyMismatch { left, right }) }
+}
+
+fn same_scale(left: f64, right: f64) -> Result<(), CkksError> {
+    if (left - right).abs() <= SCALE_TOLERANCE * left.abs().max(right.abs()) {
+        Ok(())
+    } else {
+        Err(CkksError::ScaleMismatch { left, right })
+    }
+}
+
+fn two_parts(ct: &Ciphertext) -> Result<(), CkksError> {
+    if ct.parts.len() == 2 { Ok(()) } else { Err(CkksError::Parts { found: ct.parts.len(), expected: 2 }) }
+}
+
+fn reaches(what: &'static str, available: usize, needed: usize) -> Result<(), CkksError> {
+    if available >= needed { Ok(()) } else { Err(CkksError::LevelTooLow { what, available, needed }) }
+}

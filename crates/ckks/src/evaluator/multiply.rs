@@ -1,0 +1,88 @@
+//! Products of ciphertexts. (c_0, c_1)·(d_0, d_1) = (c_0·d_0, c_0·d_1 + c_1·d_0, c_1·d_1); relinearisation turns the
+//! quadratic part into two by one key switch. Sums of products should be relinearised once, after the sum.
+
+use super::{Evaluator, reaches, two_parts};
+use crate::ciphertext::Ciphertext;
+use crate::error::CkksError;
+use polyveil_math::simd::{self, Term, Weights};
+
+impl Evaluator {
+    /// a · b, relinearised. Not rescaled.
+    ///
+    /// # Errors
+    /// As [`Evaluator::mul_lazy`] and [`Evaluator::relinearize`].
+    pub fn mul(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext, CkksError> {
+        self.relinearize(&self.mul_lazy(a, b)?)
+    }
+
+    /// a², relinearised. Not rescaled.
+    ///
+    /// # Errors
+    /// As [`Evaluator::mul`].
+    pub fn square(&self, a: &Ciphertext) -> Result<Ciphertext, CkksError> {
+        self.relinearize(&self.square_lazy(a)?)
+    }
+
+    /// a · b with its quadratic part: three parts.
+    ///
+    /// # Errors
+    /// [`CkksError::LevelMismatch`], [`CkksError::KeyMismatch`], [`CkksError::Parts`], [`CkksError::ScaleOverflow`].
+    pub fn mul_lazy(&self, a: &Ciphertext, b: &Ciphertext) -> Result<Ciphertext, CkksError> {
+        self.check_pair(a, b)?;
+        two_parts(a)?;
+        two_parts(b)?;
+        let (level, scale) = (a.level(), a.scale * b.scale);
+        self.check_product_scale(scale, level)?;
+        let product = |i: usize, j: usize| {
+            self.new_poly(level, |l, out, modulus| {
+                simd::mul(out, a.parts[i].limb(l), b.parts[j].limb(l), modulus)
+            })
+        };
+        let cross = self.new_poly(level, |l, out, modulus| {
+            let term = |i: usize, j: usize| Term {
+                values: a.parts[i].limb(l),
+                weights: Weights::Full(b.parts[j].limb(l)),
+            };
+            simd::dot(out, &[term(0, 1), term(1, 0)], modulus);
+        });
+        Ok(Ciphertext { key_id: a.key_id, scale, parts: vec![product(0, 0), cross, product(1, 1)] })
+    }
+
+    /// a² with its quadratic part: three parts, one product fewer than [`Evaluator::mul_lazy`].
+    ///
+    /// # Errors
+    /// As [`Evaluator::mul_lazy`].
+    pub fn square_lazy(&self, a: &Ciphertext) -> Result<Ciphertext, CkksError> {
+        self.check(a)?;
+        two_parts(a)?;
+        let (level, scale) = (a.level(), a.scale * a.scale);
+        self.check_product_scale(scale, level)?;
+        let product = |i: usize, j: usize| {
+            self.new_poly(level, |l, out, modulus| {
+                simd::mul(out, a.parts[i].limb(l), a.parts[j].limb(l), modulus);
+                if i != j {
+                    out.iter_mut().for_each(|x| *x = modulus.add(*x, *x));
+                }
+            })
+        };
+        Ok(Ciphertext { key_id: a.key_id, scale, parts: vec![product(0, 0), product(0, 1), product(1, 1)] })
+    }
+
+    /// Removes the quadratic part; a ciphertext of two parts comes back as it is.
+    ///
+    /// # Errors
+    /// [`CkksError::MissingRelinKey`], [`CkksError::LevelTooLow`], [`CkksError::KeyMismatch`].
+    pub fn relinearize(&self, a: &Ciphertext) -> Result<Ciphertext, CkksError> {
+        self.check(a)?;
+        let [c0, c1, c2] = a.parts.as_slice() else {
+            return Ok(a.clone());
+        };
+        let key = self.keys().and_then(|keys| keys.relin()).ok_or(CkksError::MissingRelinKey)?;
+        reaches("the relinearisation key", key.level(), a.level())?;
+        let switched = self.key_product(&self.decompose(c2), key);
+        let [mut u0, mut u1] = self.mod_down(switched);
+        self.each_limb(&mut u0, |i, limb, modulus| simd::add_assign(limb, c0.limb(i), modulus));
+        self.each_limb(&mut u1, |i, limb, modulus| simd::add_assign(limb, c1.limb(i), modulus));
+        Ok(Ciphertext { key_id: a.key_id, scale: a.scale, parts: vec![u0, u1] })
+    }
+}

@@ -1,0 +1,203 @@
+//! Evaluation keys: what the data owner gives to the server. They allow relinearisation and chosen rotations, and do not
+//! allow decryption.
+
+use crate::error::CkksError;
+use crate::expand::uniform_extended;
+use crate::parameters::Parameters;
+use polyveil_math::{Modulus, Ntt, Poly};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::OnceLock;
+
+/// A public random name of a secret key, carried by everything that was made with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct KeyId(pub [u8; 16]);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Which keys an evaluation needs, and up to which level each: a key for a low level is short.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct KeySpec {
+    /// Highest level of a product of ciphertexts.
+    pub relin_level: Option<usize>,
+    /// (rotation, highest level), each rotation once, from 1 to slots − 1.
+    pub rotations: Vec<(usize, usize)>,
+}
+
+impl KeySpec {
+    /// # Errors
+    /// [`CkksError::NoSuchLevel`] or [`CkksError::BadRotation`].
+    pub fn check(&self, params: &Parameters) -> Result<(), CkksError> {
+        let mut seen = BTreeSet::new();
+        self.levels().try_for_each(|level| params.check_level(level))?;
+        for &(rotation, _) in &self.rotations {
+            if rotation == 0 || rotation >= params.slots() {
+                return Err(CkksError::BadRotation {
+                    rotation,
+                    reason: "is not between 1 and the number of slots − 1",
+                });
+            }
+            if !seen.insert(rotation) {
+                return Err(CkksError::BadRotation { rotation, reason: "is listed twice" });
+            }
+        }
+        Ok(())
+    }
+
+    /// Number of keys.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.levels().count()
+    }
+
+    /// Bytes of all keys in memory, expanded.
+    #[must_use]
+    pub fn bytes(&self, params: &Parameters) -> u64 {
+        self.levels().map(|level| params.switching_key_bytes(level)).sum()
+    }
+
+    /// Bytes of all keys in a file, with seeds for the uniform halves.
+    #[must_use]
+    pub fn stored_bytes(&self, params: &Parameters) -> u64 {
+        self.levels().map(|level| params.switching_key_stored_bytes(level)).sum()
+    }
+
+    fn levels(&self) -> impl Iterator<Item = usize> + '_ {
+        self.relin_level.into_iter().chain(self.rotations.iter().map(|&(_, level)| level))
+    }
+}
+
+/// One switching key, usable at any level up to its own.
+///
+/// Per digit d a pair (b_d, a_d) modulo q_0 … q_ℓ and the special primes, b_d = −a_d·s' + e_d + P·g_d·s with g_d = 1
+/// modulo the primes of digit d and 0 modulo the others. The a_d come from the seed, when they are first needed.
+pub struct SwitchingKey {
+    level: usize,
+    seed: [u8; 32],
+    b: Vec<Poly<Ntt>>,
+    a: OnceLock<Vec<Poly<Ntt>>>,
+}
+
+impl SwitchingKey {
+    /// From raw parts, as a file gives them: per digit (ℓ + 1 + special) × N residues, special limbs last.
+    ///
+    /// # Errors
+    /// [`CkksError::NoSuchLevel`], [`CkksError::Parts`] for a wrong number of digits, [`CkksError::Math`] for wrong sizes
+    /// and residues.
+    pub fn from_parts(
+        params: &Parameters,
+        level: usize,
+        seed: [u8; 32],
+        digits: Vec<Vec<u64>>,
+    ) -> Result<Self, CkksError> {
+        params.check_level(level)?;
+        if digits.len() != params.digits(level) {
+            return Err(CkksError::Parts { found: digits.len(), expected: params.digits(level) });
+        }
+        let moduli: Vec<Modulus> = [params.moduli(level), params.moduli_p()].concat();
+        let check = |data| Poly::from_untrusted(params.degree(), data, &moduli);
+        let b = digits.into_iter().map(check).collect::<Result<_, _>>()?;
+        Ok(Self { level, seed, b, a: OnceLock::new() })
+    }
+
+    /// The highest level at which it can be used.
+    #[must_use]
+    pub const fn level(&self) -> usize {
+        self.level
+    }
+
+    /// The seed of the uniform halves.
+    #[must_use]
+    pub const fn seed(&self) -> &[u8; 32] {
+        &self.seed
+    }
+
+    /// The halves that are not uniform, one per digit.
+    #[must_use]
+    pub fn b(&self) -> &[Poly<Ntt>] {
+        &self.b
+    }
+
+    /// The uniform halves, made on the first call.
+    pub fn a(&self, params: &Parameters) -> &[Poly<Ntt>] {
+        self.a.get_or_init(|| {
+            (0..self.b.len()).map(|digit| uniform_extended(params, &self.seed, digit, self.level)).collect()
+        })
+    }
+}
+
+impl fmt::Debug for SwitchingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SwitchingKey {{ level: {}, digits: {} }}", self.level, self.b.len())
+    }
+}
+
+/// The keys of one secret key.
+#[derive(Debug)]
+pub struct EvaluationKeys {
+    fingerprint: [u8; 32],
+    key_id: KeyId,
+    relin: Option<SwitchingKey>,
+    rotations: BTreeMap<usize, SwitchingKey>,
+}
+
+impl EvaluationKeys {
+    /// Collects keys that belong to `key_id`.
+    ///
+    /// # Errors
+    /// [`CkksError::BadRotation`] for a rotation out of range.
+    pub fn from_parts(
+        params: &Parameters,
+        key_id: KeyId,
+        relin: Option<SwitchingKey>,
+        rotations: BTreeMap<usize, SwitchingKey>,
+    ) -> Result<Self, CkksError> {
+        let keys = Self { fingerprint: params.fingerprint(), key_id, relin, rotations };
+        keys.spec().check(params)?;
+        Ok(keys)
+    }
+
+    /// The secret key that they belong to.
+    #[must_use]
+    pub const fn key_id(&self) -> KeyId {
+        self.key_id
+    }
+
+    /// Fingerprint of their parameters.
+    #[must_use]
+    pub const fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
+    }
+
+    /// The relinearisation key.
+    #[must_use]
+    pub const fn relin(&self) -> Option<&SwitchingKey> {
+        self.relin.as_ref()
+    }
+
+    /// Rotation → key.
+    #[must_use]
+    pub const fn rotations(&self) -> &BTreeMap<usize, SwitchingKey> {
+        &self.rotations
+    }
+
+    /// Which keys there are.
+    #[must_use]
+    pub fn spec(&self) -> KeySpec {
+        KeySpec {
+            relin_level: self.relin.as_ref().map(SwitchingKey::level),
+            rotations: self.rotations.iter().map(|(&r, key)| (r, key.level())).collect(),
+        }
+    }
+
+    /// Makes all uniform halves now instead of at their first use.
+    pub fn expand(&self, params: &Parameters) {
+        for key in self.relin.iter().chain(self.rotations.values()) {
+            let _ = key.a(params);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What a user writes, and why it may be refused.
+
+use polyveil_math::{MathError, RingKind, ntt_primes};
+
+/// Unchecked parameters; [`crate::Parameters::new`] checks them.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParametersLiteral {
+    /// The ring.
+    pub ring: RingKind,
+    /// log2 of the degree N.
+    pub log_n: u32,
+    /// The base prime, then one prime per level above.
+    pub q: Vec<u64>,
+    /// The special primes of key switching.
+    pub p: Vec<u64>,
+    /// How many consecutive primes of `q` make one digit of key switching.
+    pub digit_size: usize,
+}
+
+impl ParametersLiteral {
+    /// Picks primes of the given sizes, each the nearest to 2^bits that is still free; special primes come first, so that
+    /// they are the ones nearest to their size.
+    ///
+    /// # Errors
+    /// [`ParameterError::Math`] if there are not enough primes of a size.
+    pub fn generate(
+        ring: RingKind,
+        log_n: u32,
+        q_bits: &[u32],
+        p_bits: &[u32],
+        digit_size: usize,
+    ) -> Result<Self, ParameterError> {
+        let mut taken = Vec::new();
+        let mut pick = |sizes: &[u32]| -> Result<Vec<u64>, ParameterError> {
+            let mut primes = Vec::with_capacity(sizes.len());
+            for &bits in sizes {
+                let prime = ntt_primes(bits, log_n, 1, &taken)?;
+                taken.extend_from_slice(&prime);
+                primes.extend(prime);
+            }
+            Ok(primes)
+        };
+        let p = pick(p_bits)?;
+        let q = pick(q_bits)?;
+        Ok(Self { ring, log_n, q, p, digit_size })
+    }
+
+    /// log2 of Q·P.
+    #[must_use]
+    pub fn log_qp(&self) -> f64 {
+        self.q.iter().chain(&self.p).map(|&prime| (prime as f64).log2()).sum()
+    }
+}
+
+/// Why parameters were refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParameterError {
+    /// A prime or the degree was refused.
+    #[error(transparent)]
+    Math(#[from] MathError),
+    /// The degree is out of range.
+    #[error("log2 of the degree is {found}; {min} to {max} are allowed")]
+    Degree {
+        /// What was given.
+        found: u32,
+        /// The least.
+        min: u32,
+        /// The most.
+        max: u32,
+    },
+    /// Too many or too few primes.
+    #[error("{found} {what} primes; 1 to {max} are allowed")]
+    PrimeCount {
+        /// Ciphertext or special primes.
+        what: &'static str,
+        /// How many were given.
+        found: usize,
+        /// The most.
+        max: usize,
+    },
+    /// A prime occurs twice.
+    #[error("prime {prime} occurs twice")]
+    Repeated {
+        /// The prime.
+        prime: u64,
+    },
+    /// The digit size is out of range.
+    #[error("digit size {found}; 1 to {max} are allowed")]
+    DigitSize {
+        /// What was given.
+        found: usize,
+        /// The most: the number of ciphertext primes.
+        max: usize,
+    },
+    /// The special primes are too small for the digits, so key switching would drown the message.
+    #[error(
+        "special primes have {log_p:.1} bits together, the largest digit has {log_digit:.1}; they must be no smaller"
+    )]
+    SpecialTooSmall {
+        /// log2 of P.
+        log_p: f64,
+        /// log2 of the largest digit.
+        log_digit: f64,
+    },
+    /// The set is outside the security table.
+    #[error("log2(QP) = {log_qp:.1} at degree 2^{log_n} is below 128 bits of security: the limit is {limit} ({table})",
+        limit = limit.map_or_else(|| "not tabulated".to_owned(), |l| l.to_string()))]
+    Insecure {
+        /// log2 of the degree.
+        log_n: u32,
+        /// log2 of Q·P.
+        log_qp: f64,
+        /// The limit, if the degree is in the table.
+        limit: Option<u32>,
+        /// The table.
+        table: &'static str,
+    },
+}

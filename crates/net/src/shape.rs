@@ -275,7 +275,7 @@ fn pooled(extent: usize, lead: usize, padded: usize, window: usize, stride: usiz
 }
 
 /// The shape of `node`'s value. The structure has been checked.
-fn output_shape(node: &Node, inputs: &[&[usize]]) -> Result<Vec<usize>, ShapeError> {
+pub(crate) fn output_shape(node: &Node, inputs: &[&[usize]]) -> Result<Vec<usize>, ShapeError> {
     let check = Check { node };
     let shape = match &node.op {
         Op::Input { shape } => {

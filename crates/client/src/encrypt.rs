@@ -1,0 +1,190 @@
+//! Encryption under the secret key (half-size ciphertexts, the better choice) and under a public key.
+
+use crate::error::ClientError;
+use crate::random::Randomness;
+use crate::secret::SecretKey;
+use polyveil_ckks::{Ciphertext, CkksError, KeyId, Parameters, Plaintext, SeededCiphertext, uniform_q};
+use polyveil_math::{Ntt, NttTable, Poly, SeedStream, simd};
+use zeroize::Zeroizing;
+
+/// A public key: b = −a·s + e at the highest level, a from a seed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PublicKey {
+    fingerprint: [u8; 32],
+    key_id: KeyId,
+    seed: [u8; 32],
+    b: Poly<Ntt>,
+}
+
+impl PublicKey {
+    /// From raw parts, as a file gives them.
+    ///
+    /// # Errors
+    /// [`ClientError::Math`] for wrong sizes and residues.
+    pub fn from_parts(
+        params: &Parameters,
+        key_id: KeyId,
+        seed: [u8; 32],
+        b: Vec<u64>,
+    ) -> Result<Self, ClientError> {
+        let b = Poly::from_untrusted(params.degree(), b, params.moduli(params.max_level()))?;
+        Ok(Self { fingerprint: params.fingerprint(), key_id, seed, b })
+    }
+
+    /// The secret key that it belongs to.
+    #[must_use]
+    pub const fn key_id(&self) -> KeyId {
+        self.key_id
+    }
+
+    /// The seed of a.
+    #[must_use]
+    pub const fn seed(&self) -> &[u8; 32] {
+        &self.seed
+    }
+
+    /// b.
+    #[must_use]
+    pub const fn b(&self) -> &Poly<Ntt> {
+        &self.b
+    }
+}
+
+/// Encrypts under the secret key: c_0 = −a·s + e + m and the seed of a.
+///
+/// # Errors
+/// [`ClientError::Randomness`], [`ClientError::Ckks`] for a plaintext of other parameters.
+pub fn encrypt_symmetric(sk: &SecretKey, plaintext: &Plaintext) -> Result<SeededCiphertext, ClientError> {
+    encrypt_symmetric_with(sk, plaintext, &mut Randomness::system())
+}
+
+/// [`encrypt_symmetric`] with a given source of randomness.
+///
+/// # Errors
+/// As [`encrypt_symmetric`].
+pub fn encrypt_symmetric_with(
+    sk: &SecretKey,
+    plaintext: &Plaintext,
+    randomness: &mut Randomness,
+) -> Result<SeededCiphertext, ClientError> {
+    check_plaintext(sk.params(), plaintext)?;
+    let mut seed = [0; 32];
+    randomness.fill(&mut seed)?;
+    let mut c0 = encrypt_zero(sk, &seed, plaintext.level(), randomness)?;
+    add_plaintext(&mut c0, plaintext, sk.params());
+    Ok(SeededCiphertext::from_poly(sk.key_id(), plaintext.scale(), c0, seed))
+}
+
+/// Makes a public key.
+///
+/// # Errors
+/// [`ClientError::Randomness`].
+pub fn generate_public_key(sk: &SecretKey) -> Result<PublicKey, ClientError> {
+    generate_public_key_with(sk, &mut Randomness::system())
+}
+
+/// [`generate_public_key`] with a given source of randomness.
+///
+/// # Errors
+/// As [`generate_public_key`].
+pub fn generate_public_key_with(
+    sk: &SecretKey,
+    randomness: &mut Randomness,
+) -> Result<PublicKey, ClientError> {
+    let mut seed = [0; 32];
+    randomness.fill(&mut seed)?;
+    let b = encrypt_zero(sk, &seed, sk.params().max_level(), randomness)?;
+    Ok(PublicKey { fingerprint: sk.params().fingerprint(), key_id: sk.key_id(), seed, b })
+}
+
+/// Encrypts under a public key: (u·b + e_0 + m, u·a + e_1), u ternary.
+///
+/// # Errors
+/// [`ClientError::Randomness`], [`ClientError::Ckks`] for a key or plaintext of other parameters.
+pub fn encrypt_public(
+    params: &Parameters,
+    pk: &PublicKey,
+    plaintext: &Plaintext,
+) -> Result<Ciphertext, ClientError> {
+    encrypt_public_with(params, pk, plaintext, &mut Randomness::system())
+}
+
+/// [`encrypt_public`] with a given source of randomness.
+///
+/// # Errors
+/// As [`encrypt_public`].
+pub fn encrypt_public_with(
+    params: &Parameters,
+    pk: &PublicKey,
+    plaintext: &Plaintext,
+    randomness: &mut Randomness,
+) -> Result<Ciphertext, ClientError> {
+    params.check_fingerprint(&pk.fingerprint)?;
+    check_plaintext(params, plaintext)?;
+    let (n, level) = (params.degree(), plaintext.level());
+    let mut small = Zeroizing::new(vec![0i8; n]);
+    SeedStream::new(&*randomness.seed()?, 0).ternary(&mut small);
+    let u = transform_small(params.tables(level), &small);
+    let mut masked = |half: &Poly<Ntt>| -> Result<Poly<Ntt>, ClientError> {
+        SeedStream::new(&*randomness.seed()?, 0).error(&mut small);
+        let error = transform_small(params.tables(level), &small);
+        let mut out = half.prefix(level + 1);
+        for (i, modulus) in params.moduli(level).iter().enumerate() {
+            let limb = out.limb_mut(i);
+            simd::mul_assign(limb, &u[i * n..(i + 1) * n], modulus);
+            simd::add_assign(limb, &error[i * n..(i + 1) * n], modulus);
+        }
+        Ok(out)
+    };
+    let mut c0 = masked(&pk.b)?;
+    let c1 = masked(&uniform_q(params, &pk.seed, level))?;
+    add_plaintext(&mut c0, plaintext, params);
+    Ok(Ciphertext::from_polys(pk.key_id, plaintext.scale(), c0, c1)?)
+}
+
+/// Transform values of small secret coefficients modulo each prime of the tables.
+pub(crate) fn transform_small(tables: &[NttTable], small: &[i8]) -> Zeroizing<Vec<u64>> {
+    let n = small.len();
+    let mut out = Zeroizing::new(vec![0; n * tables.len()]);
+    for (limb, table) in out.chunks_exact_mut(n).zip(tables) {
+        for (x, &c) in limb.iter_mut().zip(small) {
+            *x = table.modulus().reduce_signed(i64::from(c));
+        }
+        table.forward(limb);
+    }
+    out
+}
+
+/// −a·s + e with a from the (public) seed.
+fn encrypt_zero(
+    sk: &SecretKey,
+    seed: &[u8; 32],
+    level: usize,
+    randomness: &mut Randomness,
+) -> Result<Poly<Ntt>, ClientError> {
+    let params = sk.params();
+    let n = params.degree();
+    let mut small = Zeroizing::new(vec![0i8; n]);
+    SeedStream::new(&*randomness.seed()?, 0).error(&mut small);
+    let error = transform_small(params.tables(level), &small);
+    let mut out = uniform_q(params, seed, level);
+    for (i, modulus) in params.moduli(level).iter().enumerate() {
+        let limb = out.limb_mut(i);
+        simd::mul_assign(limb, sk.extended_limb(i, level), modulus);
+        simd::neg_assign(limb, modulus);
+        simd::add_assign(limb, &error[i * n..(i + 1) * n], modulus);
+    }
+    Ok(out)
+}
+
+fn add_plaintext(c0: &mut Poly<Ntt>, plaintext: &Plaintext, params: &Parameters) {
+    for (i, modulus) in params.moduli(plaintext.level()).iter().enumerate() {
+        simd::add_assign(c0.limb_mut(i), plaintext.poly().limb(i), modulus);
+    }
+}
+
+fn check_plaintext(params: &Parameters, plaintext: &Plaintext) -> Result<(), CkksError> {
+    params.check_level(plaintext.level())?;
+    let (expected, found) = (params.degree(), plaintext.poly().degree());
+    if expected == found { Ok(()) } else { Err(polyveil_math::MathError::Length { expected, found }.into()) }
+}

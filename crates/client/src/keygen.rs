@@ -1,0 +1,140 @@
+//! Evaluation keys.
+
+use crate::encrypt::transform_small;
+use crate::error::ClientError;
+use crate::random::Randomness;
+use crate::secret::SecretKey;
+use polyveil_ckks::{EvaluationKeys, KeySpec, Parameters, SwitchingKey, uniform_extended};
+use polyveil_math::{GaloisPermutation, SeedStream, simd};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use zeroize::Zeroizing;
+
+/// Told after each key how many of how many are done; [`ControlFlow::Break`] stops.
+pub type Progress<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+
+/// Makes the keys of a specification, the digits of each on several threads.
+///
+/// # Errors
+/// [`ClientError::Ckks`] for a bad specification (before any work), [`ClientError::Cancelled`],
+/// [`ClientError::Randomness`].
+pub fn generate_evaluation_keys(
+    sk: &SecretKey,
+    spec: &KeySpec,
+    progress: &mut Progress<'_>,
+) -> Result<EvaluationKeys, ClientError> {
+    generate_evaluation_keys_with(sk, spec, progress, &mut Randomness::system())
+}
+
+/// [`generate_evaluation_keys`] with a given source of randomness.
+///
+/// # Errors
+/// As [`generate_evaluation_keys`].
+pub fn generate_evaluation_keys_with(
+    sk: &SecretKey,
+    spec: &KeySpec,
+    progress: &mut Progress<'_>,
+    randomness: &mut Randomness,
+) -> Result<EvaluationKeys, ClientError> {
+    let params = sk.params();
+    spec.check(params)?;
+    let total = spec.count();
+    let mut done = 0;
+    let mut report = || {
+        done += 1;
+        match progress(done, total) {
+            ControlFlow::Break(()) if done < total => Err(ClientError::Cancelled { done, total }),
+            _ => Ok(()),
+        }
+    };
+    let mut relin = None;
+    if let Some(level) = spec.relin_level {
+        relin = Some(switching_key(sk, &Switch::FromSquare, level, randomness)?);
+        report()?;
+    }
+    let mut rotations = BTreeMap::new();
+    for &(rotation, level) in &spec.rotations {
+        // From s to σ^−1(s): the evaluator applies σ to the result.
+        let inverse = GaloisPermutation::rotation(params.ring(), params.log_n(), params.slots() - rotation);
+        rotations.insert(rotation, switching_key(sk, &Switch::To(inverse), level, randomness)?);
+        report()?;
+    }
+    Ok(EvaluationKeys::from_parts(params, sk.key_id(), relin, rotations)?)
+}
+
+/// What a key switches.
+enum Switch {
+    /// From s² to s.
+    FromSquare,
+    /// From s to its image.
+    To(GaloisPermutation),
+}
+
+fn switching_key(
+    sk: &SecretKey,
+    switch: &Switch,
+    level: usize,
+    randomness: &mut Randomness,
+) -> Result<SwitchingKey, ClientError> {
+    let mut seed = [0; 32];
+    randomness.fill(&mut seed)?;
+    let error_seed = randomness.seed()?;
+    let params = sk.params();
+    let digits = map(params.digits(level), |digit| key_digit(sk, switch, level, digit, &seed, &error_seed));
+    Ok(SwitchingKey::from_parts(params, level, seed, digits)?)
+}
+
+/// b = −a·s' + e + P·g·s of one digit.
+fn key_digit(
+    sk: &SecretKey,
+    switch: &Switch,
+    level: usize,
+    digit: usize,
+    seed: &[u8; 32],
+    error_seed: &[u8; 32],
+) -> Vec<u64> {
+    let params: &Parameters = sk.params();
+    let n = params.degree();
+    let mut small = Zeroizing::new(vec![0i8; n]);
+    SeedStream::new(error_seed, digit as u64).error(&mut small);
+    let mut out = uniform_extended(params, seed, digit, level).into_raw();
+    let own = params.digit_range(digit, level);
+    let mut scratch = Zeroizing::new(vec![0u64; n]);
+    for (i, limb) in out.chunks_exact_mut(n).enumerate() {
+        let tables = if i <= level {
+            &params.tables(level)[i..=i]
+        } else {
+            &params.special_tables()[i - level - 1..][..1]
+        };
+        let modulus = tables[0].modulus();
+        let secret = sk.extended_limb(i, level);
+        match switch {
+            Switch::FromSquare => simd::mul_assign(limb, secret, modulus),
+            Switch::To(permutation) => {
+                permutation.apply(secret, &mut scratch);
+                simd::mul_assign(limb, &scratch, modulus);
+            }
+        }
+        simd::neg_assign(limb, modulus);
+        simd::add_assign(limb, &transform_small(tables, &small), modulus);
+        if own.contains(&i) {
+            match switch {
+                Switch::FromSquare => simd::mul(&mut scratch, secret, secret, modulus),
+                Switch::To(_) => scratch.copy_from_slice(secret),
+            }
+            simd::scale_assign(&mut scratch, modulus.shoup(params.p_residues()[i]), modulus);
+            simd::add_assign(limb, &scratch, modulus);
+        }
+    }
+    out
+}
+
+fn map<T: Send>(count: usize, f: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
+    #[cfg(feature = "parallel")]
+    {
+        use rayon::prelude::*;
+        (0..count).into_par_iter().map(f).collect()
+    }
+    #[cfg(not(feature = "parallel"))]
+    (0..count).map(f).collect()
+}

@@ -1,0 +1,139 @@
+//! Saved state of a run: written after every epoch, whole or not at all.
+//!
+//! Layout: magic, version, fingerprint of the run (32 bytes), BLAKE3 of the body (32 bytes), body
+//! (postcard). The fingerprint covers configuration, data, first network and program version, so a
+//! checkpoint is never continued by a run that would have gone another way.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::TrainError;
+
+const MAGIC: &[u8; 8] = b"PVTRAIN\x01";
+const HEADER: usize = 8 + 32 + 32;
+/// A state is a few copies of a network; nothing sound comes near this.
+const MAX_BYTES: u64 = 32 << 30;
+
+/// The file of one run.
+pub(crate) struct Checkpoint {
+    path: PathBuf,
+    fingerprint: [u8; 32],
+}
+
+impl Checkpoint {
+    /// The checkpoint `name` in `folder` (made if missing), for the run with this fingerprint.
+    pub(crate) fn open(folder: &Path, name: &str, fingerprint: [u8; 32]) -> Result<Self, TrainError> {
+        std::fs::create_dir_all(folder)
+            .map_err(|source| TrainError::Io { path: folder.to_owned(), source })?;
+        Ok(Self { path: folder.join(format!("{name}.ckpt")), fingerprint })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The saved state; none when there is no file.
+    pub(crate) fn load<T: DeserializeOwned>(&self) -> Result<Option<T>, TrainError> {
+        let size = match std::fs::metadata(&self.path) {
+            Ok(metadata) => metadata.len(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(self.io(source)),
+        };
+        if size > MAX_BYTES {
+            return Err(self.damaged(format!("{size} bytes, at most {MAX_BYTES} expected")));
+        }
+        let bytes = std::fs::read(&self.path).map_err(|e| self.io(e))?;
+        let (Some(header), Some(body)) = (bytes.get(..HEADER), bytes.get(HEADER..)) else {
+            return Err(self.damaged(format!("{} bytes, shorter than its header", bytes.len())));
+        };
+        if &header[..8] != MAGIC {
+            return Err(self.damaged("not a checkpoint of this version".to_owned()));
+        }
+        if header[8..40] != self.fingerprint {
+            return Err(TrainError::CheckpointMismatch {
+                path: self.path.clone(),
+                expected: hex(&self.fingerprint),
+                found: hex(&header[8..40]),
+            });
+        }
+        if header[40..] != blake3::hash(body).as_bytes()[..] {
+            return Err(self.damaged("checksum does not match".to_owned()));
+        }
+        postcard::from_bytes(body).map(Some).map_err(|e| self.damaged(e.to_string()))
+    }
+
+    /// Writes the state beside the old file, then takes its place.
+    pub(crate) fn save(&self, state: &impl Serialize) -> Result<(), TrainError> {
+        let body = postcard::to_stdvec(state).map_err(|e| self.damaged(e.to_string()))?;
+        let temporary = self.path.with_extension("pvtmp");
+        let write = || -> std::io::Result<()> {
+            let mut file = std::fs::File::create(&temporary)?;
+            file.write_all(MAGIC)?;
+            file.write_all(&self.fingerprint)?;
+            file.write_all(blake3::hash(&body).as_bytes())?;
+            file.write_all(&body)?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, &self.path)
+        };
+        write().map_err(|source| {
+            let _ = std::fs::remove_file(&temporary);
+            self.io(source)
+        })
+    }
+
+    /// Removes the file of a run that is complete.
+    pub(crate) fn remove(&self) -> Result<(), TrainError> {
+        match std::fs::remove_file(&self.path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(self.io(e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn io(&self, source: std::io::Error) -> TrainError {
+        TrainError::Io { path: self.path.clone(), source }
+    }
+
+    fn damaged(&self, reason: String) -> TrainError {
+        TrainError::CheckpointDamaged { path: self.path.clone(), reason }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    // Eight digits tell two runs apart in a message.
+    bytes.iter().take(4).map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_saved_loads_and_what_is_altered_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = Checkpoint::open(folder.path(), "t", [7; 32]).unwrap();
+        assert_eq!(checkpoint.load::<Vec<u32>>().unwrap(), None);
+        checkpoint.save(&vec![1u32, 2, 3]).unwrap();
+        assert_eq!(checkpoint.load::<Vec<u32>>().unwrap(), Some(vec![1, 2, 3]));
+
+        let sound = std::fs::read(checkpoint.path()).unwrap();
+        for position in 0..sound.len() {
+            let mut altered = sound.clone();
+            altered[position] ^= 1;
+            std::fs::write(checkpoint.path(), &altered).unwrap();
+            checkpoint.load::<Vec<u32>>().unwrap_err();
+            std::fs::write(checkpoint.path(), &sound[..position]).unwrap();
+            checkpoint.load::<Vec<u32>>().unwrap_err();
+        }
+
+        std::fs::write(checkpoint.path(), &sound).unwrap();
+        let other = Checkpoint::open(folder.path(), "t", [8; 32]).unwrap();
+        let message = other.load::<Vec<u32>>().unwrap_err().to_string();
+        assert!(message.contains("07070707") && message.contains("08080808"), "{message}");
+        checkpoint.remove().unwrap();
+        checkpoint.remove().unwrap();
+        assert_eq!(checkpoint.load::<Vec<u32>>().unwrap(), None);
+    }
+}

@@ -1,0 +1,165 @@
+//! Statistics of the values that activations see, per channel and in bounded memory.
+
+use super::Value;
+
+/// Bins of `|x|` by exponent and four bits of mantissa: 6 % apart, whatever the size.
+const BINS: usize = 1 << 12;
+
+/// Statistics of one channel.
+#[derive(Clone, Debug)]
+pub(crate) struct ChannelStats {
+    /// Values seen.
+    pub(crate) count: u64,
+    /// Smallest value.
+    pub(crate) min: f32,
+    /// Largest value.
+    pub(crate) max: f32,
+    /// `Σ x^k` for k = 1 to 4.
+    pub(crate) powers: [f64; 4],
+    /// `Σ max(x, 0)·x^k` for k = 0 to 2.
+    pub(crate) relu: [f64; 3],
+    bins: Vec<u32>,
+}
+
+impl Default for ChannelStats {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            min: f32::INFINITY,
+            max: f32::NEG_INFINITY,
+            powers: [0.0; 4],
+            relu: [0.0; 3],
+            bins: vec![0; BINS],
+        }
+    }
+}
+
+impl ChannelStats {
+    pub(crate) fn add(&mut self, value: f32) {
+        self.count += 1;
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        let x = f64::from(value);
+        let square = x * x;
+        for (sum, power) in self.powers.iter_mut().zip([x, square, square * x, square * square]) {
+            *sum += power;
+        }
+        if x > 0.0 {
+            for (sum, power) in self.relu.iter_mut().zip([x, square, square * x]) {
+                *sum += power;
+            }
+        }
+        let bin = &mut self.bins[(value.abs().to_bits() >> 19) as usize];
+        *bin = bin.saturating_add(1);
+    }
+
+    pub(crate) fn mean(&self) -> f64 {
+        self.powers[0] / self.count.max(1) as f64
+    }
+
+    /// Root of the mean square.
+    pub(crate) fn rms(&self) -> f64 {
+        (self.powers[1] / self.count.max(1) as f64).sqrt()
+    }
+
+    pub(crate) fn variance(&self) -> f64 {
+        (self.powers[1] / self.count.max(1) as f64 - self.mean().powi(2)).max(0.0)
+    }
+
+    /// A value that the share `quantile` of all `|x|` does not exceed: the upper edge of its bin,
+    /// so at most 6 % too large.
+    pub(crate) fn abs_quantile(&self, quantile: f64) -> f32 {
+        let due = (quantile * self.count as f64).ceil() as u64;
+        let mut seen = 0u64;
+        for (bin, &count) in self.bins.iter().enumerate() {
+            seen += u64::from(count);
+            if seen >= due && count > 0 {
+                let edge = f32::from_bits(((bin as u32 + 1) << 19) - 1);
+                return edge.min(self.max_abs());
+            }
+        }
+        self.max_abs()
+    }
+
+    pub(crate) fn max_abs(&self) -> f32 {
+        if self.count == 0 { 0.0 } else { self.max.abs().max(self.min.abs()) }
+    }
+
+    /// Turns the statistics of `x` into those of `x / size`. Counts of quantiles are dropped.
+    pub(crate) fn rescale(&mut self, size: f32) {
+        self.min /= size;
+        self.max /= size;
+        let size = f64::from(size);
+        for (k, sum) in (1..).zip(&mut self.powers) {
+            *sum /= size.powi(k);
+        }
+        for (k, sum) in (1..).zip(&mut self.relu) {
+            *sum /= size.powi(k);
+        }
+        self.bins.fill(0);
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.powers.iter_mut().zip(other.powers).for_each(|(l, r)| *l += r);
+        self.relu.iter_mut().zip(other.relu).for_each(|(l, r)| *l += r);
+        self.bins.iter_mut().zip(&other.bins).for_each(|(l, r)| *l = l.saturating_add(*r));
+    }
+}
+
+/// Statistics of one layer, channel by channel.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LayerStats {
+    /// One entry a channel (a feature, for vectors).
+    pub(crate) channels: Vec<ChannelStats>,
+}
+
+impl LayerStats {
+    /// Takes in a batch of values of this layer.
+    pub(crate) fn add(&mut self, value: &Value) {
+        let (channels, plane) = match value {
+            Value::Map(t) => (t.dims()[1], t.dims()[2] * t.dims()[3]),
+            Value::Row(t) => (t.dims()[1], 1),
+        };
+        self.channels.resize_with(channels.max(self.channels.len()), ChannelStats::default);
+        for (index, values) in value.to_vec().chunks(plane.max(1)).enumerate() {
+            let channel = &mut self.channels[index % channels];
+            values.iter().for_each(|&v| channel.add(v));
+        }
+    }
+
+    /// All channels together.
+    pub(crate) fn whole(&self) -> ChannelStats {
+        let mut sum = ChannelStats::default();
+        self.channels.iter().for_each(|c| sum.merge(c));
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_and_quantiles_of_a_known_set() {
+        let mut stats = ChannelStats::default();
+        (1..=1000).for_each(|i| stats.add(if i % 2 == 0 { i as f32 } else { -(i as f32) }));
+        assert_eq!((stats.count, stats.min, stats.max), (1000, -999.0, 1000.0));
+        assert!((stats.mean() - 0.5).abs() < 1e-9);
+        assert!((stats.rms() - (1001.0f64 * 2001.0 / 6.0).sqrt()).abs() < 1e-6);
+        for quantile in [0.1, 0.5, 0.9, 0.999] {
+            let found = f64::from(stats.abs_quantile(quantile));
+            let exact = quantile * 1000.0;
+            assert!(found >= exact && found <= exact * 1.07, "{quantile}: {found}");
+        }
+        assert_eq!(stats.abs_quantile(1.0), 1000.0);
+    }
+
+    #[test]
+    fn an_empty_channel_has_no_size() {
+        let stats = ChannelStats::default();
+        assert_eq!((stats.max_abs(), stats.abs_quantile(0.999), stats.rms()), (0.0, 0.0, 0.0));
+    }
+}

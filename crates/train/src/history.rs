@@ -1,0 +1,90 @@
+//! The course of a run as plain data, for plots and reports.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::Phase;
+
+/// One record an epoch, and what else happened.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Finished epochs in order.
+    pub epochs: Vec<EpochRecord>,
+    /// Roll-backs and skipped steps.
+    pub events: Vec<Event>,
+    /// The epoch (from 1) whose network was exported.
+    pub best_epoch: Option<usize>,
+}
+
+/// One epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// From 1.
+    pub epoch: usize,
+    /// What the epoch did.
+    pub phase: Phase,
+    /// Share of the transition at the end of the epoch: 0 = ReLU, 1 = quadratic.
+    pub transition: f32,
+    /// Learning rate at the end of the epoch.
+    pub learning_rate: f32,
+    /// Mean loss over the steps: all terms together.
+    pub loss: f32,
+    /// Cross-entropy term, unweighted.
+    pub cross_entropy: f32,
+    /// Distillation term `T²·KL`, unweighted; 0 without a teacher.
+    pub distillation: f32,
+    /// Range penalty, unweighted.
+    pub penalty: f32,
+    /// Accuracy on the (augmented) training images.
+    pub train_accuracy: f64,
+    /// Accuracy on the validation split, in inference mode.
+    pub validation_accuracy: f64,
+    /// Mean cross-entropy on the validation split.
+    pub validation_loss: f32,
+    /// Validation images with a score that is not finite.
+    pub non_finite: usize,
+    /// State of every quadratic activation after the epoch.
+    pub activations: Vec<ActivationRecord>,
+}
+
+/// One quadratic activation after an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActivationRecord {
+    /// Node name.
+    pub node: String,
+    /// Mean of `a` over channels.
+    pub a: f32,
+    /// Mean of `b`.
+    pub b: f32,
+    /// Mean of `c`.
+    pub c: f32,
+    /// Smallest `|a|`.
+    pub min_abs_a: f32,
+    /// Largest `|b / 2a|`: the shift of the completed square.
+    pub max_shift: f32,
+    /// Largest `|x|` of its input on the validation split.
+    pub max_abs_input: f32,
+}
+
+/// Something out of the ordinary.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A step gave values that are not finite and was left out.
+    SkippedStep {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step, from 1.
+        step: usize,
+        /// First layer whose values are not finite; `gradient` where all values were finite.
+        layer: String,
+    },
+    /// The run went back to the start of an epoch with half the learning rate.
+    RolledBack {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// First layer whose values are not finite.
+        layer: String,
+        /// Factor on the learning rate from now on.
+        rate_factor: f32,
+    },
+}

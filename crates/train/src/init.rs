@@ -1,0 +1,36 @@
+//! Fresh weights.
+
+use polyveil_net::{Graph, Op};
+
+use crate::random::{generator, normal};
+
+/// Gives every convolution and linear layer normal weights of variance `2 / fan-in` (He, Zhang, Ren,
+/// Sun 2015) and zero bias, and every batch norm the identity. Quadratics are left alone.
+pub fn initialise(graph: &mut Graph, seed: u64) {
+    for (index, node) in graph.nodes.iter_mut().enumerate() {
+        let mut rng = generator(seed, "weights", index as u64, 0);
+        match &mut node.op {
+            Op::Conv(conv) => {
+                fill_he(&mut conv.weight, &mut rng);
+                conv.bias.iter_mut().for_each(|b| b.data_mut().fill(0.0));
+            }
+            Op::Linear(linear) => {
+                fill_he(&mut linear.weight, &mut rng);
+                linear.bias.iter_mut().for_each(|b| b.data_mut().fill(0.0));
+            }
+            Op::BatchNorm(norm) => {
+                norm.gamma.data_mut().fill(1.0);
+                norm.beta.data_mut().fill(0.0);
+                norm.mean.data_mut().fill(0.0);
+                norm.var.data_mut().fill(1.0);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn fill_he(weight: &mut polyveil_net::Tensor, rng: &mut rand_chacha::ChaCha8Rng) {
+    let fan_in: usize = weight.shape().iter().skip(1).product();
+    let deviation = (2.0 / fan_in.max(1) as f32).sqrt();
+    weight.data_mut().iter_mut().for_each(|w| *w = deviation * normal(rng));
+}

@@ -9,8 +9,6 @@ pub enum Kind {
     ClientPlan,
     /// The secret key. Never leaves the data owner.
     SecretKey,
-    /// A public encryption key.
-    PublicKey,
     /// Relinearisation and rotation keys. Goes to the server.
     EvaluationKeys,
     /// Encrypted images. Goes to the server.
@@ -47,7 +45,7 @@ pub struct KindInfo {
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// Every kind, in the order of the tags.
+/// Every kind, in the order of the tags. Tag 4 is kept for public encryption keys.
 pub const KINDS: &[KindInfo] = &[
     KindInfo {
         kind: Kind::ServerPlan,
@@ -84,18 +82,6 @@ pub const KINDS: &[KindInfo] = &[
         bound_to_plan: false,
         bound_to_key: true,
         holder: "data owner only",
-    },
-    KindInfo {
-        kind: Kind::PublicKey,
-        tag: 4,
-        name: "public key",
-        version: 1,
-        oldest: 1,
-        max_bytes: 256 * MIB,
-        max_section_bytes: 256 * MIB,
-        bound_to_plan: false,
-        bound_to_key: true,
-        holder: "anybody",
     },
     KindInfo {
         kind: Kind::EvaluationKeys,
@@ -143,10 +129,9 @@ impl Kind {
             Self::ServerPlan => 0,
             Self::ClientPlan => 1,
             Self::SecretKey => 2,
-            Self::PublicKey => 3,
-            Self::EvaluationKeys => 4,
-            Self::Ciphertexts => 5,
-            Self::Results => 6,
+            Self::EvaluationKeys => 3,
+            Self::Ciphertexts => 4,
+            Self::Results => 5,
         };
         &KINDS[row]
     }

@@ -19,14 +19,22 @@
 #![forbid(unsafe_code)]
 
 pub mod bits;
+mod ciphertexts;
 mod error;
 mod header;
+mod keys;
 mod kind;
+mod plans;
 mod reader;
+mod record;
 mod writer;
 
+pub use ciphertexts::{CiphertextReader, CiphertextWriter, Count, MAX_IMAGES, MAX_PER_IMAGE, Stored};
 pub use error::{FormatError, ShortId};
 pub use header::{CONTAINER_VERSION, HEADER_BYTES, Header, MAGIC};
+pub use keys::{EvaluationKeyReader, EvaluationKeyWriter, read_evaluation_keys, write_evaluation_keys};
 pub use kind::{KINDS, Kind, KindInfo};
+pub use plans::{read_client_plan, read_server_plan, write_client_plan, write_server_plan};
 pub use reader::{Reader, Section};
+pub use record::{read_parameters, read_record, write_record};
 pub use writer::{MAX_NAME, Writer};

@@ -1,1 +1,46 @@
-//! From network graph to CKKS plan: folding, layouts, levels, rotation keys, parameters, cost
+//! From a network to a plan for encrypted inference.
+//!
+//! A plan is data: values with layout, level, scale and range, and two kinds of step between them
+//! (linear, square). [`compile`] makes both halves, the server's (weights, no pre-processing) and the
+//! data owner's (layouts and pre-processing, no weights). Nothing here touches a key or a ciphertext.
+//!
+//! ```text
+//! Graph ─ canonical ─► linear + square ─ arrange ─► layouts ─ diagonals, bsgs ─► rotations
+//!       ─ draft ─► depths, ranges ─ moduli, scales, predict ─► parameters ─► ServerPlan + ClientPlan
+//! ```
+//!
+//! It does not train, and it does not approximate: a ReLU or max-pool is refused with a pointer to
+//! conversion.
+#![forbid(unsafe_code)]
+
+mod affine;
+mod arrange;
+mod bsgs;
+pub mod calibrate;
+mod canonical;
+mod compile;
+mod cost;
+mod diagonals;
+mod draft;
+mod error;
+mod layout;
+mod linop;
+mod moduli;
+mod plan;
+mod predict;
+mod scales;
+mod schedule;
+
+pub use bsgs::{RotationCosts, Split};
+pub use canonical::{Ir, IrId, IrKind, IrNode, IrTerm, canonicalise};
+pub use compile::{CompileOptions, compile, compile_insecure_for_tests};
+pub use cost::{Estimate, StepWork, UnitCosts, Work, estimate, log_qp};
+pub use diagonals::{Diagonal, Diagonals, Source, lower};
+pub use error::{PlanError, Unplannable};
+pub use layout::{ANY, Digit, Layout, Place, SlotMap, ZERO, is_element};
+pub use linop::ConvOp;
+pub use plan::{
+    ClientPlan, Compiled, LinearStep, PlanId, Precision, ServerPlan, Step, StepKind, Term, Value, ValueId,
+    Weighting,
+};
+pub use schedule::{Giant, OutputSchedule, Product, Schedule};

@@ -1,0 +1,288 @@
+//! The one interpreter: carries out a plan's steps on any [`Backend`].
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use polyveil_ckks::CkksError;
+use polyveil_plan::{
+    Diagonals, LinearStep, Schedule, ServerPlan, StepKind, Value, Weighting,
+};
+use rayon::prelude::*;
+
+use crate::ExecError;
+use crate::backend::{Backend, Weights};
+
+/// A plan with its rotations and weight vectors at hand.
+pub struct Program {
+    plan: ServerPlan,
+    lowered: Vec<Option<Diagonals>>,
+    /// Step after which a value is not read any more.
+    last_use: Vec<usize>,
+}
+
+/// Seconds that one layer took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerTime {
+    /// The layer.
+    pub name: String,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+}
+
+/// What a run yields.
+#[derive(Clone, Debug)]
+pub struct Output<C> {
+    /// The output value's ciphertexts.
+    pub ciphertexts: Vec<C>,
+    /// Time by layer.
+    pub trace: Vec<LayerTime>,
+}
+
+/// How the caller follows and stops a run.
+pub struct Control<'a> {
+    /// Called before each step with its index, the number of steps and the layer's name.
+    pub progress: &'a (dyn Fn(usize, usize, &str) + Sync),
+    /// Checked before each step.
+    pub cancel: &'a AtomicBool,
+}
+
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+impl Default for Control<'_> {
+    fn default() -> Self {
+        Self { progress: &|_, _, _| {}, cancel: &NEVER }
+    }
+}
+
+impl Program {
+    /// Checks `plan` and derives its rotations and weight vectors.
+    ///
+    /// # Errors
+    /// [`ExecError::Plan`] where the plan contradicts itself.
+    pub fn load(plan: &ServerPlan) -> Result<Self, ExecError> {
+        plan.validate()?;
+        let lowered = plan.lowered();
+        let mut last_use = vec![0; plan.values.len()];
+        for (k, step) in plan.steps.iter().enumerate() {
+            match &step.kind {
+                StepKind::Square { input } => last_use[*input] = k,
+                StepKind::Linear(linear) => linear.terms.iter().for_each(|t| last_use[t.value] = k),
+            }
+        }
+        last_use[plan.output] = usize::MAX;
+        Ok(Self { plan: plan.clone(), lowered, last_use })
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &ServerPlan {
+        &self.plan
+    }
+
+    /// The rotations and weight vectors of each step; none for squares.
+    #[must_use]
+    pub fn lowered(&self) -> Vec<Option<&Diagonals>> {
+        self.lowered.iter().map(Option::as_ref).collect()
+    }
+
+    /// Carries out every step on `backend`.
+    ///
+    /// # Errors
+    /// [`ExecError::Ckks`] with the layer, [`ExecError::Cancelled`], or [`ExecError::Input`] where the
+    /// number of ciphertexts differs.
+    pub fn run<B: Backend>(
+        &self,
+        backend: &B,
+        input: Vec<B::Cipher>,
+        control: &Control<'_>,
+    ) -> Result<Output<B::Cipher>, ExecError> {
+        let expected = self.plan.values[0].layout.ciphertexts;
+        if input.len() != expected {
+            return Err(ExecError::Input {
+                what: "ciphertexts",
+                expected: expected.to_string(),
+                found: input.len().to_string(),
+            });
+        }
+        let mut values: Vec<Vec<B::Cipher>> = vec![Vec::new(); self.plan.values.len()];
+        values[0] = input;
+        let mut trace = Vec::with_capacity(self.plan.steps.len());
+        for (k, step) in self.plan.steps.iter().enumerate() {
+            if control.cancel.load(Ordering::Relaxed) {
+                return Err(ExecError::Cancelled { layer: step.name.clone() });
+            }
+            (control.progress)(k, self.plan.steps.len(), &step.name);
+            let started = Instant::now();
+            let out = &self.plan.values[k + 1];
+            let result = match (&step.kind, &self.lowered[k]) {
+                (StepKind::Square { input }, _) => 
+                    values[*input].par_iter().map(|ct| backend.square(ct, out.scale)).collect()
+                ,
+                (StepKind::Linear(linear), Some(diagonals)) => {
+                    self.linear(backend, &values, linear, diagonals, out)
+                }
+                (StepKind::Linear(_), None) => Ok(Vec::new()),
+            };
+            let result = result.map_err(|source| ExecError::Ckks { layer: step.name.clone(), source })?;
+            values[k + 1] = result;
+            for (value, _) in values.iter_mut().zip(&self.last_use).filter(|&(_, &last)| last <= k) {
+                value.clear();
+            }
+            trace.push(LayerTime { name: step.name.clone(), seconds: started.elapsed().as_secs_f64() });
+        }
+        Ok(Output { ciphertexts: std::mem::take(&mut values[self.plan.output]), trace })
+    }
+
+    fn linear<B: Backend>(
+        &self,
+        backend: &B,
+        values: &[Vec<B::Cipher>],
+        linear: &LinearStep,
+        diagonals: &Diagonals,
+        out: &Value,
+    ) -> Result<Vec<B::Cipher>, CkksError> {
+        let weighted = matches!(linear.weighting, Weighting::Weighted { .. });
+        let level = out.level + usize::from(weighted);
+        let schedule = Schedule::new(linear, diagonals, out.layout.slots);
+        let babies = self.babies(backend, values, linear, &schedule, level)?;
+
+        let tasks: Vec<(usize, usize)> = schedule
+            .outputs
+            .iter()
+            .enumerate()
+            .flat_map(|(o, output)| (0..output.giants.len()).map(move |g| (o, g)))
+            .collect();
+        let sums: Vec<B::Cipher> = tasks
+            .par_iter()
+            .map(|&(o, g)| {
+                let giant = &schedule.outputs[o].giants[g];
+                let sum = if weighted {
+                    let products: Vec<(&B::Cipher, Weights)> = giant
+                        .products
+                        .iter()
+                        .map(|p| {
+                            let scale = self.weight_scale(linear, out, p.diagonal.term);
+                            (&babies[p.baby], Weights { period: p.weights(giant.rotation), scale })
+                        })
+                        .collect();
+                    backend.weighted_sum(&products)?
+                } else {
+                    let terms: Vec<&B::Cipher> = giant.products.iter().map(|p| &babies[p.baby]).collect();
+                    backend.sum(&terms)?
+                };
+                if giant.rotation == 0 {
+                    return Ok(sum);
+                }
+                let mut rotated = backend.rotate_many(&sum, &[giant.rotation])?;
+                Ok(rotated.pop().unwrap_or(sum))
+            })
+            .collect::<Result<_, CkksError>>()?;
+        drop(babies);
+
+        let mut outputs: Vec<Option<B::Cipher>> = vec![None; schedule.outputs.len()];
+        for (sum, (o, _)) in sums.into_iter().zip(tasks) {
+            match &mut outputs[o] {
+                Some(total) => backend.add_assign(total, &sum)?,
+                empty => *empty = Some(sum),
+            }
+        }
+        let bias = self.bias(linear, out);
+        let mask = match linear.weighting {
+            Weighting::Weighted { mask_scale: Some(scale) } => {
+                Some((out.layout.pack(&vec![1.0; out.layout.elements()]), scale))
+            }
+            _ => None,
+        };
+        outputs
+            .into_par_iter()
+            .enumerate()
+            .map(|(o, total)| {
+                // An output ciphertext that no weight reaches holds zeros: any input times zero.
+                let mut x = match total {
+                    Some(total) => total,
+                    None => self.zero(backend, values, linear, out, level)?,
+                };
+                if let Some((mask, scale)) = &mask {
+                    x = backend.mask(&x, &mask[o], *scale)?;
+                }
+                x = match linear.weighting {
+                    Weighting::Weighted { .. } => backend.rescale(&x, out.scale)?,
+                    Weighting::Constant(factor) => backend.constant(x, factor, out.scale)?,
+                };
+                for &fold in &diagonals.folds {
+                    for rotated in backend.rotate_many(&x, &[fold])? {
+                        backend.add_assign(&mut x, &rotated)?;
+                    }
+                }
+                match bias.get(o) {
+                    Some(bias) => backend.add_slots(&x, bias),
+                    None => Ok(x),
+                }
+            })
+            .collect()
+    }
+
+    /// The hoisted rotations of a step, in the schedule's order.
+    fn babies<B: Backend>(
+        &self,
+        backend: &B,
+        values: &[Vec<B::Cipher>],
+        linear: &LinearStep,
+        schedule: &Schedule<'_>,
+        level: usize,
+    ) -> Result<Vec<B::Cipher>, CkksError> {
+        // Group by input ciphertext: one decomposition each.
+        let mut groups: Vec<((usize, usize), Vec<usize>)> = Vec::new();
+        for &(term, ct, rotation) in &schedule.babies {
+            match groups.last_mut() {
+                Some((key, rotations)) if *key == (term, ct) => rotations.push(rotation),
+                _ => groups.push(((term, ct), vec![rotation])),
+            }
+        }
+        let rotated: Vec<Vec<B::Cipher>> = groups
+            .par_iter()
+            .map(|((term, ct), rotations)| {
+                let value = &values[linear.terms[*term].value];
+                let x = backend.drop_to(&value[*ct], level)?;
+                backend.rotate_many(&x, rotations)
+            })
+            .collect::<Result<_, CkksError>>()?;
+        Ok(rotated.into_iter().flatten().collect())
+    }
+
+    fn zero<B: Backend>(
+        &self,
+        backend: &B,
+        values: &[Vec<B::Cipher>],
+        linear: &LinearStep,
+        out: &Value,
+        level: usize,
+    ) -> Result<B::Cipher, CkksError> {
+        let value = &values[linear.terms[0].value];
+        let x = backend.drop_to(&value[0], level)?;
+        let scale = self.weight_scale(linear, out, 0);
+        backend.weighted_sum(&[(&x, Weights { period: vec![0.0], scale })])
+    }
+
+    /// The scale of the weights on `term`, so that the rescaled product stands at the output's scale.
+    fn weight_scale(&self, linear: &LinearStep, out: &Value, term: usize) -> f64 {
+        let mask = match linear.weighting {
+            Weighting::Weighted { mask_scale: Some(scale) } => scale,
+            _ => 1.0,
+        };
+        let input = &self.plan.values[linear.terms[term].value];
+        let prime = self.plan.parameters.q.get(out.level + 1).map_or(1.0, |&q| q as f64);
+        out.scale * prime / (input.scale * mask)
+    }
+
+    /// The bias as slot vectors, zero in unused slots; empty where there is none.
+    fn bias(&self, linear: &LinearStep, out: &Value) -> Vec<Vec<f64>> {
+        if linear.bias.is_empty() {
+            return Vec::new();
+        }
+        let per = out.layout.elements() / linear.bias.len();
+        let values: Vec<f64> =
+            linear.bias.iter().flat_map(|&b| std::iter::repeat_n(f64::from(b), per)).collect();
+        out.layout.pack(&values)
+    }
+}

@@ -1,0 +1,90 @@
+//! Plain, simulated and encrypted runs of whole networks against the plain f32 executor.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use polyveil_ckks::{Encoder, Parameters};
+use polyveil_client::{SecretKey, decrypt, encrypt_symmetric, generate_evaluation_keys};
+use polyveil_exec::{Control, Program};
+use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
+use polyveil_net::{Graph, Tensor};
+use polyveil_plan::{CompileOptions, Compiled, compile, compile_insecure_for_tests};
+
+fn lenet_like() -> Graph {
+    let mut b = GraphBuilder::new("lenet", &[1, 12, 12], 7);
+    let x = b.input();
+    let x = b.conv("conv1", x, 3, ConvSpec::new(3).pad(1));
+    let x = b.quadratic("act1", x, [0.2, 0.5, 0.1]);
+    let x = b.avg_pool("pool1", x, PoolSpec::new(2));
+    let x = b.conv("conv2", x, 5, ConvSpec::new(3));
+    let x = b.quadratic("act2", x, [0.1, 0.5, 0.2]);
+    let x = b.avg_pool("pool2", x, PoolSpec::new(2));
+    let x = b.flatten("flat", x);
+    let x = b.linear("fc1", x, 12);
+    let x = b.quadratic("act3", x, [0.1, 0.5, 0.2]);
+    let x = b.linear("fc2", x, 4);
+    b.finish(x).unwrap()
+}
+
+fn image(shape: &[usize], seed: u32) -> Tensor {
+    let n: usize = shape.iter().product();
+    let data = (0..n as u32)
+        .map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed.wrapping_mul(97_003)) >> 8) % 1000) as f32 / 1000.0);
+    Tensor::new(shape.to_vec(), data.collect()).unwrap()
+}
+
+/// Largest error of the plain, the simulated and the encrypted run against f32, relative to the range.
+fn errors(graph: &Graph, compiled: &Compiled, parameters: &Parameters) -> [f64; 3] {
+    let x = image(&compiled.client.input_shape, 3);
+    let expected = polyveil_net::exec::run(graph, &x).unwrap();
+    let range = expected.data().iter().fold(0.0f64, |m, &v| m.max(f64::from(v.abs())));
+    let slots = compiled.client.pack(&x).unwrap();
+    let program = Program::load(&compiled.server).unwrap();
+    let error = |scores: &[Vec<f64>]| {
+        let found = compiled.client.unpack(scores);
+        assert_eq!(found.len(), expected.len());
+        found.iter().zip(expected.data()).map(|(a, &b)| (a - f64::from(b)).abs()).fold(0.0, f64::max) / range
+    };
+    let plain = error(&program.run_plain(&slots).unwrap());
+    let simulated = error(&program.run_simulated(parameters, &slots, 1).unwrap());
+
+    let encoder = Encoder::new(parameters);
+    let key = SecretKey::generate(parameters).unwrap();
+    let keys = generate_evaluation_keys(&key, &compiled.client.keys, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    let inputs = slots
+        .iter()
+        .map(|s| {
+            let plain = encoder.encode(s, compiled.client.input.level, compiled.client.input.scale).unwrap();
+            encrypt_symmetric(&key, &plain).unwrap().expand(parameters).unwrap()
+        })
+        .collect();
+    let output = program.run_encrypted(parameters, Arc::new(keys), inputs, &Control::default()).unwrap();
+    let scores: Vec<Vec<f64>> =
+        output.ciphertexts.iter().map(|c| encoder.decode(&decrypt(&key, c).unwrap()).unwrap()).collect();
+    [plain, simulated, error(&scores)]
+}
+
+#[test]
+fn small_network_in_an_insecure_ring() {
+    let graph = lenet_like();
+    for log_n in [10, 11, 12] {
+        let compiled = compile_insecure_for_tests(&graph, &CompileOptions::default(), log_n).unwrap();
+        let parameters = Parameters::new_insecure(compiled.server.parameters.clone()).unwrap();
+        let [plain, simulated, encrypted] = errors(&graph, &compiled, &parameters);
+        let promised = compiled.server.precision.max_error / compiled.server.precision.output_range;
+        eprintln!("N=2^{log_n}: plain {plain:e}, simulated {simulated:e}, encrypted {encrypted:e}, promised {promised:e}");
+        assert!(plain < 1e-5, "plain {plain}");
+        assert!(simulated < 1e-3 && encrypted < 1e-3, "simulated {simulated}, encrypted {encrypted}");
+        assert!(encrypted < promised * 2.0, "encrypted {encrypted}, promised {promised}");
+    }
+}
+
+#[test]
+fn small_network_at_128_bits() {
+    let graph = lenet_like();
+    let compiled = compile(&graph, &CompileOptions::default()).unwrap();
+    let parameters = compiled.server.parameters().unwrap();
+    assert!(parameters.security().bits() >= 128);
+    let [plain, simulated, encrypted] = errors(&graph, &compiled, &parameters);
+    assert!(plain < 1e-5 && simulated < 1e-3 && encrypted < 1e-3, "{plain} {simulated} {encrypted}");
+}

@@ -1,0 +1,325 @@
+//! What a plan costs, before any key exists: counted operations, bytes, and with measured unit costs
+//! seconds.
+
+use polyveil_ckks::Security;
+use serde::{Deserialize, Serialize};
+
+use crate::diagonals::Diagonals;
+use crate::plan::{ServerPlan, StepKind, Weighting};
+use crate::schedule::Schedule;
+
+/// Nanoseconds of one operation on one limb (N coefficients), measured on the machine at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnitCosts {
+    /// One transform, forward or inverse.
+    pub ntt_ns: f64,
+    /// Multiply-accumulate with a full-size plaintext.
+    pub mac_full_ns: f64,
+    /// Multiply-accumulate with a periodic plaintext.
+    pub mac_periodic_ns: f64,
+    /// Multiply-accumulate with one limb of a switching key, operand permuted.
+    pub key_mac_ns: f64,
+    /// One limb-to-limb term of a base conversion.
+    pub convert_ns: f64,
+    /// Embedding of one slot vector (before the transforms).
+    pub embed_ns: f64,
+    /// How many times faster the threads at hand are than one.
+    pub speedup: f64,
+}
+
+/// Counted operations of one step, in limbs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepWork {
+    /// Transforms.
+    pub ntt: f64,
+    /// Products with full-size plaintexts.
+    pub mac_full: f64,
+    /// Products with periodic plaintexts.
+    pub mac_periodic: f64,
+    /// Products with key limbs.
+    pub key_mac: f64,
+    /// Base conversion terms.
+    pub convert: f64,
+    /// Embeddings of full-size weight vectors.
+    pub embed: f64,
+    /// Key switches (rotations and relinearisations).
+    pub switches: f64,
+    /// Ciphertext-sized buffers alive at once (in limbs of two polynomials).
+    pub live_limbs: f64,
+}
+
+/// Counted work of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// One a step, with its layer's name.
+    pub steps: Vec<(String, StepWork)>,
+    /// Rotation keys.
+    pub rotations: usize,
+    /// Bytes of all evaluation keys in memory.
+    pub key_memory: u64,
+    /// Bytes of all evaluation keys in a file.
+    pub key_bytes: u64,
+}
+
+/// Everything a user wants to know before a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// Seconds of one encrypted inference.
+    pub seconds: f64,
+    /// Peak memory of the server.
+    pub server_memory_bytes: u64,
+    /// Peak memory of the data owner (key generation).
+    pub client_memory_bytes: u64,
+    /// Evaluation keys to upload once.
+    pub key_bytes: u64,
+    /// Encrypted input of one image.
+    pub upload_bytes: u64,
+    /// Encrypted scores of one image.
+    pub download_bytes: u64,
+    /// Bits of security by the table.
+    pub security_bits: u32,
+    /// log2 of the ring degree.
+    pub log_n: u32,
+    /// Bits of all moduli, special primes included.
+    pub log_qp: u32,
+    /// Levels.
+    pub levels: usize,
+    /// Rotation keys.
+    pub rotations: usize,
+    /// Predicted largest error of a score.
+    pub max_error: f64,
+    /// Bits of a score that are right: log2(range / error).
+    pub precision_bits: f64,
+    /// Seconds by layer.
+    pub layers: Vec<(String, f64)>,
+}
+
+impl StepWork {
+    fn add_decomposition(&mut self, s: &Shape) {
+        self.ntt += s.limbs + s.digits * (s.limbs + s.specials) - s.limbs;
+        self.convert += s.limbs * (s.limbs + s.specials);
+    }
+
+    fn add_switch(&mut self, s: &Shape) {
+        self.switches += 1.0;
+        self.key_mac += 2.0 * s.digits * (s.limbs + s.specials);
+        self.ntt += 2.0 * (s.limbs + s.specials);
+        self.convert += 2.0 * s.specials * s.limbs;
+    }
+
+    fn add_rescale(&mut self, s: &Shape) {
+        self.ntt += 2.0 * s.limbs;
+    }
+
+    fn seconds(&self, unit: &UnitCosts) -> f64 {
+        let ns = self.ntt * unit.ntt_ns
+            + self.mac_full * unit.mac_full_ns
+            + self.mac_periodic * unit.mac_periodic_ns
+            + self.key_mac * unit.key_mac_ns
+            + self.convert * unit.convert_ns
+            + self.embed * unit.embed_ns;
+        ns * 1e-9 / unit.speedup.max(1.0)
+    }
+}
+
+/// Limbs that an operation at one level touches.
+struct Shape {
+    limbs: f64,
+    specials: f64,
+    digits: f64,
+}
+
+impl Shape {
+    fn at(plan: &ServerPlan, level: usize) -> Self {
+        let limbs = level + 1;
+        Self {
+            limbs: limbs as f64,
+            specials: plan.parameters.p.len() as f64,
+            digits: limbs.div_ceil(plan.parameters.digit_size) as f64,
+        }
+    }
+}
+
+impl Work {
+    /// Counts the work of `plan`, whose steps lower to `lowered` (see [`ServerPlan::lowered`]).
+    #[must_use]
+    pub fn count(plan: &ServerPlan, lowered: &[Option<&Diagonals>]) -> Self {
+        let slots = plan.values[0].layout.slots;
+        let mut steps = Vec::with_capacity(plan.steps.len());
+        for (k, step) in plan.steps.iter().enumerate() {
+            let mut work = StepWork::default();
+            let out = &plan.values[k + 1];
+            match (&step.kind, lowered.get(k).copied().flatten()) {
+                (StepKind::Linear(linear), Some(diagonals)) => {
+                    let weighted = matches!(linear.weighting, Weighting::Weighted { .. });
+                    let shape = Shape::at(plan, out.level + usize::from(weighted));
+                    let schedule = Schedule::new(linear, diagonals, slots);
+                    let turning: Vec<_> = schedule.babies.iter().filter(|b| b.2 != 0).collect();
+                    let mut sources: Vec<_> = turning.iter().map(|b| (b.0, b.1)).collect();
+                    sources.dedup();
+                    for _ in &sources {
+                        work.add_decomposition(&shape);
+                    }
+                    for _ in &turning {
+                        work.add_switch(&shape);
+                    }
+                    work.live_limbs = (schedule.babies.len() as f64 + 4.0) * shape.limbs;
+                    for output in &schedule.outputs {
+                        for giant in output.giants.iter().filter(|g| g.rotation != 0) {
+                            work.add_decomposition(&shape);
+                            work.add_switch(&shape);
+                            debug_assert!(!giant.products.is_empty());
+                        }
+                        if weighted {
+                            for product in output.giants.iter().flat_map(|g| &g.products) {
+                                if product.diagonal.weights.len() == slots {
+                                    work.mac_full += 2.0 * shape.limbs;
+                                    work.embed += 1.0;
+                                    work.ntt += shape.limbs;
+                                } else {
+                                    work.mac_periodic += 2.0 * shape.limbs;
+                                }
+                            }
+                            work.add_rescale(&shape);
+                        }
+                        if matches!(linear.weighting, Weighting::Weighted { mask_scale: Some(_) }) {
+                            work.mac_full += 2.0 * shape.limbs;
+                            work.embed += 1.0;
+                            work.ntt += shape.limbs;
+                        }
+                        let after = Shape::at(plan, out.level);
+                        for _ in &diagonals.folds {
+                            work.add_decomposition(&after);
+                            work.add_switch(&after);
+                        }
+                        if !linear.bias.is_empty() {
+                            work.embed += 1.0;
+                            work.ntt += after.limbs;
+                        }
+                    }
+                }
+                (StepKind::Square { input }, _) => {
+                    let shape = Shape::at(plan, plan.values[*input].level);
+                    for _ in 0..out.layout.ciphertexts {
+                        work.mac_full += 3.0 * shape.limbs;
+                        work.add_decomposition(&shape);
+                        work.add_switch(&shape);
+                        work.add_rescale(&shape);
+                    }
+                    work.live_limbs = 4.0 * shape.limbs * out.layout.ciphertexts as f64;
+                }
+                (StepKind::Linear(_), None) => {}
+            }
+            steps.push((step.name.clone(), work));
+        }
+        let (key_memory, key_bytes) = key_sizes(plan);
+        Self { steps, rotations: plan.keys.rotations.len(), key_memory, key_bytes }
+    }
+
+    /// A machine-independent cost for comparing plans: typical unit costs, plus keys.
+    #[must_use]
+    pub fn relative_cost(&self, n: usize) -> f64 {
+        let limb = n as f64;
+        let unit = UnitCosts {
+            ntt_ns: limb * limb.log2() * 0.25,
+            mac_full_ns: limb * 1.2,
+            mac_periodic_ns: limb * 0.6,
+            key_mac_ns: limb * 1.2,
+            convert_ns: limb * 0.6,
+            embed_ns: limb * limb.log2() * 1.2,
+            speedup: 1.0,
+        };
+        // Key generation and transfer are paid once for many images: they weigh little, not nothing.
+        self.seconds(&unit) + self.key_bytes as f64 * 2e-10
+    }
+
+    /// Seconds of one inference.
+    #[must_use]
+    pub fn seconds(&self, unit: &UnitCosts) -> f64 {
+        self.steps.iter().map(|(_, w)| w.seconds(unit)).sum()
+    }
+}
+
+/// Estimates time, memory and sizes of `plan` from counted `work` and measured `unit` costs.
+#[must_use]
+pub fn estimate(plan: &ServerPlan, work: &Work, unit: &UnitCosts) -> Estimate {
+    let n = 1u64 << plan.parameters.log_n;
+    let live = work.steps.iter().map(|(_, w)| w.live_limbs).fold(0.0, f64::max);
+    let held: u64 = held_limbs(plan);
+    let tables = (plan.parameters.q.len() + plan.parameters.p.len()) as u64 * n * 8 * 5;
+    let base = 24 << 20;
+    let weights: u64 = plan.steps.iter().map(|s| step_weights(&s.kind)).sum();
+    let diagonals = work.steps.iter().map(|(_, w)| w.embed).sum::<f64>() as u64 * n * 4;
+    let server = work.key_memory + (live as u64 + held) * 2 * n * 8 + tables + weights * 2 + diagonals + base;
+    let input = &plan.values[0];
+    let output = &plan.values[plan.output];
+    let packed = |level: usize| plan.parameters.q[..=level].iter().map(|&q| bits(q)).sum::<u64>() * n / 8;
+    Estimate {
+        seconds: work.seconds(unit),
+        server_memory_bytes: server,
+        client_memory_bytes: work.key_memory + tables + base,
+        key_bytes: work.key_bytes,
+        upload_bytes: input.layout.ciphertexts as u64 * packed(input.level),
+        download_bytes: output.layout.ciphertexts as u64 * 2 * packed(output.level),
+        security_bits: Security::of(plan.parameters.log_n, plan.parameters.log_qp()).bits(),
+        log_n: plan.parameters.log_n,
+        log_qp: log_qp(plan),
+        levels: plan.parameters.q.len().saturating_sub(1),
+        rotations: work.rotations,
+        max_error: plan.precision.max_error,
+        precision_bits: (plan.precision.output_range / plan.precision.max_error.max(f64::MIN_POSITIVE)).log2(),
+        layers: work.steps.iter().map(|(name, w)| (name.clone(), w.seconds(unit))).collect(),
+    }
+}
+
+/// Bits of all moduli.
+#[must_use]
+pub fn log_qp(plan: &ServerPlan) -> u32 {
+    plan.parameters.log_qp().ceil() as u32
+}
+
+fn bits(q: u64) -> u64 {
+    u64::from(64 - q.leading_zeros())
+}
+
+/// Limbs of all values held at the busiest moment: each from its making to its last reading.
+fn held_limbs(plan: &ServerPlan) -> u64 {
+    let mut last = vec![0usize; plan.values.len()];
+    for (k, step) in plan.steps.iter().enumerate() {
+        match &step.kind {
+            StepKind::Square { input } => last[*input] = k,
+            StepKind::Linear(l) => l.terms.iter().for_each(|t| last[t.value] = k),
+        }
+    }
+    let size = |id: usize| (plan.values[id].layout.ciphertexts * (plan.values[id].level + 1)) as u64;
+    (0..plan.steps.len())
+        .map(|k| (0..=k + 1).filter(|&id| id == k + 1 || last[id] >= k).map(size).sum())
+        .max()
+        .unwrap_or(0)
+}
+
+fn step_weights(kind: &StepKind) -> u64 {
+    match kind {
+        StepKind::Square { .. } => 0,
+        StepKind::Linear(l) => l.terms.iter().map(|t| t.op.weight.len() as u64 * 4).sum(),
+    }
+}
+
+/// Bytes of the evaluation keys in memory (both halves) and in a file (one half, packed).
+fn key_sizes(plan: &ServerPlan) -> (u64, u64) {
+    let n = 1u64 << plan.parameters.log_n;
+    let p_bits: u64 = plan.parameters.p.iter().map(|&p| bits(p)).sum();
+    let size = |level: usize| {
+        let limbs = level as u64 + 1;
+        let digits = limbs.div_ceil(plan.parameters.digit_size as u64);
+        let q_bits: u64 = plan.parameters.q[..=level].iter().map(|&q| bits(q)).sum();
+        (digits * 2 * (limbs + plan.parameters.p.len() as u64) * n * 8, digits * (q_bits + p_bits) * n / 8)
+    };
+    plan.keys
+        .rotations
+        .iter()
+        .map(|&(_, level)| level)
+        .chain(plan.keys.relin_level)
+        .map(size)
+        .fold((0, 0), |(m, f), (a, b)| (m + a, f + b))
+}

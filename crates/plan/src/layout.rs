@@ -1,0 +1,283 @@
+//! Where the elements of a tensor sit: which ciphertext, which slot.
+//!
+//! A tensor `[C, H, W]` is laid out by splitting each axis into *digits* (least significant first);
+//! each digit moves the element by a stride, either in the slot index or in the ciphertext number.
+//! Channels in the low slot bits, gaps left by a stride filled with further channels (Lee et al.,
+//! ICML 2022, multiplexed packing), rows spread over ciphertexts, and copies of the whole tensor
+//! (`repeats`) are all digits, so that one formula covers every arrangement.
+
+use serde::{Deserialize, Serialize};
+
+/// What a digit moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// The slot index, by this many slots a step.
+    Slot(usize),
+    /// The ciphertext number, by this many a step.
+    Cipher(usize),
+}
+
+/// One digit of an axis: `size` steps of `place`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digit {
+    /// Number of values this digit takes.
+    pub size: usize,
+    /// What a step moves.
+    pub place: Place,
+}
+
+impl Digit {
+    /// A digit that moves in the slot index.
+    #[must_use]
+    pub fn slot(size: usize, stride: usize) -> Self {
+        Self { size, place: Place::Slot(stride) }
+    }
+
+    /// A digit that moves in the ciphertext number.
+    #[must_use]
+    pub fn cipher(size: usize, stride: usize) -> Self {
+        Self { size, place: Place::Cipher(stride) }
+    }
+}
+
+/// The arrangement of a tensor `[C, H, W]` over ciphertexts of `slots` slots.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    /// Channels, rows, columns.
+    pub shape: [usize; 3],
+    /// Slots of a ciphertext, a power of two.
+    pub slots: usize,
+    /// Number of ciphertexts.
+    pub ciphertexts: usize,
+    /// Digits of the channel, row and column axis, least significant first.
+    pub axes: [Vec<Digit>; 3],
+    /// Slot digits along which the tensor is repeated.
+    pub repeats: Vec<Digit>,
+}
+
+/// A slot that holds no element but is known to be zero.
+pub const ZERO: u32 = u32::MAX;
+/// A slot whose content is not used and not known.
+pub const ANY: u32 = u32::MAX - 1;
+
+/// What every slot of every ciphertext of a value holds: an element's index, [`ZERO`] or [`ANY`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotMap {
+    /// One entry a slot, one vector a ciphertext.
+    pub ciphertexts: Vec<Vec<u32>>,
+}
+
+/// Whether a slot-map entry names an element.
+#[must_use]
+pub fn is_element(entry: u32) -> bool {
+    entry < ANY
+}
+
+impl Layout {
+    /// A feature vector of `n` values in slots `0..n`, repeated with the least power-of-two period.
+    #[must_use]
+    pub fn vector(n: usize, slots: usize) -> Self {
+        let period = n.next_power_of_two().min(slots);
+        let ciphertexts = n.div_ceil(period);
+        let mut channel = vec![Digit::slot(period, 1)];
+        if ciphertexts > 1 {
+            channel.push(Digit::cipher(ciphertexts, 1));
+        }
+        let repeats = if period < slots { vec![Digit::slot(slots / period, period)] } else { vec![] };
+        Self { shape: [n, 1, 1], slots, ciphertexts, axes: [channel, vec![], vec![]], repeats }
+    }
+
+    /// Number of elements.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Ciphertext and slot of the first copy of element `(c, y, x)`.
+    #[must_use]
+    pub fn position(&self, c: usize, y: usize, x: usize) -> (usize, usize) {
+        let (mut ct, mut slot) = (0, 0);
+        for (axis, mut rest) in self.axes.iter().zip([c, y, x]) {
+            for digit in axis {
+                let value = rest % digit.size;
+                rest /= digit.size;
+                match digit.place {
+                    Place::Slot(stride) => slot += value * stride,
+                    Place::Cipher(stride) => ct += value * stride,
+                }
+            }
+        }
+        (ct, slot % self.slots)
+    }
+
+    /// The least power of two `P` such that the content of every ciphertext repeats every `P` slots
+    /// by construction (equal to `slots` where nothing repeats).
+    #[must_use]
+    pub fn period(&self) -> usize {
+        self.repeats
+            .iter()
+            .find_map(|d| match d.place {
+                Place::Slot(stride) if stride * d.size == self.slots => Some(stride),
+                _ => None,
+            })
+            .unwrap_or(self.slots)
+    }
+
+    /// Of the copies of an element whose first copy is at slot `base`, the one in the same copy of
+    /// the tensor as slot `near`.
+    #[must_use]
+    pub fn copy_near(&self, base: usize, near: usize) -> usize {
+        let mut slot = base;
+        for digit in &self.repeats {
+            if let Place::Slot(stride) = digit.place {
+                slot += near / stride % digit.size * stride;
+            }
+        }
+        slot % self.slots
+    }
+
+    /// The slots of all copies of an element whose first copy is at `base`.
+    #[must_use]
+    pub fn copies(&self, base: usize) -> Vec<usize> {
+        let mut all = vec![base];
+        for digit in &self.repeats {
+            if let Place::Slot(stride) = digit.place {
+                all = all
+                    .iter()
+                    .flat_map(|&s| (0..digit.size).map(move |k| (s + k * stride) % self.slots))
+                    .collect();
+            }
+        }
+        all
+    }
+
+    /// The slot map of a value in this layout whose other slots hold `rest` ([`ZERO`] or [`ANY`]).
+    #[must_use]
+    pub fn slot_map(&self, rest: u32) -> SlotMap {
+        let mut ciphertexts = vec![vec![rest; self.slots]; self.ciphertexts];
+        self.for_each_element(|element, ct, base| {
+            for slot in self.copies(base) {
+                ciphertexts[ct][slot] = element as u32;
+            }
+        });
+        SlotMap { ciphertexts }
+    }
+
+    /// Places one value an element (row-major `[C, H, W]`) into slot vectors; other slots are zero.
+    #[must_use]
+    pub fn pack(&self, values: &[f64]) -> Vec<Vec<f64>> {
+        let mut ciphertexts = vec![vec![0.0; self.slots]; self.ciphertexts];
+        self.for_each_element(|element, ct, base| {
+            for slot in self.copies(base) {
+                ciphertexts[ct][slot] = values[element];
+            }
+        });
+        ciphertexts
+    }
+
+    /// Reads the first copy of every element back, row-major `[C, H, W]`.
+    #[must_use]
+    pub fn unpack(&self, ciphertexts: &[Vec<f64>]) -> Vec<f64> {
+        let mut values = vec![0.0; self.elements()];
+        self.for_each_element(|element, ct, base| values[element] = ciphertexts[ct][base]);
+        values
+    }
+
+    /// Whether the layout is sound: digits cover the shape, positions are in range and distinct.
+    /// Files are checked with this before use.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        const LIMIT: usize = 1 << 28;
+        let covered = self.axes.iter().zip(self.shape).all(|(axis, extent)| {
+            let product = axis.iter().try_fold(1usize, |n, d| n.checked_mul(d.size).filter(|&n| n <= LIMIT));
+            extent >= 1 && axis.iter().all(|d| d.size >= 1) && product.is_some_and(|n| n >= extent)
+        });
+        let stride_ok = |d: &Digit| match d.place {
+            Place::Slot(s) => s >= 1 && s <= self.slots,
+            Place::Cipher(s) => s >= 1 && s <= self.ciphertexts,
+        };
+        let repeats_ok = self.repeats.iter().all(|d| {
+            d.size >= 1 && matches!(d.place, Place::Slot(s) if s.checked_mul(d.size).is_some_and(|e| e <= self.slots))
+        });
+        let size = self.slots.checked_mul(self.ciphertexts).filter(|&n| n <= LIMIT);
+        let elements =
+            self.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d).filter(|&n| n <= LIMIT)).is_some();
+        if !(covered
+            && elements
+            && size.is_some()
+            && self.slots.is_power_of_two()
+            && self.ciphertexts >= 1
+            && repeats_ok
+            && self.axes.iter().flatten().all(stride_ok))
+        {
+            return false;
+        }
+        let mut seen = vec![false; self.slots * self.ciphertexts];
+        let mut sound = true;
+        self.for_each_element(|_, ct, base| {
+            for slot in self.copies(base) {
+                match seen.get_mut(ct * self.slots + slot) {
+                    Some(taken) if ct < self.ciphertexts && !*taken => *taken = true,
+                    _ => sound = false,
+                }
+            }
+        });
+        sound
+    }
+
+    /// Calls `f(element, ciphertext, slot of the first copy)` for every element in row-major order.
+    pub fn for_each_element(&self, mut f: impl FnMut(usize, usize, usize)) {
+        let [channels, rows, columns] = self.shape;
+        let mut element = 0;
+        for c in 0..channels {
+            for y in 0..rows {
+                for x in 0..columns {
+                    let (ct, slot) = self.position(c, y, x);
+                    f(element, ct, slot);
+                    element += 1;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn multiplexed_layout_is_a_bijection_and_round_trips() {
+        // 6 channels of 4x4 at stride 2 of an 8x9 grid, two channels low, two in the column gap.
+        let layout = Layout {
+            shape: [6, 4, 4],
+            slots: 256,
+            ciphertexts: 2,
+            axes: [
+                vec![Digit::slot(2, 1), Digit::slot(2, 2), Digit::cipher(2, 1)],
+                vec![Digit::slot(4, 2 * 9 * 2)],
+                vec![Digit::slot(4, 2 * 2)],
+            ],
+            repeats: vec![],
+        };
+        assert!(layout.is_sound());
+        let values: Vec<f64> = (0..96).map(f64::from).collect();
+        assert_eq!(layout.unpack(&layout.pack(&values)), values);
+    }
+
+    #[test]
+    fn overlapping_digits_are_refused() {
+        let mut layout = Layout::vector(10, 64);
+        assert!(layout.is_sound());
+        assert_eq!(layout.period(), 16);
+        layout.axes[0] = vec![Digit::slot(5, 1), Digit::slot(2, 4)];
+        assert!(!layout.is_sound());
+    }
+
+    #[test]
+    fn copies_stay_in_the_copy_of_the_near_slot() {
+        let layout = Layout::vector(10, 64);
+        assert_eq!(layout.copy_near(3, 0), 3);
+        assert_eq!(layout.copy_near(3, 50), 51);
+        assert_eq!(layout.copies(3), vec![3, 19, 35, 51]);
+    }
+}

@@ -26,17 +26,18 @@ pub fn fresh_public(params: &Parameters, scale: f64) -> f64 {
     slot_std(params, error * (1.0 + 2.0 * ternary), scale)
 }
 
-/// Rounding of a full-size encoding.
+/// Rounding of a full-size encoding of real values. They make coefficients symmetric, and their roundings with them, so
+/// the error is real in both rings.
 #[must_use]
 pub fn encode_rounding(params: &Parameters, scale: f64) -> f64 {
-    slot_std(params, energy(params) * ROUNDING_VARIANCE, scale)
+    (energy(params) * ROUNDING_VARIANCE).sqrt() / scale
 }
 
-/// Rounding of an encoding of that period.
+/// Rounding of an encoding of real values of that period.
 #[must_use]
 pub fn encode_periodic_rounding(params: &Parameters, period: usize, scale: f64) -> f64 {
     let share = period as f64 / params.slots() as f64;
-    slot_std(params, energy(params) * share * ROUNDING_VARIANCE, scale)
+    (energy(params) * share * ROUNDING_VARIANCE).sqrt() / scale
 }
 
 /// Product of a ciphertext (values of root mean square `rms`, noise `noise`) with a plaintext (`weight_rms`,

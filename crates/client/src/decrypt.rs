@@ -47,7 +47,7 @@ pub fn decrypt_to_precision(
     ciphertext: &Ciphertext,
     bits: i32,
 ) -> Result<Vec<f64>, ClientError> {
-    if bits.abs() > MAX_PRECISION {
+    if !(-MAX_PRECISION..=MAX_PRECISION).contains(&bits) {
         return Err(ClientError::BadPrecision { found: bits });
     }
     let unit = f64::from(bits).exp2();

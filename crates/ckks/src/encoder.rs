@@ -5,7 +5,7 @@ use crate::par;
 use crate::parameters::Parameters;
 use crate::plaintext::{PeriodicPlaintext, Plaintext, check_period};
 use polyveil_math::embedding::Complex;
-use polyveil_math::{Ntt, Poly};
+use polyveil_math::{Ntt, Poly, simd};
 
 /// Encodes and decodes; a cheap handle on the parameters.
 #[derive(Debug, Clone)]
@@ -165,14 +165,15 @@ impl Encoder {
             let limit = limit_log.exp2();
             return Err(CkksError::EncodeOverflow { value: largest, scale, coefficient, level, limit });
         }
+        // Below 2^53 every rounded coefficient is an exact integer of 64 bits, and the fast kernel serves.
+        let small: Option<Vec<i64>> =
+            (coefficient < 9e15).then(|| rounded.iter().map(|&c| c as i64).collect());
         let mut data = vec![0; n * (level + 1)];
         let tables = self.params.tables(level);
         par::for_each_chunk(&mut data, n, |i, limb| {
             let modulus = tables[i].modulus();
-            if coefficient < 9e15 {
-                for (x, &c) in limb.iter_mut().zip(&rounded) {
-                    *x = modulus.reduce_signed(c as i64);
-                }
+            if let Some(small) = &small {
+                simd::reduce_signed(limb, small, modulus);
             } else {
                 for (x, &c) in limb.iter_mut().zip(&rounded) {
                     *x = modulus.reduce_f64(c);

@@ -145,11 +145,10 @@ pub fn encrypt_public_with(
 /// Transform values of small secret coefficients modulo each prime of the tables.
 pub(crate) fn transform_small(tables: &[NttTable], small: &[i8]) -> Zeroizing<Vec<u64>> {
     let n = small.len();
+    let wide: Zeroizing<Vec<i64>> = Zeroizing::new(small.iter().map(|&c| i64::from(c)).collect());
     let mut out = Zeroizing::new(vec![0; n * tables.len()]);
     for (limb, table) in out.chunks_exact_mut(n).zip(tables) {
-        for (x, &c) in limb.iter_mut().zip(small) {
-            *x = table.modulus().reduce_signed(i64::from(c));
-        }
+        simd::reduce_signed(limb, &wide, table.modulus());
         table.forward(limb);
     }
     out

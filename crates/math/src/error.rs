@@ -5,10 +5,12 @@
 #[non_exhaustive]
 pub enum MathError {
     /// The number cannot serve as a modulus.
-    #[error("modulus {value} must be an odd prime of 2 to {max_bits} bits")]
+    #[error("modulus {value} must be an odd prime of {min_bits} to {max_bits} bits")]
     BadModulus {
         /// The number that was given.
         value: u64,
+        /// The smallest allowed size in bits.
+        min_bits: u32,
         /// The largest allowed size in bits.
         max_bits: u32,
     },

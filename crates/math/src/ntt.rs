@@ -139,6 +139,14 @@ impl NttTable {
             simd::unfold(values, self.iota, &self.modulus);
         }
     }
+
+    /// Everything that the kernels take, for their tests: forward and inverse twiddles, scale, last, ι.
+    #[cfg(test)]
+    pub(crate) fn with_tables(&self, f: impl Fn(Twiddles<'_>, Twiddles<'_>, Shoup, Shoup, Shoup)) {
+        let forward = Twiddles { values: &self.forward, quotients: &self.forward_quotients };
+        let inverse = Twiddles { values: &self.inverse, quotients: &self.inverse_quotients };
+        f(forward, inverse, self.scale, self.last, self.iota);
+    }
 }
 
 /// The first primitive `order`-th root among g^((q−1)/order), g = 2, 3, ...; `order` is a power of two dividing q − 1.

@@ -5,6 +5,8 @@
 //! environment variable `POLYVEIL_SIMD` (`scalar`, `avx512`). A value that this build or processor does not offer falls
 //! back to `scalar`.
 
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
 pub mod scalar;
 
 use crate::modulus::{Modulus, Shoup};
@@ -15,6 +17,9 @@ use std::sync::OnceLock;
 pub enum Backend {
     /// Portable 64-bit code.
     Scalar,
+    /// AVX-512 with 52-bit products.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(avx512::Avx512),
 }
 
 impl Backend {
@@ -23,7 +28,18 @@ impl Backend {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "avx512",
         }
+    }
+
+    /// All that this processor can run.
+    #[must_use]
+    pub fn available() -> Vec<Self> {
+        let mut all = vec![Self::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        all.extend(avx512::Avx512::detect().map(Self::Avx512));
+        all
     }
 }
 
@@ -31,7 +47,23 @@ impl Backend {
 #[must_use]
 pub fn backend() -> Backend {
     static CHOICE: OnceLock<Backend> = OnceLock::new();
-    *CHOICE.get_or_init(|| Backend::Scalar)
+    *CHOICE.get_or_init(|| {
+        let wanted = std::env::var("POLYVEIL_SIMD").ok();
+        let available = Backend::available();
+        let best = available.last().copied().unwrap_or(Backend::Scalar);
+        wanted
+            .map_or(best, |name| available.into_iter().find(|b| b.name() == name).unwrap_or(Backend::Scalar))
+    })
+}
+
+macro_rules! dispatch {
+    ($name:ident($($arg:expr),*)) => {
+        match backend() {
+            Backend::Scalar => scalar::$name($($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx512(token) => token.$name($($arg),*),
+        }
+    };
 }
 
 /// Fixed factors of a transform: entry `m + j` serves node `j` of the tree level with `m` nodes.
@@ -63,74 +95,79 @@ pub struct Term<'a> {
 
 /// Forward transform modulo X^n − c, natural order in, bit-reversed order out. n/2 · log2 n butterflies.
 pub fn ntt_forward(values: &mut [u64], twiddles: Twiddles<'_>, modulus: &Modulus) {
-    scalar::ntt_forward(values, twiddles, modulus);
+    dispatch!(ntt_forward(values, twiddles, modulus));
 }
 
 /// Inverse of [`ntt_forward`] with inverted twiddles; `scale` (usually 1/n) multiplies everything, `last` is the root's
 /// inverted twiddle times `scale`.
 pub fn ntt_inverse(values: &mut [u64], twiddles: Twiddles<'_>, scale: Shoup, last: Shoup, modulus: &Modulus) {
-    scalar::ntt_inverse(values, twiddles, scale, last, modulus);
+    dispatch!(ntt_inverse(values, twiddles, scale, last, modulus));
 }
 
 /// b_i = a_i − ι·a_{n−i} for i ≥ 1, in place.
 pub fn fold(values: &mut [u64], iota: Shoup, modulus: &Modulus) {
-    scalar::fold(values, iota, modulus);
+    dispatch!(fold(values, iota, modulus));
 }
 
 /// 2·a_i = b_i + ι·b_{n−i} for i ≥ 1 and 2·a_0 = 2·b_0, in place: the caller has halved the input.
 pub fn unfold(values: &mut [u64], iota: Shoup, modulus: &Modulus) {
-    scalar::unfold(values, iota, modulus);
+    dispatch!(unfold(values, iota, modulus));
 }
 
 /// `out += x`.
 pub fn add_assign(out: &mut [u64], x: &[u64], modulus: &Modulus) {
-    scalar::add_assign(out, x, modulus);
+    dispatch!(add_assign(out, x, modulus));
 }
 
 /// `out −= x`.
 pub fn sub_assign(out: &mut [u64], x: &[u64], modulus: &Modulus) {
-    scalar::sub_assign(out, x, modulus);
+    dispatch!(sub_assign(out, x, modulus));
 }
 
 /// `out = −out`.
 pub fn neg_assign(out: &mut [u64], modulus: &Modulus) {
-    scalar::neg_assign(out, modulus);
+    dispatch!(neg_assign(out, modulus));
 }
 
 /// `out = x · y`, value by value.
 pub fn mul(out: &mut [u64], x: &[u64], y: &[u64], modulus: &Modulus) {
-    scalar::mul(out, x, y, modulus);
+    dispatch!(mul(out, x, y, modulus));
 }
 
 /// `out *= x`, value by value.
 pub fn mul_assign(out: &mut [u64], x: &[u64], modulus: &Modulus) {
-    scalar::mul_assign(out, x, modulus);
+    dispatch!(mul_assign(out, x, modulus));
 }
 
 /// `out *= factor`.
 pub fn scale_assign(out: &mut [u64], factor: Shoup, modulus: &Modulus) {
-    scalar::scale_assign(out, factor, modulus);
+    dispatch!(scale_assign(out, factor, modulus));
 }
 
 /// `out = (x − out) · factor`.
 pub fn sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modulus) {
-    scalar::sub_from_scale(out, x, factor, modulus);
+    dispatch!(sub_from_scale(out, x, factor, modulus));
+}
+
+/// Residues of signed integers.
+pub fn reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus) {
+    dispatch!(reduce_signed(out, x, modulus));
 }
 
 /// `out = Σ values · weights` over any number of terms, reduced once per [`Modulus::lazy_products`] terms.
 pub fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
-    scalar::dot(out, terms, modulus);
+    dispatch!(dot(out, terms, modulus));
 }
 
 /// `out = values · weights` for block weights.
 pub fn mul_blocks(out: &mut [u64], values: &[u64], weights: &[u64], modulus: &Modulus) {
-    scalar::mul_blocks(out, values, weights, modulus);
+    dispatch!(mul_blocks(out, values, weights, modulus));
 }
 
 /// First half of a base conversion: scales limb i of `limbs` (each `overflow.len()` values) by `factors[i]` in place and
 /// sets `overflow` to ⌊Σ limb_i / q_i + 1/2⌋, summed in limb order in `f64`.
 pub fn convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup], moduli: &[Modulus]) {
-    scalar::convert_prepare(limbs, overflow, factors, moduli);
+    dispatch!(convert_prepare(limbs, overflow, factors, moduli));
 }
 
 /// Second half: `out = Σ limb_i · hats[i] + overflow · correction` modulo the target prime.
@@ -142,5 +179,153 @@ pub fn convert_combine(
     correction: u64,
     modulus: &Modulus,
 ) {
-    scalar::convert_combine(out, limbs, overflow, hats, correction, modulus);
+    dispatch!(convert_combine(out, limbs, overflow, hats, correction, modulus));
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::ntt::NttTable;
+    use crate::prime::ntt_primes;
+    use crate::ring::RingKind;
+    use crate::sample::SeedStream;
+
+    fn tokens() -> Option<avx512::Avx512> {
+        let token = avx512::Avx512::detect();
+        if token.is_none() {
+            println!("skipped: this processor has no AVX-512 IFMA");
+        }
+        token
+    }
+
+    fn moduli() -> Vec<Modulus> {
+        [37, 61, 97, 65_537, 1_048_583, (1 << 40) - 87, (1 << 49) - 81, (1 << 50) - 27]
+            .map(|q| Modulus::new(q).unwrap())
+            .to_vec()
+    }
+
+    /// Random residues with the largest ones in front.
+    fn values(m: &Modulus, n: usize, seed: u64) -> Vec<u64> {
+        let mut out = vec![0; n];
+        SeedStream::new(&[7; 32], seed).uniform(m, &mut out);
+        out.iter_mut().take(24).for_each(|x| *x = m.value() - 1);
+        out
+    }
+
+    #[test]
+    fn transforms_equal_their_scalar_twins() {
+        let Some(token) = tokens() else { return };
+        for log_n in 1..=16 {
+            for bits in [20, 50].into_iter().filter(|&b| b > log_n + 2) {
+                let prime = ntt_primes(bits, log_n, 1, &[]).unwrap()[0];
+                let table = NttTable::new(RingKind::ConjugateInvariant, log_n, prime).unwrap();
+                let (m, n) = (*table.modulus(), table.degree());
+                for fill in 0..2 {
+                    let input = if fill == 0 { values(&m, n, 1) } else { vec![prime - 1; n] };
+                    table.with_tables(|forward, inverse, scale, last, iota| {
+                        let check = |scalar: &dyn Fn(&mut [u64]), vector: &dyn Fn(&mut [u64])| {
+                            let (mut a, mut b) = (input.clone(), input.clone());
+                            scalar(&mut a);
+                            vector(&mut b);
+                            assert!(a == b, "2^{log_n}, {bits} bits");
+                        };
+                        check(&|x| scalar::ntt_forward(x, forward, &m), &|x| {
+                            token.ntt_forward(x, forward, &m)
+                        });
+                        check(&|x| scalar::ntt_inverse(x, inverse, scale, last, &m), &|x| {
+                            token.ntt_inverse(x, inverse, scale, last, &m);
+                        });
+                        check(&|x| scalar::fold(x, iota, &m), &|x| token.fold(x, iota, &m));
+                        check(&|x| scalar::unfold(x, iota, &m), &|x| token.unfold(x, iota, &m));
+                    });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pointwise_kernels_equal_their_scalar_twins() {
+        let Some(token) = tokens() else { return };
+        for m in moduli() {
+            for n in [1, 7, 8, 64, 200, 1024] {
+                let (x, y) = (values(&m, n, 1), values(&m, n, 2));
+                let w = m.shoup(m.value() - 2);
+                let signed: Vec<i64> = x
+                    .iter()
+                    .enumerate()
+                    .map(|(i, &v)| match i % 5 {
+                        0 => (v as i64).wrapping_mul(i64::MAX / 7),
+                        1 => -(v as i64),
+                        2 => i64::MIN,
+                        3 => (1 << 52) - 1 - (i as i64),
+                        _ => 0,
+                    })
+                    .collect();
+                let check = |scalar: &dyn Fn(&mut [u64]), vector: &dyn Fn(&mut [u64])| {
+                    let (mut a, mut b) = (x.clone(), x.clone());
+                    scalar(&mut a);
+                    vector(&mut b);
+                    assert_eq!(a, b, "modulo {}", m.value());
+                };
+                check(&|o| scalar::add_assign(o, &y, &m), &|o| token.add_assign(o, &y, &m));
+                check(&|o| scalar::sub_assign(o, &y, &m), &|o| token.sub_assign(o, &y, &m));
+                check(&|o| scalar::neg_assign(o, &m), &|o| token.neg_assign(o, &m));
+                check(&|o| scalar::mul(o, &x, &y, &m), &|o| token.mul(o, &x, &y, &m));
+                check(&|o| scalar::mul_assign(o, &y, &m), &|o| token.mul_assign(o, &y, &m));
+                check(&|o| scalar::scale_assign(o, w, &m), &|o| token.scale_assign(o, w, &m));
+                check(&|o| scalar::sub_from_scale(o, &y, w, &m), &|o| token.sub_from_scale(o, &y, w, &m));
+                check(&|o| scalar::reduce_signed(o, &signed, &m), &|o| token.reduce_signed(o, &signed, &m));
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_products_equal_their_scalar_twins() {
+        let Some(token) = tokens() else { return };
+        for m in moduli() {
+            for (n, count) in [(8, 3), (64, 1), (256, 5), (1024, 3), (64, 4100), (64, 9000)] {
+                let (x, y) = (values(&m, n, 1), values(&m, n, 2));
+                for log_blocks in 0..=n.ilog2() {
+                    let blocks = Weights::Blocks(&y[..1 << log_blocks]);
+                    let mut terms = vec![Term { values: &x, weights: Weights::Full(&y) }; count];
+                    terms[count / 2] = Term { values: &y, weights: blocks };
+                    let (mut a, mut b) = (vec![0; n], vec![0; n]);
+                    scalar::dot(&mut a, &terms, &m);
+                    token.dot(&mut b, &terms, &m);
+                    assert_eq!(a, b, "{count} terms modulo {}", m.value());
+                    scalar::mul_blocks(&mut a, &x, &y[..1 << log_blocks], &m);
+                    token.mul_blocks(&mut b, &x, &y[..1 << log_blocks], &m);
+                    assert_eq!(a, b);
+                    if count > 100 {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn conversions_equal_their_scalar_twins() {
+        let Some(token) = tokens() else { return };
+        for count in [1, 2, 5, 16] {
+            let from: Vec<Modulus> =
+                ntt_primes(50, 5, count, &[]).unwrap().iter().map(|&q| Modulus::new(q).unwrap()).collect();
+            for n in [5, 64, 512] {
+                let limbs: Vec<u64> = from.iter().zip(1..).flat_map(|(m, i)| values(m, n, i)).collect();
+                let factors: Vec<Shoup> = from.iter().map(|m| m.shoup(m.value() / 3)).collect();
+                let (mut a, mut b) = (limbs.clone(), limbs.clone());
+                let (mut va, mut vb) = (vec![0; n], vec![0; n]);
+                scalar::convert_prepare(&mut a, &mut va, &factors, &from);
+                token.convert_prepare(&mut b, &mut vb, &factors, &from);
+                assert_eq!((&a, &va), (&b, &vb));
+                for to in moduli() {
+                    let hats = values(&to, count, 9);
+                    let (mut x, mut y) = (vec![0; n], vec![0; n]);
+                    scalar::convert_combine(&mut x, &a, &va, &hats, to.value() - 1, &to);
+                    token.convert_combine(&mut y, &a, &va, &hats, to.value() - 1, &to);
+                    assert_eq!(x, y, "to {}", to.value());
+                }
+            }
+        }
+    }
 }

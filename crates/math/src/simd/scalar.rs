@@ -134,6 +134,13 @@ pub fn sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modul
     }
 }
 
+/// See [`super::reduce_signed`].
+pub fn reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus) {
+    for (o, &x) in out.iter_mut().zip(x) {
+        *o = modulus.reduce_signed(x);
+    }
+}
+
 /// See [`super::dot`].
 pub fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
     let n = out.len();

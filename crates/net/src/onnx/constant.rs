@@ -204,7 +204,7 @@ pub(super) fn fold(
 ) -> Option<Result<Const, String>> {
     let attributes = Attributes(node);
     let first = inputs.first().copied().flatten();
-    let Some(x) = first else { return None };
+    let x = first?;
     let second = inputs.get(1).copied().flatten();
     let operands: Vec<&Const> = inputs.iter().flatten().copied().collect();
     Some(match node.op_type.as_str() {

@@ -181,7 +181,9 @@ impl Importer {
         }
         let extent = |axis: usize| axis.checked_sub(lead).map_or(1, |k| constant.dims[k]);
         let inner: usize = (2..rank).map(extent).product();
-        let uniform = numbers.chunks(inner).all(|block| block.iter().all(|&v| v == block[0]));
+        // NaN counts as equal: validation refuses it by name.
+        let same = |v: f64, w: f64| v == w || v.is_nan();
+        let uniform = numbers.chunks(inner).all(|block| block.iter().all(|&v| same(v, block[0])));
         if extent(1) == 1 || !uniform {
             return Err(Refusal::Advice(
                 "a constant may differ between channels, not between positions".into(),

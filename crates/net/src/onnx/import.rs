@@ -300,10 +300,16 @@ impl Importer {
     }
 
     /// A value that is arithmetic so far, named after the node that finished it.
+    ///
+    /// A quadratic that is read more than once becomes a node at once: were its readers to go on
+    /// from different bases, a quadratic of a quadratic would fall apart into its terms.
     pub(super) fn arithmetic(&mut self, node: &NodeProto, poly: Poly) -> Lowered<Value> {
         self.budget.charge(poly.len())?;
+        let shared = node.output.first().and_then(|o| self.uses.get(o)).is_some_and(|&n| n > 1);
+        let at_once = shared && poly.degree() == 2;
         self.polys.push(Pending { poly, name: label(node).to_owned(), node: None });
-        Ok(Value::Feature(Feature { source: Source::Poly(self.polys.len() - 1), pads: [0; 4] }))
+        let feature = Feature { source: Source::Poly(self.polys.len() - 1), pads: [0; 4] };
+        Ok(Value::Feature(if at_once { Feature::of(self.node_of(feature)?) } else { feature }))
     }
 
     /// True where the value of this name is read once and the node behind it has no other name.

@@ -193,7 +193,8 @@ impl Importer {
         let shape = self.shape_of(feature)?;
         let pads = args.pads(&shape, kernel, stride, extra)?;
         let x = self.node_of(feature)?;
-        let mut count_include_pad = args.attributes.int("count_include_pad", 0) != 0;
+        // A maximum has no count; it gets the value that builders give it.
+        let mut count_include_pad = !average || args.attributes.int("count_include_pad", 0) != 0;
         if extra != [0; 4] {
             // Zeros of a Pad count as image, those of the pool do not, so they only mix where the
             // pool counts its own; for a maximum, a zero is no more than −∞ where nothing is negative.

@@ -76,3 +76,6 @@ pub fn to_path(graph: &Graph, path: &Path) -> Result<(), OnnxError> {
     let io = |source| OnnxError::Io { path: path.display().to_string(), source };
     fs::write(path, to_bytes(graph)?).map_err(io)
 }
+
+#[cfg(test)]
+mod tests;

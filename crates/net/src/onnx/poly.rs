@@ -78,7 +78,8 @@ impl Poly {
         self.a.len() + self.b.len() + self.c.len()
     }
 
-    fn degree(&self) -> u32 {
+    /// 0, 1 or 2.
+    pub(super) fn degree(&self) -> u32 {
         let zero = |v: &[f64]| v.iter().all(|&x| x == 0.0);
         if !zero(&self.a) { 2 } else { u32::from(!zero(&self.b)) }
     }

@@ -20,9 +20,10 @@ mod friendly;
 mod graph;
 mod op;
 mod shape;
+mod shape_error;
 mod tensor;
 
 pub use friendly::NotFriendly;
 pub use graph::{BatchNorm, Conv, Graph, Hw, Linear, Node, NodeId, Op, Pads, Pool, Quadratic};
-pub use shape::{MAX_VALUES, ShapeError};
+pub use shape_error::{MAX_VALUES, ShapeError};
 pub use tensor::{Tensor, TensorSizeError};

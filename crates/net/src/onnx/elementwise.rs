@@ -1,9 +1,9 @@
 //! Lowering of elementwise arithmetic: residual sums, biases and polynomials.
 
 use super::{
+    args::Args,
     constant::{Const, Data},
     import::{Feature, Importer, Lowered, Refusal, Source, Value, label},
-    lower::Args,
 };
 use crate::{NodeId, Op, Tensor};
 
@@ -160,7 +160,7 @@ impl Importer {
         };
         let numbers =
             numbers.ok_or_else(|| Refusal::Advice("a constant depends on the batch size".into()))?;
-        self.budget.charge(numbers.len())?;
+        self.budget.charge(numbers.len().saturating_mul(2))?;
         let Some(&first) = numbers.first() else {
             return Err(Refusal::Invalid("has an empty constant".into()));
         };

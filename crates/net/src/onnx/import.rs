@@ -31,7 +31,7 @@ pub(super) fn import(bytes: &[u8]) -> Result<Graph, OnnxError> {
         return Err(OnnxError::Format("it holds no graph".into()));
     };
     let metadata = model.metadata.into_iter().map(|e| (e.key, e.value)).collect();
-    Importer::new(&graph, opset, metadata)?.run(&graph)
+    Importer::new(&graph, opset, metadata, Budget::new(bytes.len()))?.run(&graph)
 }
 
 fn opset(model: &Model) -> Result<i64, OnnxError> {
@@ -120,8 +120,12 @@ pub(super) struct Importer {
 }
 
 impl Importer {
-    fn new(graph: &GraphProto, opset: i64, metadata: BTreeMap<String, String>) -> Result<Self, OnnxError> {
-        let mut budget = Budget::new();
+    fn new(
+        graph: &GraphProto,
+        opset: i64,
+        metadata: BTreeMap<String, String>,
+        mut budget: Budget,
+    ) -> Result<Self, OnnxError> {
         let mut values = HashMap::new();
         if !graph.sparse_initializer.is_empty() {
             return Err(OnnxError::Format(
@@ -304,7 +308,7 @@ impl Importer {
     /// A quadratic that is read more than once becomes a node at once: were its readers to go on
     /// from different bases, a quadratic of a quadratic would fall apart into its terms.
     pub(super) fn arithmetic(&mut self, node: &NodeProto, poly: Poly) -> Lowered<Value> {
-        self.budget.charge(poly.len())?;
+        self.budget.charge(poly.len().saturating_mul(2))?;
         let shared = node.output.first().and_then(|o| self.uses.get(o)).is_some_and(|&n| n > 1);
         let at_once = shared && poly.degree() == 2;
         self.polys.push(Pending { poly, name: label(node).to_owned(), node: None });

@@ -22,11 +22,13 @@
 //! | Softmax or LogSoftmax at the end | nothing; noted in the metadata under [`DROPPED_KEY`] |
 
 mod advice;
+mod args;
 mod attributes;
 mod constant;
 mod elementwise;
 mod error;
 mod export;
+mod fold;
 mod import;
 mod lower;
 mod poly;
@@ -44,8 +46,8 @@ use crate::Graph;
 ///
 /// # Errors
 /// Bytes that are no ONNX model; every unsupported node at once ([`OnnxError::Unsupported`]); a
-/// network that does not hold together, by node name. Never panics, and allocates at most a small
-/// multiple of the file's size plus 1 GiB.
+/// network that does not hold together, by node name. Never panics; memory stays within some twenty
+/// times the size of the file, plus half a GiB.
 pub fn from_bytes(bytes: &[u8]) -> Result<Graph, OnnxError> {
     import::import(bytes)
 }

@@ -11,7 +11,7 @@ pub(super) const MAX_BYTES: u64 = 1 << 31;
 /// Most fields in all messages together. A network of a thousand layers has about fifty thousand.
 const MAX_FIELDS: u64 = 1 << 20;
 /// Most bytes of integers in packed form.
-const MAX_PACKED: u64 = 1 << 26;
+const MAX_PACKED: u64 = 1 << 24;
 
 /// Messages that the walk enters.
 #[derive(Clone, Copy)]

@@ -5,7 +5,7 @@ use crate::par;
 use crate::parameters::Parameters;
 use crate::plaintext::{PeriodicPlaintext, Plaintext, check_period};
 use polyveil_math::embedding::Complex;
-use polyveil_math::{Ntt, Poly, simd};
+use polyveil_math::{Ntt, Poly, buffer, simd};
 
 /// Encodes and decodes; a cheap handle on the parameters.
 #[derive(Debug, Clone)]
@@ -115,13 +115,14 @@ impl Encoder {
         let level = plaintext.level();
         self.params.check_level(level)?;
         let n = self.params.degree();
-        let mut data = plaintext.poly().raw().to_vec();
+        let mut poly = plaintext.poly().clone();
+        let data = poly.raw_mut();
         if data.len() != n * (level + 1) {
             let expected = n * (level + 1);
             return Err(polyveil_math::MathError::Length { expected, found: data.len() }.into());
         }
-        par::for_each_chunk(&mut data, n, |i, limb| self.params.tables(level)[i].inverse(limb));
-        let mut values = self.params.reconstructor().to_f64(&data, n)?;
+        par::for_each_chunk(data, n, |i, limb| self.params.tables(level)[i].inverse(limb));
+        let mut values = self.params.reconstructor().to_f64(data, n)?;
         let factor = 1.0 / plaintext.scale();
         values.iter_mut().for_each(|v| *v *= factor);
         Ok(values)
@@ -168,7 +169,7 @@ impl Encoder {
         // Below 2^53 every rounded coefficient is an exact integer of 64 bits, and the fast kernel serves.
         let small: Option<Vec<i64>> =
             (coefficient < 9e15).then(|| rounded.iter().map(|&c| c as i64).collect());
-        let mut data = vec![0; n * (level + 1)];
+        let mut data = buffer::take(n * (level + 1));
         let tables = self.params.tables(level);
         par::for_each_chunk(&mut data, n, |i, limb| {
             let modulus = tables[i].modulus();

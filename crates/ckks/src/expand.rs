@@ -13,7 +13,7 @@ const SPECIAL: u64 = 1 << 31;
 #[must_use]
 pub fn uniform_q(params: &Parameters, seed: &[u8; 32], level: usize) -> Poly<Ntt> {
     let tables = params.tables(level);
-    let mut poly = Poly::zero(params.degree(), tables.len());
+    let mut poly = Poly::unspecified(params.degree(), tables.len());
     par::for_each_chunk(poly.raw_mut(), params.degree(), |i, limb| {
         SeedStream::new(seed, i as u64).uniform(tables[i].modulus(), limb);
     });
@@ -25,7 +25,7 @@ pub fn uniform_q(params: &Parameters, seed: &[u8; 32], level: usize) -> Poly<Ntt
 pub fn uniform_extended(params: &Parameters, seed: &[u8; 32], digit: usize, level: usize) -> Poly<Ntt> {
     let level = level.min(params.max_level());
     let count = level + 1 + params.p().len();
-    let mut poly = Poly::zero(params.degree(), count);
+    let mut poly = Poly::unspecified(params.degree(), count);
     par::for_each_chunk(poly.raw_mut(), params.degree(), |i, limb| {
         let stream = if i <= level { i as u64 } else { SPECIAL + (i - level - 1) as u64 };
         let modulus = params.extended_table(i, level).modulus();

@@ -36,7 +36,7 @@ mod plaintext;
 pub use ciphertext::{Ciphertext, SeededCiphertext};
 pub use encoder::Encoder;
 pub use error::CkksError;
-pub use evaluator::{Decomposed, Evaluator, ExtendedCiphertext};
+pub use evaluator::Evaluator;
 pub use expand::{uniform_extended, uniform_q};
 pub use keys::{EvaluationKeys, KeyId, KeySpec, SwitchingKey};
 pub use parameters::{ParameterError, Parameters, ParametersLiteral, SECURITY_TABLE, Security, SecurityRow};

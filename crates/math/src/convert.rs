@@ -5,6 +5,7 @@
 //! where |x| lies within about 2^−49 of Q/2, where it may be off by one Q. Cost a coefficient: α products once and α
 //! products per target prime.
 
+use crate::buffer;
 use crate::modulus::{Modulus, Shoup};
 use crate::simd;
 
@@ -23,6 +24,13 @@ pub struct BaseConverter {
 pub struct Prepared {
     limbs: Vec<u64>,
     overflow: Vec<u64>,
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        buffer::give(std::mem::take(&mut self.limbs));
+        buffer::give(std::mem::take(&mut self.overflow));
+    }
 }
 
 impl BaseConverter {
@@ -45,8 +53,7 @@ impl BaseConverter {
     /// First half, on `from.len()` limbs of coefficients.
     #[must_use]
     pub fn prepare(&self, mut limbs: Vec<u64>) -> Prepared {
-        let n = limbs.len() / self.from.len().max(1);
-        let mut overflow = vec![0; n];
+        let mut overflow = buffer::take(limbs.len() / self.from.len().max(1));
         simd::convert_prepare(&mut limbs, &mut overflow, &self.factors, &self.from);
         Prepared { limbs, overflow }
     }

@@ -13,6 +13,7 @@
 //! | [`poly`] | residue polynomials whose representation is part of their type |
 //! | [`convert`] | exact base conversion between sets of primes |
 //! | [`crt`] | residues → centred integers |
+//! | [`buffer`] | large buffers, used again |
 //! | [`sample`] | seeded uniform, ternary and error samplers |
 //! | [`simd`] | the kernels behind all of it, and the choice of back end |
 //!
@@ -21,6 +22,7 @@
 #![deny(unsafe_code)]
 
 pub mod bits;
+pub mod buffer;
 pub mod convert;
 pub mod crt;
 pub mod embedding;

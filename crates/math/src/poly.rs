@@ -1,6 +1,7 @@
 //! Residue polynomials: `limbs × N` values in one buffer, with the representation in the type, so that a product of
 //! coefficients with transform values does not compile.
 
+use crate::buffer;
 use crate::error::MathError;
 use crate::modulus::Modulus;
 use std::marker::PhantomData;
@@ -19,7 +20,7 @@ impl Representation for Coeff {}
 impl Representation for Ntt {}
 
 /// A polynomial by its residues modulo several primes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Poly<R: Representation> {
     degree: usize,
     data: Vec<u64>,
@@ -30,7 +31,13 @@ impl<R: Representation> Poly<R> {
     /// Zero with `limbs` limbs.
     #[must_use]
     pub fn zero(degree: usize, limbs: usize) -> Self {
-        Self { degree, data: vec![0; degree * limbs], representation: PhantomData }
+        Self { degree, data: buffer::take_zeroed(degree * limbs), representation: PhantomData }
+    }
+
+    /// Reduced residues are still to be written: unspecified contents.
+    #[must_use]
+    pub fn unspecified(degree: usize, limbs: usize) -> Self {
+        Self { degree, data: buffer::take(degree * limbs), representation: PhantomData }
     }
 
     /// Takes a buffer of `limbs × degree` residues that the caller knows to be reduced.
@@ -104,8 +111,8 @@ impl<R: Representation> Poly<R> {
 
     /// Gives the buffer back.
     #[must_use]
-    pub fn into_raw(self) -> Vec<u64> {
-        self.data
+    pub fn into_raw(mut self) -> Vec<u64> {
+        std::mem::take(&mut self.data)
     }
 
     /// Keeps the first `limbs` limbs.
@@ -116,14 +123,28 @@ impl<R: Representation> Poly<R> {
     /// A copy of the first `limbs` limbs.
     #[must_use]
     pub fn prefix(&self, limbs: usize) -> Self {
-        let data = self.data[..limbs.min(self.limbs()) * self.degree].to_vec();
-        Self { degree: self.degree, data, representation: PhantomData }
+        let limbs = limbs.min(self.limbs());
+        let mut copy = Self::unspecified(self.degree, limbs);
+        copy.data.copy_from_slice(&self.data[..limbs * self.degree]);
+        copy
     }
 
     /// Declares another representation after the buffer was transformed in place.
     #[must_use]
-    pub fn relabel<S: Representation>(self) -> Poly<S> {
-        Poly { degree: self.degree, data: self.data, representation: PhantomData }
+    pub fn relabel<S: Representation>(mut self) -> Poly<S> {
+        Poly { degree: self.degree, data: std::mem::take(&mut self.data), representation: PhantomData }
+    }
+}
+
+impl<R: Representation> Clone for Poly<R> {
+    fn clone(&self) -> Self {
+        self.prefix(self.limbs())
+    }
+}
+
+impl<R: Representation> Drop for Poly<R> {
+    fn drop(&mut self) {
+        buffer::give(std::mem::take(&mut self.data));
     }
 }
 

@@ -1,92 +1,144 @@
-//! Hybrid key switching (Han, Ki 2020) in its three steps, each usable alone:
+//! Hybrid key switching (Han, Ki 2020), shared by relinearisation and rotations.
 //!
-//! 1. [`Evaluator::decompose`]: split into digits and extend each to all primes (ModUp). ℓ + 1 inverse and about
-//!    digits × (limbs + special limbs) forward transforms.
-//! 2. [`Evaluator::key_product`]: inner product with a key, modulo Q·P. No transform.
-//! 3. [`Evaluator::mod_down`]: divide by P with rounding. Per part one inverse transform a special prime and ℓ + 1 forward.
+//! 1. `Evaluator::key_products`: the polynomial is split into digits, each extended to all primes (ModUp) and multiplied
+//!    with the keys, modulo Q·P. It goes limb by limb, so that the extended digits of one limb stay in the cache and serve
+//!    *all* keys (hoisting); they are never all in memory. Cost: ℓ + 1 inverse and digits × (limbs + special limbs) −
+//!    (ℓ + 1) forward transforms, once for any number of keys.
+//! 2. `Evaluator::mod_down`: divides by P with rounding. Cost a part: one inverse transform a special prime, ℓ + 1
+//!    forward ones.
+//!
+//! Sums of results of the first step need the second one once only: that is double hoisting.
 
 use super::Evaluator;
 use crate::keys::SwitchingKey;
 use crate::par;
 use polyveil_math::simd::{self, Term, Weights};
-use polyveil_math::{Ntt, Poly};
+use polyveil_math::{GaloisPermutation, Ntt, Poly, Prepared, buffer};
+use std::cell::RefCell;
 
-/// A polynomial split into digits, each extended to all primes of its level and the special primes.
-#[derive(Debug, Clone)]
-pub struct Decomposed {
+/// For each of several keys two polynomials modulo Q·P: limbs 0 … ℓ, then the special ones.
+pub(super) struct KeyProducts {
     level: usize,
-    digits: Vec<Poly<Ntt>>,
+    degree: usize,
+    keys: usize,
+    /// Limb after limb the two parts of every key, so that limbs can be spread over threads.
+    data: Vec<u64>,
 }
 
-/// Two polynomials modulo Q·P: limbs 0 … ℓ, then the special ones. Sums of them need one [`Evaluator::mod_down`] only.
-#[derive(Debug, Clone)]
-pub struct ExtendedCiphertext {
-    level: usize,
-    parts: [Poly<Ntt>; 2],
+impl Drop for KeyProducts {
+    fn drop(&mut self) {
+        buffer::give(std::mem::take(&mut self.data));
+    }
+}
+
+impl KeyProducts {
+    fn limb(&self, key: usize, part: usize, index: usize) -> &[u64] {
+        let position = (index * self.keys + key) * 2 + part;
+        &self.data[position * self.degree..][..self.degree]
+    }
+}
+
+thread_local! {
+    /// Working limbs of this thread; they hold public values only.
+    static LIMBS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Evaluator {
-    /// Step 1.
-    pub fn decompose(&self, poly: &Poly<Ntt>) -> Decomposed {
+    /// Step 1; every key must reach the level, which callers check.
+    pub(super) fn key_products(&self, poly: &Poly<Ntt>, keys: &[&SwitchingKey]) -> KeyProducts {
         let params = &self.params;
         let (n, level) = (params.degree(), poly.limbs() - 1);
-        let mut coefficients = poly.raw().to_vec();
-        par::for_each_chunk(&mut coefficients, n, |i, limb| params.tables(level)[i].inverse(limb));
-        let extended = level + 1 + params.p().len();
-        let digits = par::map(params.digits(level), |d| {
-            let own = params.digit_range(d, level);
-            let converter = params.digit_converter(d, level);
-            let prepared = converter.prepare(coefficients[own.start * n..own.end * n].to_vec());
-            let mut digit = Poly::zero(n, extended);
-            par::for_each_chunk(digit.raw_mut(), n, |i, limb| {
-                if own.contains(&i) {
-                    limb.copy_from_slice(poly.limb(i));
-                } else {
-                    converter.combine(&prepared, params.extended_index(i, level), limb);
-                    params.extended_table(i, level).forward(limb);
+        let prepared = self.prepare_digits(poly);
+        let keys: Vec<_> = keys.iter().map(|key| (key.level(), [key.b(), key.a(params)])).collect();
+        let mut data = buffer::take((level + 1 + params.p().len()) * keys.len() * 2 * n);
+        par::for_each_chunk(&mut data, keys.len() * 2 * n, |i, chunk| {
+            let table = params.extended_table(i, level);
+            with_limbs(prepared.len() * n, |digits| {
+                for (d, digit) in digits.chunks_exact_mut(n).enumerate() {
+                    if params.digit_range(d, level).contains(&i) {
+                        digit.copy_from_slice(poly.limb(i));
+                    } else {
+                        let converter = params.digit_converter(d, level);
+                        converter.combine(&prepared[d], params.extended_index(i, level), digit);
+                        table.forward(digit);
+                    }
+                }
+                let halves = keys.iter().flat_map(|(key_level, halves)| halves.map(|half| (key_level, half)));
+                for ((key_level, half), out) in halves.zip(chunk.chunks_exact_mut(n)) {
+                    // The key's special limbs follow its own, higher level.
+                    let key_limb = if i <= level { i } else { i - level + key_level };
+                    let terms: Vec<Term<'_>> = digits
+                        .chunks_exact(n)
+                        .zip(half)
+                        .map(|(values, half)| Term { values, weights: Weights::Full(half.limb(key_limb)) })
+                        .collect();
+                    simd::dot(out, &terms, table.modulus());
                 }
             });
-            digit
         });
-        Decomposed { level, digits }
+        KeyProducts { level, degree: n, keys: keys.len(), data }
     }
 
-    /// Step 2; the key must reach the level, which callers check.
-    pub(super) fn key_product(&self, decomposed: &Decomposed, key: &SwitchingKey) -> ExtendedCiphertext {
+    /// Step 2 for one part of one key's product: divides by P, adds a polynomial, applies an automorphism.
+    pub(super) fn mod_down(
+        &self,
+        products: &KeyProducts,
+        (key, part): (usize, usize),
+        add: Option<&Poly<Ntt>>,
+        permutation: Option<&GaloisPermutation>,
+    ) -> Poly<Ntt> {
         let params = &self.params;
-        let level = decomposed.level;
-        let part = |key_digits: &[Poly<Ntt>]| {
-            let mut out = Poly::zero(params.degree(), level + 1 + params.p().len());
-            par::for_each_chunk(out.raw_mut(), params.degree(), |i, limb| {
-                // The key's special limbs follow its own, higher level.
-                let key_limb = if i <= level { i } else { i - level + key.level() };
-                let terms: Vec<Term<'_>> = decomposed
-                    .digits
-                    .iter()
-                    .zip(key_digits)
-                    .map(|(x, k)| Term { values: x.limb(i), weights: Weights::Full(k.limb(key_limb)) })
-                    .collect();
-                simd::dot(limb, &terms, params.extended_table(i, level).modulus());
-            });
-            out
-        };
-        ExtendedCiphertext { level, parts: [part(key.b()), part(key.a(params))] }
-    }
-
-    /// Step 3.
-    pub(super) fn mod_down(&self, extended: ExtendedCiphertext) -> [Poly<Ntt>; 2] {
-        let params = &self.params;
-        let (n, level) = (params.degree(), extended.level);
+        let (n, level) = (products.degree, products.level);
         let (converter, inverses) = params.mod_down();
-        extended.parts.map(|part| {
-            let mut special = part.raw()[(level + 1) * n..].to_vec();
-            par::for_each_chunk(&mut special, n, |j, limb| params.special_tables()[j].inverse(limb));
-            let prepared = converter.prepare(special);
-            self.new_poly(level, |i, out, modulus| {
-                converter.combine(&prepared, i, out);
-                params.tables(level)[i].forward(out);
-                simd::sub_from_scale(out, part.limb(i), inverses[i], modulus);
-            })
+        let mut special = buffer::take(params.p().len() * n);
+        par::for_each_chunk(&mut special, n, |j, limb| {
+            limb.copy_from_slice(products.limb(key, part, level + 1 + j));
+            params.special_tables()[j].inverse(limb);
+        });
+        let prepared = converter.prepare(special);
+        self.new_poly(level, |i, out, modulus| {
+            let finish = |limb: &mut [u64]| {
+                converter.combine(&prepared, i, limb);
+                params.tables(level)[i].forward(limb);
+                simd::sub_from_scale(limb, products.limb(key, part, i), inverses[i], modulus);
+                if let Some(poly) = add {
+                    simd::add_assign(limb, poly.limb(i), modulus);
+                }
+            };
+            match permutation {
+                None => finish(out),
+                Some(permutation) => with_limbs(n, |limb| {
+                    finish(limb);
+                    permutation.apply(limb, out);
+                }),
+            }
         })
     }
+
+    /// Coefficients of each digit, ready to be extended.
+    fn prepare_digits(&self, poly: &Poly<Ntt>) -> Vec<Prepared> {
+        let params = &self.params;
+        let (n, level) = (params.degree(), poly.limbs() - 1);
+        par::map(params.digits(level), |d| {
+            let own = params.digit_range(d, level);
+            let mut limbs = buffer::take(own.len() * n);
+            par::for_each_chunk(&mut limbs, n, |i, limb| {
+                limb.copy_from_slice(poly.limb(own.start + i));
+                params.tables(level)[own.start + i].inverse(limb);
+            });
+            params.digit_converter(d, level).prepare(limbs)
+        })
+    }
+}
+
+/// Runs `f` on this thread's working limbs, `len` values with unspecified contents.
+fn with_limbs<T>(len: usize, f: impl FnOnce(&mut [u64]) -> T) -> T {
+    // The buffer is taken out while in use: should the thread run another such task meanwhile, that one gets its own.
+    let mut buffer = LIMBS.take();
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    let result = f(&mut buffer[..len]);
+    LIMBS.set(buffer);
+    result
 }

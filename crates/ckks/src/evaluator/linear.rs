@@ -171,7 +171,7 @@ impl Evaluator {
         level: usize,
         write: impl Fn(usize, &mut [u64], &Modulus) + Sync + Send,
     ) -> Poly<Ntt> {
-        let mut poly = Poly::zero(self.params.degree(), level + 1);
+        let mut poly = Poly::unspecified(self.params.degree(), level + 1);
         self.each_limb(&mut poly, write);
         poly
     }

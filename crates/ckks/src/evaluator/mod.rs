@@ -14,13 +14,13 @@ mod multiply;
 mod rescale;
 mod rotate;
 
-pub use keyswitch::{Decomposed, ExtendedCiphertext};
-
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
 use crate::keys::{EvaluationKeys, KeyId};
 use crate::parameters::Parameters;
-use std::sync::Arc;
+use polyveil_math::GaloisPermutation;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 /// Relative difference up to which two scales count as the same.
 const SCALE_TOLERANCE: f64 = 1e-9;
@@ -30,13 +30,15 @@ const SCALE_TOLERANCE: f64 = 1e-9;
 pub struct Evaluator {
     params: Parameters,
     keys: Option<Arc<EvaluationKeys>>,
+    /// Permutation of each rotation that has a key, made at its first use (4·N bytes).
+    permutations: Arc<BTreeMap<usize, OnceLock<GaloisPermutation>>>,
 }
 
 impl Evaluator {
     /// Without keys: sums and products with plaintexts only.
     #[must_use]
     pub fn new(params: &Parameters) -> Self {
-        Self { params: params.clone(), keys: None }
+        Self { params: params.clone(), keys: None, permutations: Arc::default() }
     }
 
     /// With keys; every ciphertext must belong to the same secret key.
@@ -45,7 +47,8 @@ impl Evaluator {
     /// [`CkksError::ParameterMismatch`] if the keys were made with other parameters.
     pub fn with_keys(params: &Parameters, keys: Arc<EvaluationKeys>) -> Result<Self, CkksError> {
         params.check_fingerprint(keys.fingerprint())?;
-        Ok(Self { params: params.clone(), keys: Some(keys) })
+        let permutations = keys.rotations().keys().map(|&r| (r, OnceLock::new())).collect();
+        Ok(Self { params: params.clone(), keys: Some(keys), permutations: Arc::new(permutations) })
     }
 
     /// Its parameters.

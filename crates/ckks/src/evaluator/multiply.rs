@@ -79,10 +79,11 @@ impl Evaluator {
         };
         let key = self.keys().and_then(|keys| keys.relin()).ok_or(CkksError::MissingRelinKey)?;
         reaches("the relinearisation key", key.level(), a.level())?;
-        let switched = self.key_product(&self.decompose(c2), key);
-        let [mut u0, mut u1] = self.mod_down(switched);
-        self.each_limb(&mut u0, |i, limb, modulus| simd::add_assign(limb, c0.limb(i), modulus));
-        self.each_limb(&mut u1, |i, limb, modulus| simd::add_assign(limb, c1.limb(i), modulus));
-        Ok(Ciphertext { key_id: a.key_id, scale: a.scale, parts: vec![u0, u1] })
+        let products = self.key_products(c2, &[key]);
+        let parts = vec![
+            self.mod_down(&products, (0, 0), Some(c0), None),
+            self.mod_down(&products, (0, 1), Some(c1), None),
+        ];
+        Ok(Ciphertext { key_id: a.key_id, scale: a.scale, parts })
     }
 }

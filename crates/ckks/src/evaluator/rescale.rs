@@ -4,7 +4,7 @@
 use super::Evaluator;
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
-use polyveil_math::simd;
+use polyveil_math::{buffer, simd};
 
 impl Evaluator {
     /// Divides by the last prime.
@@ -22,7 +22,8 @@ impl Evaluator {
         let tables = self.params.tables(level);
         let (converter, inverses) = self.params.rescale(level);
         let parts = a.parts.iter().map(|part| {
-            let mut last = part.limb(level).to_vec();
+            let mut last = buffer::take(self.params.degree());
+            last.copy_from_slice(part.limb(level));
             tables[level].inverse(&mut last);
             let prepared = converter.prepare(last);
             self.new_poly(level - 1, |i, out, modulus| {

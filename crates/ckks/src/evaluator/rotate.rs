@@ -9,7 +9,13 @@ use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
 use crate::keys::SwitchingKey;
 use crate::par;
-use polyveil_math::{GaloisPermutation, Ntt, Poly, simd};
+use polyveil_math::GaloisPermutation;
+use std::borrow::Cow;
+
+/// Bytes of products modulo Q·P that may be in memory together while rotations share a decomposition.
+const HOISTED_BYTES: usize = 96 << 20;
+/// Rotations that share a decomposition: beyond this it costs next to nothing.
+const HOISTED_BATCH: (usize, usize) = (2, 16);
 
 impl Evaluator {
     /// Rotates by r to the left; r is taken modulo the number of slots, and 0 costs a copy.
@@ -31,20 +37,34 @@ impl Evaluator {
         two_parts(a)?;
         let keys: Vec<Option<(usize, &SwitchingKey)>> =
             rotations.iter().map(|&r| self.rotation_key(r, a.level())).collect::<Result<_, _>>()?;
-        let decomposed = keys.iter().any(Option::is_some).then(|| self.decompose(&a.parts[1]));
-        let rotate = |key: &Option<(usize, &SwitchingKey)>| match (key, &decomposed) {
-            (Some((r, key)), Some(decomposed)) => {
-                let [mut u0, u1] = self.mod_down(self.key_product(decomposed, key));
-                self.each_limb(&mut u0, |i, limb, modulus| {
-                    simd::add_assign(limb, a.parts[0].limb(i), modulus)
-                });
-                let permutation = GaloisPermutation::rotation(self.params.ring(), self.params.log_n(), *r);
-                let parts = vec![self.permute(&u0, &permutation), self.permute(&u1, &permutation)];
-                Ciphertext { key_id: a.key_id, scale: a.scale, parts }
-            }
-            _ => a.clone(),
-        };
-        Ok(par::map(keys.len(), |i| rotate(&keys[i])))
+        let present: Vec<(usize, &SwitchingKey)> = keys.iter().flatten().copied().collect();
+        let batches =
+            present.chunks(self.hoisted_batch(a.level())).flat_map(|batch| self.rotate_batch(a, batch));
+        let mut rotated = batches.collect::<Vec<_>>().into_iter();
+        // Rotations by 0 have no key and stand between the others.
+        Ok(keys.iter().map(|key| key.and_then(|_| rotated.next()).unwrap_or_else(|| a.clone())).collect())
+    }
+
+    fn hoisted_batch(&self, level: usize) -> usize {
+        let bytes = 2 * (level + 1 + self.params.p().len()) * self.params.degree() * 8;
+        (HOISTED_BYTES / bytes).clamp(HOISTED_BATCH.0, HOISTED_BATCH.1)
+    }
+
+    fn rotate_batch(&self, a: &Ciphertext, batch: &[(usize, &SwitchingKey)]) -> Vec<Ciphertext> {
+        let keys: Vec<&SwitchingKey> = batch.iter().map(|(_, key)| *key).collect();
+        let products = self.key_products(&a.parts[1], &keys);
+        par::map(batch.len(), |k| {
+            let permutation = self.permutation(batch[k].0);
+            let part = |part, add| self.mod_down(&products, (k, part), add, Some(&permutation));
+            let parts = vec![part(0, Some(&a.parts[0])), part(1, None)];
+            Ciphertext { key_id: a.key_id, scale: a.scale, parts }
+        })
+    }
+
+    fn permutation(&self, rotation: usize) -> Cow<'_, GaloisPermutation> {
+        let make = || GaloisPermutation::rotation(self.params.ring(), self.params.log_n(), rotation);
+        let cached = self.permutations.get(&rotation).map(|cell| cell.get_or_init(make));
+        cached.map_or_else(|| Cow::Owned(make()), Cow::Borrowed)
     }
 
     /// The key of a rotation, `None` for rotation 0.
@@ -62,13 +82,5 @@ impl Evaluator {
         let key = key.ok_or(CkksError::MissingRotationKey { rotation, available })?;
         reaches("the rotation key", key.level(), level)?;
         Ok(Some((rotation, key)))
-    }
-
-    fn permute(&self, poly: &Poly<Ntt>, permutation: &GaloisPermutation) -> Poly<Ntt> {
-        let mut out = Poly::zero(self.params.degree(), poly.limbs());
-        par::for_each_chunk(out.raw_mut(), self.params.degree(), |i, limb| {
-            permutation.apply(poly.limb(i), limb)
-        });
-        out
     }
 }

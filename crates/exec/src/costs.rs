@@ -58,7 +58,8 @@ fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
         Ok(())
     })?;
     let full = EncodedWeights::Full(encoder.encode(&slots, level, 2f64.powi(30))?);
-    let periodic = EncodedWeights::Periodic(encoder.encode_periodic(&slots[..16.min(n)], level, 2f64.powi(30))?);
+    let periodic =
+        EncodedWeights::Periodic(encoder.encode_periodic(&slots[..16.min(n)], level, 2f64.powi(30))?);
     let sum = |weights: &EncodedWeights| {
         let terms = vec![(&ciphertext, weights); TERMS];
         least(|| evaluator.linear_combination(black_box(&terms)).map(drop))
@@ -96,7 +97,9 @@ fn least(mut work: impl FnMut() -> Result<(), CkksError>) -> Result<f64, CkksErr
 
 fn random_ciphertext(parameters: &Parameters, level: usize) -> Result<Ciphertext, CkksError> {
     let polys: Vec<Poly<Ntt>> = (0..2)
-        .map(|k| Poly::from_raw(parameters.degree(), residues(&parameters.q()[..=level], parameters.degree(), k)))
+        .map(|k| {
+            Poly::from_raw(parameters.degree(), residues(&parameters.q()[..=level], parameters.degree(), k))
+        })
         .collect::<Result<_, _>>()?;
     let [c0, c1] = <[Poly<Ntt>; 2]>::try_from(polys).map_err(|_| CkksError::NoTerms)?;
     Ciphertext::from_polys(KeyId([0; 16]), 2f64.powi(35), c0, c1)
@@ -111,8 +114,5 @@ fn key_body(parameters: &Parameters, level: usize) -> Result<Vec<Vec<u64>>, Ckks
 /// Numbers below each modulus, spread over its range; timing does not depend on them.
 fn residues(moduli: &[u64], n: usize, salt: u64) -> Vec<u64> {
     let step = 0x9e37_79b9_7f4a_7c15u64;
-    moduli
-        .iter()
-        .flat_map(|&q| (0..n as u64).map(move |i| (i + salt).wrapping_mul(step) % q))
-        .collect()
+    moduli.iter().flat_map(|&q| (0..n as u64).map(move |i| (i + salt).wrapping_mul(step) % q)).collect()
 }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use polyveil_ckks::{
-    Ciphertext, CkksError, EncodedWeights, Encoder, EvaluationKeys, Evaluator, Parameters,
-};
+use polyveil_ckks::{Ciphertext, CkksError, EncodedWeights, Encoder, EvaluationKeys, Evaluator, Parameters};
 
 use crate::backend::{Backend, Weights};
 

@@ -28,7 +28,9 @@ pub enum ExecError {
         found: String,
     },
     /// The evaluation keys lack one that the plan uses.
-    #[error("the evaluation keys lack {key} at level {level}: make them with `polyveil keygen` from this plan's client half")]
+    #[error(
+        "the evaluation keys lack {key} at level {level}: make them with `polyveil keygen` from this plan's client half"
+    )]
     MissingKey {
         /// Which key.
         key: String,

@@ -6,11 +6,11 @@ use polyveil_ckks::{Ciphertext, CkksError, EvaluationKeys, Parameters};
 use polyveil_plan::ServerPlan;
 use rayon::prelude::*;
 
+use crate::ExecError;
 use crate::encrypted::Encrypted;
 use crate::plain::Plain;
 use crate::program::{Control, Output, Program};
 use crate::simulated::Simulated;
-use crate::ExecError;
 
 /// Checks that `keys` has every key the plan uses, at the level where it is used.
 ///
@@ -80,10 +80,16 @@ impl Program {
             }
             let at_input = |source| ExecError::Ckks { layer: input.name.clone(), source };
             if (ciphertext.scale() / input.scale - 1.0).abs() > 1e-9 {
-                return Err(at_input(CkksError::ScaleMismatch { left: ciphertext.scale(), right: input.scale }));
+                return Err(at_input(CkksError::ScaleMismatch {
+                    left: ciphertext.scale(),
+                    right: input.scale,
+                }));
             }
             if ciphertext.key_id() != keys.key_id() {
-                return Err(at_input(CkksError::KeyMismatch { left: ciphertext.key_id(), right: keys.key_id() }));
+                return Err(at_input(CkksError::KeyMismatch {
+                    left: ciphertext.key_id(),
+                    right: keys.key_id(),
+                }));
             }
         }
         let backend = Encrypted::new(parameters, keys)

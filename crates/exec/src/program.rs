@@ -4,9 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use polyveil_ckks::CkksError;
-use polyveil_plan::{
-    Diagonals, LinearStep, Schedule, ServerPlan, StepKind, Value, Weighting,
-};
+use polyveil_plan::{Diagonals, LinearStep, Schedule, ServerPlan, StepKind, Value, Weighting};
 use rayon::prelude::*;
 
 use crate::ExecError;
@@ -115,9 +113,9 @@ impl Program {
             let started = Instant::now();
             let out = &self.plan.values[k + 1];
             let result = match (&step.kind, &self.lowered[k]) {
-                (StepKind::Square { input }, _) => 
+                (StepKind::Square { input }, _) => {
                     values[*input].par_iter().map(|ct| backend.square(ct, out.scale)).collect()
-                ,
+                }
                 (StepKind::Linear(linear), Some(diagonals)) => {
                     self.linear(backend, &values, linear, diagonals, out)
                 }

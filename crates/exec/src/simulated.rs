@@ -41,7 +41,8 @@ impl Simulated {
         let mut slots = slots.to_vec();
         self.disturb(
             &mut slots,
-            noise::fresh_symmetric(&self.parameters, scale).hypot(noise::encode_rounding(&self.parameters, scale)),
+            noise::fresh_symmetric(&self.parameters, scale)
+                .hypot(noise::encode_rounding(&self.parameters, scale)),
         );
         SimulatedCipher { slots, level, scale }
     }

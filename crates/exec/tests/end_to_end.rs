@@ -28,8 +28,9 @@ fn lenet_like() -> Graph {
 
 fn image(shape: &[usize], seed: u32) -> Tensor {
     let n: usize = shape.iter().product();
-    let data = (0..n as u32)
-        .map(|i| ((i.wrapping_mul(2_654_435_761).wrapping_add(seed.wrapping_mul(97_003)) >> 8) % 1000) as f32 / 1000.0);
+    let data = (0..n as u32).map(|i| {
+        ((i.wrapping_mul(2_654_435_761).wrapping_add(seed.wrapping_mul(97_003)) >> 8) % 1000) as f32 / 1000.0
+    });
     Tensor::new(shape.to_vec(), data.collect()).unwrap()
 }
 
@@ -50,7 +51,8 @@ fn errors(graph: &Graph, compiled: &Compiled, parameters: &Parameters) -> [f64; 
 
     let encoder = Encoder::new(parameters);
     let key = SecretKey::generate(parameters).unwrap();
-    let keys = generate_evaluation_keys(&key, &compiled.client.keys, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    let keys =
+        generate_evaluation_keys(&key, &compiled.client.keys, &mut |_, _| ControlFlow::Continue(())).unwrap();
     let inputs = slots
         .iter()
         .map(|s| {
@@ -72,7 +74,9 @@ fn small_network_in_an_insecure_ring() {
         let parameters = Parameters::new_insecure(compiled.server.parameters.clone()).unwrap();
         let [plain, simulated, encrypted] = errors(&graph, &compiled, &parameters);
         let promised = compiled.server.precision.max_error / compiled.server.precision.output_range;
-        eprintln!("N=2^{log_n}: plain {plain:e}, simulated {simulated:e}, encrypted {encrypted:e}, promised {promised:e}");
+        eprintln!(
+            "N=2^{log_n}: plain {plain:e}, simulated {simulated:e}, encrypted {encrypted:e}, promised {promised:e}"
+        );
         assert!(plain < 1e-5, "plain {plain}");
         assert!(simulated < 1e-3 && encrypted < 1e-3, "simulated {simulated}, encrypted {encrypted}");
         assert!(encrypted < promised * 2.0, "encrypted {encrypted}, promised {promised}");

@@ -88,7 +88,11 @@ impl Expr {
                 .filter(|p| p.scale.iter().any(|&s| s != 0.0))
                 .map(|p| {
                     let scale = p.scale.iter().map(|&s| s as f32).collect();
-                    IrTerm { value: p.value, offset: p.offset, op: ConvOp::diagonal(nodes[p.value].shape, scale) }
+                    IrTerm {
+                        value: p.value,
+                        offset: p.offset,
+                        op: ConvOp::diagonal(nodes[p.value].shape, scale),
+                    }
                 })
                 .collect(),
         }

@@ -7,7 +7,7 @@
 
 use crate::PlanError;
 use crate::canonical::{Ir, IrKind, IrTerm};
-use crate::layout::{Digit, Layout};
+use crate::layout::{Digit, Layout, Place};
 
 /// Most elements of a value that the planner handles.
 const MAX_ELEMENTS: usize = 1 << 24;
@@ -59,11 +59,7 @@ pub(crate) fn arrange(ir: &Ir, slots: usize) -> Result<Arrangement, PlanError> {
             (IrKind::Linear { terms, .. }, Grid::Map(steps)) => match reduces_in_place(terms, node.shape) {
                 Some(of) => {
                     // A reduction to one position keeps its channels where they were.
-                    let mut layout = layouts[of].clone();
-                    layout.shape = node.shape;
-                    layout.axes[1].clear();
-                    layout.axes[2].clear();
-                    layout
+                    collapsed(&layouts[of], node.shape)
                 }
                 None => frame.layout(node.shape, steps, false),
             },
@@ -84,8 +80,29 @@ pub(crate) fn arrange(ir: &Ir, slots: usize) -> Result<Arrangement, PlanError> {
 /// A depthwise operator onto a single position.
 fn reduces_in_place(terms: &[IrTerm], shape: [usize; 3]) -> Option<usize> {
     match terms {
-        [t] if shape[1] * shape[2] == 1 && t.op.groups == shape[0] && t.op.input[0] == shape[0] => Some(t.value),
+        [t] if shape[1] * shape[2] == 1 && t.op.groups == shape[0] && t.op.input[0] == shape[0] => {
+            Some(t.value)
+        }
         _ => None,
+    }
+}
+
+/// `layout` with rows and columns reduced to one position, bands of rows included.
+fn collapsed(layout: &Layout, shape: [usize; 3]) -> Layout {
+    let bands: usize =
+        layout.axes[1].iter().filter_map(|d| matches!(d.place, Place::Cipher(_)).then_some(d.size)).product();
+    let channel = layout.axes[0]
+        .iter()
+        .map(|d| match d.place {
+            Place::Cipher(stride) => Digit::cipher(d.size, stride / bands),
+            Place::Slot(_) => *d,
+        })
+        .collect();
+    Layout {
+        shape,
+        ciphertexts: layout.ciphertexts / bands,
+        axes: [channel, vec![], vec![]],
+        ..layout.clone()
     }
 }
 
@@ -152,8 +169,8 @@ impl Frame {
             if let IrKind::Linear { terms, .. } = &node.kind {
                 for t in terms {
                     for axis in 0..2 {
-                        let last =
-                            (t.op.output[axis + 1] - 1) * t.op.stride[axis] + (t.op.kernel[axis] - 1) * t.op.dilation[axis];
+                        let last = (t.op.output[axis + 1] - 1) * t.op.stride[axis]
+                            + (t.op.kernel[axis] - 1) * t.op.dilation[axis];
                         let after = (last + 1).saturating_sub(t.op.input[axis + 1] + t.op.pads[axis]);
                         reach[t.value][axis] = reach[t.value][axis].max(t.op.pads[axis]).max(after);
                     }
@@ -234,8 +251,13 @@ impl Frame {
         if left > 1 {
             channel.push(Digit::cipher(left, bands));
         }
-        let repeats =
-            if repeat && low < block { vec![Digit::slot(block / low, low)] } else { vec![] };
-        Layout { shape, slots: self.slots, ciphertexts: left * bands, axes: [channel, rows, columns], repeats }
+        let repeats = if repeat && low < block { vec![Digit::slot(block / low, low)] } else { vec![] };
+        Layout {
+            shape,
+            slots: self.slots,
+            ciphertexts: left * bands,
+            axes: [channel, rows, columns],
+            repeats,
+        }
     }
 }

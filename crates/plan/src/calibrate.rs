@@ -44,10 +44,7 @@ pub fn largest(value: &[Vec<f64>]) -> f64 {
 /// Root mean square over the slots that are not zero.
 #[must_use]
 pub fn rms(value: &[Vec<f64>]) -> f64 {
-    let (sum, n) = value
-        .iter()
-        .flatten()
-        .filter(|v| **v != 0.0)
-        .fold((0.0, 0usize), |(sum, n), v| (sum + v * v, n + 1));
+    let (sum, n) =
+        value.iter().flatten().filter(|v| **v != 0.0).fold((0.0, 0usize), |(sum, n), v| (sum + v * v, n + 1));
     if n == 0 { 0.0 } else { (sum / n as f64).sqrt() }
 }

@@ -94,7 +94,35 @@ pub fn canonicalise(graph: &Graph) -> Result<Ir, PlanError> {
         builder.exprs.push(expr);
     }
     let output = builder.finish(graph);
-    Ok(Ir { nodes: builder.nodes, output })
+    Ok(prune(builder.nodes, output))
+}
+
+/// Drops what the output does not depend on (the square of a quadratic without one, say).
+fn prune(nodes: Vec<IrNode>, output: IrId) -> Ir {
+    let mut needed = vec![false; nodes.len()];
+    needed[0] = true;
+    needed[output] = true;
+    for (id, node) in nodes.iter().enumerate().rev().filter(|&(id, _)| id <= output) {
+        if needed[id] {
+            match &node.kind {
+                IrKind::Input => {}
+                IrKind::Square(of) => needed[*of] = true,
+                IrKind::Linear { terms, .. } => terms.iter().for_each(|t| needed[t.value] = true),
+            }
+        }
+    }
+    let mut index = vec![0; nodes.len()];
+    let mut kept: Vec<IrNode> = Vec::with_capacity(nodes.len());
+    for (id, mut node) in nodes.into_iter().enumerate().filter(|&(id, _)| needed[id]) {
+        match &mut node.kind {
+            IrKind::Input => {}
+            IrKind::Square(of) => *of = index[*of],
+            IrKind::Linear { terms, .. } => terms.iter_mut().for_each(|t| t.value = index[t.value]),
+        }
+        index[id] = kept.len();
+        kept.push(node);
+    }
+    Ir { output: index[output], nodes: kept }
 }
 
 fn refuse_unplannable(graph: &Graph) -> Result<(), PlanError> {
@@ -103,7 +131,9 @@ fn refuse_unplannable(graph: &Graph) -> Result<(), PlanError> {
         .iter()
         .filter_map(|node| {
             let (op, advice) = match node.op {
-                Op::Relu => ("Relu", "run `polyveil convert` to replace it by a trained quadratic activation"),
+                Op::Relu => {
+                    ("Relu", "run `polyveil convert` to replace it by a trained quadratic activation")
+                }
                 Op::MaxPool(_) => ("MaxPool", "run `polyveil convert` to replace it by average pooling"),
                 _ => return None,
             };
@@ -167,7 +197,8 @@ impl Builder {
                 let n = bn.gamma.len();
                 let factor: Vec<f64> = (0..n)
                     .map(|i| {
-                        f64::from(bn.gamma.data()[i]) / (f64::from(bn.var.data()[i]) + f64::from(bn.eps)).sqrt()
+                        f64::from(bn.gamma.data()[i])
+                            / (f64::from(bn.var.data()[i]) + f64::from(bn.eps)).sqrt()
                     })
                     .collect();
                 let shift: Vec<f64> = (0..n)
@@ -311,11 +342,14 @@ impl Builder {
         let parts = source
             .parts()
             .into_iter()
+            .filter(|part| part.scale.iter().any(|&s| s != 0.0))
             .map(|mut part| {
                 let op = window(self.nodes[part.value].shape);
                 let (shape, of) = (op.output, part.value);
                 let same = self.nodes.iter().position(|n| match &n.kind {
-                    IrKind::Linear { terms, .. } => terms.len() == 1 && terms[0].value == of && terms[0].op == op,
+                    IrKind::Linear { terms, .. } => {
+                        terms.len() == 1 && terms[0].value == of && terms[0].op == op
+                    }
                     _ => false,
                 });
                 part.value = same.unwrap_or_else(|| {

@@ -267,7 +267,8 @@ pub fn estimate(plan: &ServerPlan, work: &Work, unit: &UnitCosts) -> Estimate {
         levels: plan.parameters.q.len().saturating_sub(1),
         rotations: work.rotations,
         max_error: plan.precision.max_error,
-        precision_bits: (plan.precision.output_range / plan.precision.max_error.max(f64::MIN_POSITIVE)).log2(),
+        precision_bits: (plan.precision.output_range / plan.precision.max_error.max(f64::MIN_POSITIVE))
+            .log2(),
         layers: work.steps.iter().map(|(name, w)| (name.clone(), w.seconds(unit))).collect(),
     }
 }

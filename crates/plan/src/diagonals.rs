@@ -57,6 +57,10 @@ impl Diagonals {
     /// factor joins the scale.
     #[must_use]
     pub fn constant(&self) -> Option<f32> {
+        if self.outputs.iter().any(Vec::is_empty) {
+            // An output that nothing reaches needs a product by zero.
+            return None;
+        }
         let mut all = self.outputs.iter().flatten();
         let first = all.next()?;
         let value = *first.weights.first()?;
@@ -167,11 +171,8 @@ impl Table {
                 let partial = folding && period >= out_period;
                 let modulus = if partial { out_period } else { period };
                 let rotation = (from + layout.slots - slot) % modulus;
-                let at = if partial {
-                    (from + self.slots * 2 - rotation) % self.slots
-                } else {
-                    slot % self.slots
-                };
+                let at =
+                    if partial { (from + self.slots * 2 - rotation) % self.slots } else { slot % self.slots };
                 let size = self.slots;
                 let k = *self.index.entry((term, ct, rotation)).or_insert_with(|| {
                     self.vectors.push(((term, ct, rotation), vec![FREE; size]));

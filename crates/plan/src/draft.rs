@@ -77,9 +77,7 @@ impl<'a> Draft<'a> {
                 IrKind::Square(of) => {
                     let value = values[*of]
                         .iter()
-                        .map(|sample| {
-                            sample.iter().map(|ct| ct.iter().map(|v| v * v).collect()).collect()
-                        })
+                        .map(|sample| sample.iter().map(|ct| ct.iter().map(|v| v * v).collect()).collect())
                         .collect();
                     (Work::Square(*of), draft.nodes[*of].depth + 1, maps[*of].clone(), value)
                 }
@@ -98,9 +96,9 @@ impl<'a> Draft<'a> {
                     let one_source = terms.iter().all(|t| t.value == terms[0].value);
                     let weighting = match diagonals.constant().filter(|&c| c > 0.0 && one_source) {
                         Some(c) => DraftWeighting::Constant(f64::from(c)),
-                        None => {
-                            DraftWeighting::Weighted { masked: masks && arrangement.masked[id] && diagonals.folds.is_empty() }
-                        }
+                        None => DraftWeighting::Weighted {
+                            masked: masks && arrangement.masked[id] && diagonals.folds.is_empty(),
+                        },
                     };
                     let masked = weighting == DraftWeighting::Weighted { masked: true };
                     let map =
@@ -126,7 +124,8 @@ impl<'a> Draft<'a> {
                             out
                         })
                         .collect();
-                    let split = Split::cheapest(&diagonals, slots, &arrangement.strides, RotationCosts::default());
+                    let split =
+                        Split::cheapest(&diagonals, slots, &arrangement.strides, RotationCosts::default());
                     let cost = usize::from(matches!(weighting, DraftWeighting::Weighted { .. }));
                     (Work::Linear { diagonals, split, bias, weighting }, deepest + cost, map, value)
                 }

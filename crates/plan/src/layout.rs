@@ -197,7 +197,8 @@ impl Layout {
             Place::Cipher(s) => s >= 1 && s <= self.ciphertexts,
         };
         let repeats_ok = self.repeats.iter().all(|d| {
-            d.size >= 1 && matches!(d.place, Place::Slot(s) if s.checked_mul(d.size).is_some_and(|e| e <= self.slots))
+            d.size >= 1
+                && matches!(d.place, Place::Slot(s) if s.checked_mul(d.size).is_some_and(|e| e <= self.slots))
         });
         let size = self.slots.checked_mul(self.ciphertexts).filter(|&n| n <= LIMIT);
         let elements =

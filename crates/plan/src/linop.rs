@@ -56,7 +56,8 @@ impl ConvOp {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         const LIMIT: usize = 1 << 30;
-        let product = |v: &[usize]| v.iter().try_fold(1usize, |n, &d| n.checked_mul(d).filter(|&n| n <= LIMIT));
+        let product =
+            |v: &[usize]| v.iter().try_fold(1usize, |n, &d| n.checked_mul(d).filter(|&n| n <= LIMIT));
         let small = |v: &[usize]| v.iter().all(|&d| d <= 1 << 24);
         self.groups >= 1
             && small(&self.output)

@@ -47,8 +47,14 @@ impl Sizes {
         let mut q_bits = vec![self.base_bits];
         q_bits.extend(std::iter::repeat_n(self.scale_bits, self.levels));
         let p_bits = vec![self.special_bits; self.specials];
-        ParametersLiteral::generate(RingKind::ConjugateInvariant, self.log_n, &q_bits, &p_bits, self.digit_size)
-            .map_err(|source| PlanError::Parameters { log_n: self.log_n, source })
+        ParametersLiteral::generate(
+            RingKind::ConjugateInvariant,
+            self.log_n,
+            &q_bits,
+            &p_bits,
+            self.digit_size,
+        )
+        .map_err(|source| PlanError::Parameters { log_n: self.log_n, source })
     }
 }
 

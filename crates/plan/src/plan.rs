@@ -165,7 +165,12 @@ impl ServerPlan {
         if self.values.len() != self.steps.len() + 1 || self.output >= self.values.len() {
             return Err(unsound(
                 "values",
-                format!("{} steps need {} values, found {}", self.steps.len(), self.steps.len() + 1, self.values.len()),
+                format!(
+                    "{} steps need {} values, found {}",
+                    self.steps.len(),
+                    self.steps.len() + 1,
+                    self.values.len()
+                ),
             ));
         }
         for value in &self.values {
@@ -200,7 +205,11 @@ impl ServerPlan {
                                 &step.name,
                                 format!(
                                     "operator {:?} to {:?} at channel {} between values {:?} and {:?}",
-                                    term.op.input, term.op.output, term.offset, from.layout.shape, out.layout.shape
+                                    term.op.input,
+                                    term.op.output,
+                                    term.offset,
+                                    from.layout.shape,
+                                    out.layout.shape
                                 ),
                             ));
                         }
@@ -216,7 +225,11 @@ impl ServerPlan {
                     }
                     match linear.weighting {
                         Weighting::Constant(c) if c.is_finite() && c > 0.0 => 0,
-                        Weighting::Weighted { mask_scale } if mask_scale.is_none_or(|m| m.is_finite() && m > 1.0) => 1,
+                        Weighting::Weighted { mask_scale }
+                            if mask_scale.is_none_or(|m| m.is_finite() && m > 1.0) =>
+                        {
+                            1
+                        }
                         other => return Err(unsound(&step.name, format!("weighting {other:?}"))),
                     }
                 }
@@ -306,13 +319,20 @@ impl ClientPlan {
         if elements != Some(self.input.layout.elements()) {
             return Err(PlanError::Unsound {
                 place: "input".into(),
-                reason: format!("shape {:?} against layout of {:?}", self.input_shape, self.input.layout.shape),
+                reason: format!(
+                    "shape {:?} against layout of {:?}",
+                    self.input_shape, self.input.layout.shape
+                ),
             });
         }
         if !self.class_names.is_empty() && self.class_names.len() != self.output.layout.elements() {
             return Err(PlanError::Unsound {
                 place: "class names".into(),
-                reason: format!("{} names for {} scores", self.class_names.len(), self.output.layout.elements()),
+                reason: format!(
+                    "{} names for {} scores",
+                    self.class_names.len(),
+                    self.output.layout.elements()
+                ),
             });
         }
         Ok(())
@@ -367,6 +387,5 @@ impl Value {
 }
 
 fn checked(literal: &ParametersLiteral) -> Result<Parameters, PlanError> {
-    Parameters::new(literal.clone())
-        .map_err(|source| PlanError::Parameters { log_n: literal.log_n, source })
+    Parameters::new(literal.clone()).map_err(|source| PlanError::Parameters { log_n: literal.log_n, source })
 }

@@ -1,0 +1,181 @@
+//! Networks that nobody tuned for: random small graphs of all operators, planned for a small insecure
+//! ring, must mean the same in slots as in f32, and a few of them on ciphertexts.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use polyveil_ckks::{Encoder, Parameters};
+use polyveil_client::{SecretKey, decrypt, encrypt_symmetric, generate_evaluation_keys};
+use polyveil_exec::{Control, Program};
+use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
+use polyveil_net::{BatchNorm, Graph, NodeId, Op, Quadratic, Tensor, exec};
+use polyveil_plan::{CompileOptions, Compiled, compile_insecure_for_tests};
+use proptest::prelude::*;
+
+/// Draws numbers from a list that proptest shrinks.
+struct Draw<'a>(std::iter::Cycle<std::slice::Iter<'a, u16>>);
+
+impl Draw<'_> {
+    fn below(&mut self, n: usize) -> usize {
+        usize::from(*self.0.next().unwrap_or(&0)) % n
+    }
+
+    fn real(&mut self, low: f32, high: f32) -> f32 {
+        low + (high - low) * self.below(1000) as f32 / 1000.0
+    }
+}
+
+fn random_graph(numbers: &[u16]) -> Graph {
+    let mut draw = Draw(numbers.iter().cycle());
+    let shape = [1 + draw.below(3), 5 + draw.below(5), 5 + draw.below(6)];
+    let mut b = GraphBuilder::new("random", &shape, 11);
+    let mut x = b.input();
+    let mut squares = 0;
+    for layer in 0..2 + draw.below(4) {
+        let name = |what: &str| format!("{what}{layer}");
+        let here: Vec<usize> = b.shape(x).to_vec();
+        let [c, h, w] = here[..] else { break };
+        match draw.below(7) {
+            0 | 1 => {
+                let kernel = [1 + draw.below(3).min(h - 1), 1 + draw.below(3).min(w - 1)];
+                let groups = if draw.below(3) == 0 { c } else { 1 };
+                let out = groups * (1 + draw.below(4));
+                let pads = std::array::from_fn(|side| draw.below(2).min(kernel[side % 2] - 1));
+                let spec = ConvSpec::rect(kernel).stride(1 + draw.below(2)).pads(pads).groups(groups);
+                x = b.conv(&name("conv"), x, out, spec);
+            }
+            2 if squares < 2 => {
+                squares += 1;
+                x = quadratic(&mut b, &mut draw, &name("act"), x, c);
+            }
+            3 if h >= 3 && w >= 3 => {
+                let mut spec = PoolSpec::new(2 + draw.below(2)).stride(1 + draw.below(2));
+                if draw.below(2) == 0 {
+                    spec = spec.pad(1);
+                }
+                if draw.below(2) == 0 {
+                    spec = spec.ceil();
+                }
+                if draw.below(2) == 0 {
+                    spec = spec.exclude_pad();
+                }
+                x = b.avg_pool(&name("pool"), x, spec);
+            }
+            4 => {
+                let left = b.conv(&name("left"), x, 1 + draw.below(3), ConvSpec::new(1));
+                let right =
+                    b.conv(&name("right"), x, 1 + draw.below(3), ConvSpec::new(3.min(h).min(w)).pad(1));
+                let same = b.shape(left)[1..] == b.shape(right)[1..];
+                x = if same { b.concat(&name("cat"), &[left, right, left]) } else { left };
+            }
+            5 => {
+                let branch = b.conv(&name("branch"), x, c, ConvSpec::new(1));
+                x = b.add(&name("add"), x, branch);
+            }
+            _ => {
+                let t = |v: Vec<f32>| Tensor::new(vec![c], v).unwrap();
+                let mut values = |low, high| t((0..c).map(|_| draw.real(low, high)).collect());
+                let bn = BatchNorm {
+                    gamma: values(0.5, 1.5),
+                    beta: values(-0.5, 0.5),
+                    mean: values(-0.5, 0.5),
+                    var: values(0.5, 2.0),
+                    eps: 1e-5,
+                };
+                x = b.push(&name("bn"), Op::BatchNorm(bn), vec![x]);
+            }
+        }
+    }
+    if draw.below(3) == 0 {
+        x = b.global_avg_pool("gap", x);
+    }
+    x = b.flatten("flat", x);
+    if draw.below(3) > 0 {
+        x = b.linear("fc", x, 1 + draw.below(9));
+        if draw.below(2) == 0 {
+            x = quadratic(&mut b, &mut draw, "last", x, 1);
+            x = b.linear("fc2", x, 1 + draw.below(20));
+        }
+    }
+    b.finish(x).unwrap()
+}
+
+fn quadratic(b: &mut GraphBuilder, draw: &mut Draw<'_>, name: &str, x: NodeId, channels: usize) -> NodeId {
+    let n = if draw.below(2) == 0 { 1 } else { channels };
+    // Some channels without any square, some with a tiny one.
+    let a = (0..n).map(|_| [0.0, 1e-5, 0.3, -0.2, 0.1][draw.below(5)]).collect();
+    let b_ = (0..n).map(|_| draw.real(-1.0, 1.0)).collect();
+    let c = (0..n).map(|_| draw.real(-0.5, 0.5)).collect();
+    let t = |v: Vec<f32>| Tensor::new(vec![n], v).unwrap();
+    b.push(name, Op::Quadratic(Quadratic { a: t(a), b: t(b_), c: t(c) }), vec![x])
+}
+
+fn input(shape: &[usize], seed: usize) -> Tensor {
+    let n: usize = shape.iter().product();
+    let data = (0..n).map(|i| ((i * 7919 + seed * 104_729) % 997) as f32 / 997.0 - 0.3).collect();
+    Tensor::new(shape.to_vec(), data).unwrap()
+}
+
+fn compiled(graph: &Graph, tolerance: f64) -> Compiled {
+    let shape = graph.infer_shapes().unwrap()[0].clone();
+    let calibration = (0..3).map(|s| input(&shape, s)).collect();
+    compile_insecure_for_tests(graph, &CompileOptions { calibration, tolerance }, 11).unwrap()
+}
+
+fn largest_error(found: &[f64], expected: &Tensor) -> (f64, f64) {
+    assert_eq!(found.len(), expected.len());
+    let range = expected.data().iter().fold(1e-3f64, |m, &v| m.max(f64::from(v.abs())));
+    let error = found.iter().zip(expected.data()).map(|(a, &b)| (a - f64::from(b)).abs()).fold(0.0, f64::max);
+    (error, range)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn slots_mean_what_the_network_means(numbers in prop::collection::vec(any::<u16>(), 120)) {
+        let graph = random_graph(&numbers);
+        let compiled = compiled(&graph, 1e-2);
+        compiled.server.validate().unwrap();
+        compiled.client.validate().unwrap();
+        let x = input(&compiled.client.input_shape, 9);
+        let expected = exec::run(&graph, &x).unwrap();
+        let program = Program::load(&compiled.server).unwrap();
+        let slots = compiled.client.pack(&x).unwrap();
+        let (error, range) = largest_error(&compiled.client.unpack(&program.run_plain(&slots).unwrap()), &expected);
+        prop_assert!(error <= 2e-5 * range, "error {} of range {}", error, range);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn ciphertexts_stay_within_the_promised_error(numbers in prop::collection::vec(any::<u16>(), 120)) {
+        let graph = random_graph(&numbers);
+        let compiled = compiled(&graph, 1e-3);
+        let parameters = Parameters::new_insecure(compiled.server.parameters.clone()).unwrap();
+        let x = input(&compiled.client.input_shape, 1);
+        let expected = exec::run(&graph, &x).unwrap();
+        let program = Program::load(&compiled.server).unwrap();
+        let encoder = Encoder::new(&parameters);
+        let key = SecretKey::generate(&parameters).unwrap();
+        let keys =
+            generate_evaluation_keys(&key, &compiled.client.keys, &mut |_, _| ControlFlow::Continue(())).unwrap();
+        let at = &compiled.client.input;
+        let inputs = compiled
+            .client
+            .pack(&x)
+            .unwrap()
+            .iter()
+            .map(|s| encrypt_symmetric(&key, &encoder.encode(s, at.level, at.scale).unwrap()).unwrap())
+            .map(|c| c.expand(&parameters).unwrap())
+            .collect();
+        let output = program.run_encrypted(&parameters, Arc::new(keys), inputs, &Control::default()).unwrap();
+        let scores: Vec<Vec<f64>> =
+            output.ciphertexts.iter().map(|c| encoder.decode(&decrypt(&key, c).unwrap()).unwrap()).collect();
+        let (error, range) = largest_error(&compiled.client.unpack(&scores), &expected);
+        let promised = compiled.client.precision.max_error;
+        prop_assert!(error <= promised * 1.2 + 2e-5 * range, "error {} promised {}", error, promised);
+    }
+}

@@ -187,7 +187,7 @@ impl Layout {
     /// Files are checked with this before use.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        const LIMIT: usize = 1 << 28;
+        const LIMIT: usize = 1 << 26;
         let covered = self.axes.iter().zip(self.shape).all(|(axis, extent)| {
             let product = axis.iter().try_fold(1usize, |n, d| n.checked_mul(d.size).filter(|&n| n <= LIMIT));
             extent >= 1 && axis.iter().all(|d| d.size >= 1) && product.is_some_and(|n| n >= extent)

@@ -1,0 +1,148 @@
+//! What `compile` promises and refuses.
+
+use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
+use polyveil_net::{Graph, Tensor};
+use polyveil_plan::{CompileOptions, PlanError, StepKind, UnitCosts, Weighting, Work, compile, estimate};
+
+fn network(activations: usize) -> Graph {
+    let mut b = GraphBuilder::new("net", &[1, 8, 8], 3);
+    let mut x = b.input();
+    for k in 0..activations {
+        x = b.conv(&format!("conv{k}"), x, 2, ConvSpec::new(3).pad(1));
+        x = b.quadratic(&format!("act{k}"), x, [0.1, 0.5, 0.1]);
+    }
+    x = b.avg_pool("pool", x, PoolSpec::new(2));
+    x = b.flatten("flat", x);
+    x = b.linear("fc", x, 3);
+    b.finish(x).unwrap()
+}
+
+#[test]
+fn a_plan_keeps_its_promises() {
+    let compiled = compile(&network(2), &CompileOptions::default()).unwrap();
+    let plan = &compiled.server;
+    plan.validate().unwrap();
+    compiled.client.validate().unwrap();
+    let parameters = plan.parameters().unwrap();
+    assert!(parameters.security().bits() >= 128);
+    assert_eq!(plan.id, compiled.client.id);
+    assert!(plan.precision.max_error <= 1e-3 * plan.precision.output_range);
+    assert_eq!(plan.values[plan.output].level, 0);
+    // Two activations, two convolutions and one fully connected layer: the pool costs nothing.
+    assert_eq!(plan.values[0].level, 5);
+    let free = plan
+        .steps
+        .iter()
+        .filter(|s| matches!(&s.kind, StepKind::Linear(l) if matches!(l.weighting, Weighting::Constant(_))));
+    assert_eq!(free.count(), 1);
+    // Every rotation that the steps use has a key, at a level that suffices, and no other has.
+    let lowered = plan.lowered();
+    assert_eq!(lowered.len(), plan.steps.len());
+    let work = Work::count(plan, &lowered.iter().map(Option::as_ref).collect::<Vec<_>>());
+    assert_eq!(work.rotations, plan.keys.rotations.len());
+    let unit = UnitCosts {
+        ntt_ns: 1e5,
+        mac_full_ns: 1e4,
+        mac_periodic_ns: 1e4,
+        key_mac_ns: 2e4,
+        convert_ns: 2e4,
+        embed_ns: 1e5,
+        speedup: 1.0,
+    };
+    let estimate = estimate(plan, &work, &unit);
+    assert!(estimate.seconds > 0.0 && estimate.security_bits >= 128 && estimate.levels == 5);
+    assert!(estimate.upload_bytes < 1 << 20 && estimate.key_bytes > 0);
+}
+
+#[test]
+fn convolution_weights_are_periodic() {
+    let compiled = compile(&network(1), &CompileOptions::default()).unwrap();
+    let lowered = compiled.server.lowered();
+    let first = lowered[0].as_ref().unwrap();
+    let slots = compiled.server.values[0].layout.slots;
+    // The image has zero margins, so border taps are free and every vector repeats by channel block.
+    assert!(first.outputs.iter().flatten().all(|d| d.weights.len() <= 8), "of {slots} slots");
+    assert_eq!(first.products(), 9);
+}
+
+#[test]
+fn relu_and_max_pool_are_listed_at_once() {
+    let mut b = GraphBuilder::new("relu", &[1, 8, 8], 3);
+    let x = b.input();
+    let x = b.conv("c", x, 2, ConvSpec::new(3));
+    let x = b.relu("r1", x);
+    let x = b.max_pool("m1", x, PoolSpec::new(2));
+    let graph = b.finish(x).unwrap();
+    let error = compile(&graph, &CompileOptions::default()).unwrap_err().to_string();
+    for part in ["2 nodes", "r1 (Relu)", "m1 (MaxPool)", "polyveil convert"] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn too_deep_a_network_is_refused_with_what_it_needs() {
+    let error = compile(&network(40), &CompileOptions::default()).unwrap_err();
+    let PlanError::TooDeep { needed, limit, .. } = &error else { panic!("{error}") };
+    assert_eq!(*needed, 81);
+    assert_eq!(*limit, 1747);
+    assert!(error.to_string().contains("81 levels"), "{error}");
+}
+
+#[test]
+fn calibration_inputs_are_checked() {
+    let graph = network(1);
+    let with = |t: Tensor| CompileOptions { calibration: vec![t], ..CompileOptions::default() };
+    let wrong = Tensor::full(vec![1, 8, 9], 0.0);
+    assert!(matches!(compile(&graph, &with(wrong)), Err(PlanError::Calibration { index: 0, .. })));
+    let nan = Tensor::full(vec![1, 8, 8], f32::NAN);
+    assert!(matches!(compile(&graph, &with(nan)), Err(PlanError::Calibration { index: 0, .. })));
+}
+
+#[test]
+fn escaping_activations_are_refused_by_layer() {
+    let mut b = GraphBuilder::new("escape", &[4], 3);
+    let mut x = b.input();
+    for k in 0..7 {
+        x = b.quadratic(&format!("act{k}"), x, [1e6, 0.0, 0.0]);
+    }
+    let graph = b.finish(x).unwrap();
+    let error = compile(&graph, &CompileOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("act"), "{error}");
+}
+
+#[test]
+fn images_are_checked_before_they_are_packed() {
+    let compiled = compile(&network(1), &CompileOptions::default()).unwrap();
+    let pack = |t: &Tensor| compiled.client.pack(t).map(|_| ()).map_err(|e| e.to_string());
+    assert!(pack(&Tensor::full(vec![1, 8, 8], 0.5)).is_ok());
+    assert!(pack(&Tensor::full(vec![1, 8, 7], 0.5)).unwrap_err().contains("[1, 8, 8]"));
+    assert!(pack(&Tensor::full(vec![1, 8, 8], f32::NAN)).unwrap_err().contains("NaN"));
+    assert!(pack(&Tensor::full(vec![1, 8, 8], 1e4)).unwrap_err().contains("range"));
+}
+
+#[test]
+fn a_plan_that_contradicts_itself_is_refused() {
+    let good = compile(&network(1), &CompileOptions::default()).unwrap().server;
+    let refused = |change: &dyn Fn(&mut polyveil_plan::ServerPlan)| {
+        let mut plan = good.clone();
+        change(&mut plan);
+        assert!(plan.validate().is_err());
+    };
+    refused(&|p| p.output = 99);
+    refused(&|p| p.values[1].scale = f64::NAN);
+    refused(&|p| p.values[1].level = 99);
+    refused(&|p| p.values[0].level = 0);
+    refused(&|p| p.values[1].layout.slots *= 2);
+    refused(&|p| p.values.truncate(1));
+    refused(&|p| p.steps[1].kind = StepKind::Square { input: 5 });
+    refused(&|p| {
+        if let StepKind::Linear(l) = &mut p.steps[0].kind {
+            l.terms[0].op.weight.pop();
+        }
+    });
+    refused(&|p| {
+        if let StepKind::Linear(l) = &mut p.steps[0].kind {
+            l.bias = vec![f32::INFINITY; 2];
+        }
+    });
+}

@@ -15,7 +15,11 @@ use polyveil_ckks::{
 use polyveil_plan::UnitCosts;
 
 /// Limbs of the stand-in ciphertexts.
-const LIMBS: usize = 4;
+const LIMBS: usize = 6;
+/// Special limbs, and limbs of a digit, of the stand-in keys.
+const SPECIALS: usize = 2;
+/// Rotations of the longer of two measurements.
+const ROTATIONS: usize = 5;
 /// Repetitions of each measurement.
 const REPEATS: usize = 5;
 /// Terms of a measured sum of products.
@@ -37,7 +41,13 @@ pub fn measure_unit_costs(log_n: u32) -> Result<UnitCosts, CkksError> {
 }
 
 fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
-    let literal = ParametersLiteral::generate(RingKind::ConjugateInvariant, log_n, &[40; LIMBS], &[45], 1)?;
+    let literal = ParametersLiteral::generate(
+        RingKind::ConjugateInvariant,
+        log_n,
+        &[40; LIMBS],
+        &[45; SPECIALS],
+        SPECIALS,
+    )?;
     // Nothing is encrypted with these: they only have the right size.
     let parameters = Parameters::new_insecure(literal)?;
     let n = parameters.degree();
@@ -45,8 +55,11 @@ fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
     let ciphertext = random_ciphertext(&parameters, level)?;
     let encoder = Encoder::new(&parameters);
     let slots: Vec<f64> = (0..n).map(|i| (i % 7) as f64 / 7.0).collect();
-    let key = SwitchingKey::from_parts(&parameters, level, [1; 32], key_body(&parameters, level)?)?;
-    let keys = EvaluationKeys::from_parts(&parameters, KeyId([0; 16]), None, BTreeMap::from([(1, key)]))?;
+    let body = key_body(&parameters, level);
+    let keys = (1..=ROTATIONS)
+        .map(|r| Ok((r, SwitchingKey::from_parts(&parameters, level, [r as u8; 32], body.clone())?)))
+        .collect::<Result<BTreeMap<_, _>, CkksError>>()?;
+    let keys = EvaluationKeys::from_parts(&parameters, KeyId([0; 16]), None, keys)?;
     keys.expand(&parameters);
     let evaluator = Evaluator::with_keys(&parameters, keys.into())?;
     let limbs = LIMBS as f64;
@@ -69,17 +82,19 @@ fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
     let encode_ns = least(|| encoder.encode(black_box(&slots), level, 2f64.powi(30)).map(drop))?;
     let embed_ns = (encode_ns - limbs * ntt_ns).max(0.0);
 
-    let decompose_ns = least(|| {
-        black_box(evaluator.decompose(&ciphertext.parts()[1]));
-        Ok(())
-    })?;
-    let rotate_ns = least(|| evaluator.rotate_hoisted(black_box(&ciphertext), &[1]).map(drop))?;
-    // One digit a limb, one special prime: see the planner's counts of both parts.
-    let (decompose_ntts, decompose_terms) = (limbs + limbs * (limbs + 1.0) - limbs, limbs * (limbs + 1.0));
+    // One decomposition and one key product each: the difference tells the two apart.
+    let one = least(|| evaluator.rotate_hoisted(black_box(&ciphertext), &[1]).map(drop))?;
+    let all: Vec<usize> = (1..=ROTATIONS).collect();
+    let many = least(|| evaluator.rotate_hoisted(black_box(&ciphertext), &all).map(drop))?;
+    let switch_ns = (many - one).max(0.0) / (ROTATIONS - 1) as f64;
+    let decompose_ns = (one - switch_ns).max(0.0);
+    // The planner's counts of both parts (see its cost model), solved for the unknown unit costs.
+    let (digits, specials) = (parameters.digits(level) as f64, SPECIALS as f64);
+    let (decompose_ntts, decompose_terms) = (digits * (limbs + specials), limbs * (limbs + specials));
     let convert_ns = ((decompose_ns - decompose_ntts * ntt_ns) / decompose_terms).max(0.0);
-    let (switch_ntts, switch_products) = (2.0 * (limbs + 1.0), 2.0 * limbs * (limbs + 1.0));
-    let rest = rotate_ns - decompose_ns - switch_ntts * ntt_ns - 2.0 * limbs * convert_ns;
-    let key_mac_ns = (rest / switch_products).max(0.0);
+    let (switch_ntts, switch_terms) = (2.0 * (limbs + specials), 2.0 * specials * limbs);
+    let rest = switch_ns - switch_ntts * ntt_ns - switch_terms * convert_ns;
+    let key_mac_ns = (rest / (2.0 * digits * (limbs + specials))).max(0.0);
     Ok(UnitCosts { ntt_ns, mac_full_ns, mac_periodic_ns, key_mac_ns, convert_ns, embed_ns, speedup })
 }
 
@@ -105,10 +120,10 @@ fn random_ciphertext(parameters: &Parameters, level: usize) -> Result<Ciphertext
     Ciphertext::from_polys(KeyId([0; 16]), 2f64.powi(35), c0, c1)
 }
 
-fn key_body(parameters: &Parameters, level: usize) -> Result<Vec<Vec<u64>>, CkksError> {
+fn key_body(parameters: &Parameters, level: usize) -> Vec<Vec<u64>> {
     let mut moduli = parameters.q()[..=level].to_vec();
     moduli.extend(parameters.p());
-    Ok((0..parameters.digits(level)).map(|k| residues(&moduli, parameters.degree(), k as u64)).collect())
+    (0..parameters.digits(level)).map(|k| residues(&moduli, parameters.degree(), k as u64)).collect()
 }
 
 /// Numbers below each modulus, spread over its range; timing does not depend on them.

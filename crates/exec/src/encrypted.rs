@@ -23,14 +23,20 @@ impl Encrypted {
 
     fn encode(&self, period: &[f64], level: usize, scale: f64) -> Result<EncodedWeights, CkksError> {
         let slots = self.evaluator.params().slots();
-        Ok(if period.len() == slots {
-            EncodedWeights::Full(self.encoder.encode(period, level, scale)?)
-        } else {
-            EncodedWeights::Periodic(self.encoder.encode_periodic(period, level, scale)?)
-        })
+        if period.len() == slots {
+            return Ok(EncodedWeights::Full(self.encoder.encode(period, level, scale)?));
+        }
+        let periodic = self.encoder.encode_periodic(period, level, scale)?;
+        // Blocks shorter than a vector register gain nothing over one weight a value.
+        if slots / period.len() < SHORT_BLOCK {
+            return Ok(EncodedWeights::Full(periodic.to_full(self.evaluator.params())?));
+        }
+        Ok(EncodedWeights::Periodic(periodic))
     }
 }
 
+/// Shortest block of equal weights that is multiplied as a block.
+const SHORT_BLOCK: usize = 16;
 /// How many weight plaintexts are encoded before they are used: bounds memory, keeps the
 /// multiply-accumulate long.
 const CHUNK: usize = 16;

@@ -172,10 +172,12 @@ impl Work {
                         }
                         if weighted {
                             for product in output.giants.iter().flat_map(|g| &g.products) {
-                                if product.diagonal.weights.len() == slots {
+                                // A periodic vector is embedded and transformed as one period.
+                                let share = product.diagonal.weights.len() as f64 / slots as f64;
+                                work.embed += share;
+                                work.ntt += shape.limbs * share;
+                                if share > 1.0 / 16.0 {
                                     work.mac_full += 2.0 * shape.limbs;
-                                    work.embed += 1.0;
-                                    work.ntt += shape.limbs;
                                 } else {
                                     work.mac_periodic += 2.0 * shape.limbs;
                                 }

@@ -46,6 +46,30 @@ pub struct Common {
 pub enum Command {
     /// Say what this machine offers and what will run how.
     Doctor(commands::doctor::DoctorArgs),
+    /// Train a ReLU network, the teacher.
+    Train(commands::train::TrainArgs),
+    /// Turn a ReLU network into an HE-friendly one that it teaches.
+    Convert(commands::convert::ConvertArgs),
+    /// Measure a network on a data set: accuracy, macro F1, classes, confusion.
+    Eval(commands::eval::EvalArgs),
+    /// Turn an HE-friendly network into a server plan and a client plan.
+    Compile(commands::compile::CompileArgs),
+    /// Say what a plan costs, before any key exists: time, memory, sizes, security, precision.
+    Estimate(commands::estimate::EstimateArgs),
+    /// Run a plan on a data set with modelled noise, before any key exists.
+    Simulate(commands::simulate::SimulateArgs),
+    /// Make the secret key and the evaluation keys (data owner).
+    Keygen(commands::keygen::KeygenArgs),
+    /// Encrypt images (data owner).
+    Encrypt(commands::encrypt::EncryptArgs),
+    /// Run a plan on encrypted images (server).
+    Run(commands::run::RunArgs),
+    /// Decrypt scores (data owner).
+    Decrypt(commands::decrypt::DecryptArgs),
+    /// Show what is in a file of ours or in an ONNX file.
+    Inspect(commands::inspect::InspectArgs),
+    /// Measure encrypted inference.
+    Bench(commands::bench::BenchArgs),
 }
 
 /// Parses the arguments of the process; prints help or a usage error and exits with code 2 if they

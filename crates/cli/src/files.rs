@@ -1,10 +1,10 @@
 //! Files as the commands use them: written whole or not at all.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use polyveil_format::FormatError;
+use polyveil_format::{FormatError, MAGIC};
 
 use crate::error::{CliError, Exit};
 
@@ -38,7 +38,9 @@ pub fn write_atomically<T>(
     }
     refuse_overwrite(path, access)?;
     let temporary = Temporary::create(path, access).map_err(fail)?;
-    let mut file = BufWriter::with_capacity(1 << 20, &temporary.file);
+    // A buffer would keep a copy of a secret in memory that nobody overwrites.
+    let buffer = if access == Access::Secret { 0 } else { 1 << 20 };
+    let mut file = BufWriter::with_capacity(buffer, &temporary.file);
     let value = body(&mut file)?;
     file.flush().map_err(fail)?;
     drop(file);
@@ -94,6 +96,18 @@ pub fn size(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |m| m.len())
 }
 
+/// Whether the file starts as a container of ours.
+pub fn is_ours(path: &Path) -> bool {
+    let mut start = [0; MAGIC.len()];
+    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == MAGIC
+}
+
+/// Removes a file that an aborted command would leave behind.
+pub fn remove(path: &Path) {
+    // The failure that brought us here is reported; this one would only hide it.
+    let _ = std::fs::remove_file(path);
+}
+
 fn refuse_overwrite(path: &Path, access: Access) -> Result<(), CliError> {
     if access == Access::Secret && path.exists() {
         return Err(CliError::new(
@@ -146,8 +160,7 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.kept {
-            // The failure that brought us here is reported; this one would only hide it.
-            let _ = std::fs::remove_file(&self.path);
+            remove(&self.path);
         }
     }
 }

@@ -12,6 +12,7 @@ mod error;
 mod files;
 mod machine;
 mod output;
+mod pipeline;
 mod progress;
 mod session;
 

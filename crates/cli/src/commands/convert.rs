@@ -6,9 +6,9 @@ use clap::Args;
 use polyveil_train::{ConvertConfig, Split};
 use serde::Serialize;
 
-use crate::commands::eval::Figures;
 use crate::error::CliError;
 use crate::files::{self, Access};
+use crate::pipeline::figures::Figures;
 use crate::pipeline::{data, models, training};
 use crate::session::Session;
 

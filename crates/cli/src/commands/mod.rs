@@ -1,6 +1,18 @@
 //! One file a command.
 
+pub mod bench;
+pub mod compile;
+pub mod convert;
+pub mod decrypt;
 pub mod doctor;
+pub mod encrypt;
+pub mod estimate;
+pub mod eval;
+pub mod inspect;
+pub mod keygen;
+pub mod run;
+pub mod simulate;
+pub mod train;
 
 use crate::args::Command;
 use crate::error::CliError;
@@ -10,5 +22,22 @@ use crate::session::Session;
 pub fn dispatch(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
         Command::Doctor(args) => doctor::run(&args, session),
+        Command::Train(args) => train::run(args, session),
+        Command::Convert(args) => convert::run(args, session),
+        Command::Eval(args) => eval::run(&args, session),
+        Command::Compile(args) => compile::run(&args, session),
+        Command::Estimate(args) => estimate::run(&args, session),
+        Command::Simulate(args) => simulate::run(&args, session),
+        Command::Keygen(args) => keygen::run(&args, session),
+        Command::Encrypt(args) => encrypt::run(&args, session),
+        Command::Run(args) => run::run(&args, session),
+        Command::Decrypt(args) => decrypt::run(&args, session),
+        Command::Inspect(args) => inspect::run(&args, session),
+        Command::Bench(args) => bench::run(&args, session),
     }
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -7,9 +7,9 @@ use polyveil_net::{Graph, builders};
 use polyveil_train::{Split, TrainConfig};
 use serde::Serialize;
 
-use crate::commands::eval::Figures;
 use crate::error::{CliError, Exit};
 use crate::files::{self, Access};
+use crate::pipeline::figures::Figures;
 use crate::pipeline::{data, models, training};
 use crate::session::Session;
 

@@ -40,7 +40,8 @@ pub struct Range {
 
 /// Parses `7` or `0..20`.
 pub fn parse_range(text: &str) -> Result<Range, String> {
-    let number = |t: &str| t.parse::<usize>().map_err(|_| format!("\"{t}\" is not a number; give 7 or 0..20"));
+    let number =
+        |t: &str| t.parse::<usize>().map_err(|_| format!("\"{t}\" is not a number; give 7 or 0..20"));
     let range = match text.split_once("..") {
         Some((from, to)) => Range { from: number(from)?, to: number(to)? },
         None => {
@@ -69,7 +70,8 @@ pub fn choose(data: &DataSet, split: Split, range: Option<Range>) -> Result<Vec<
     let all = data.indices(split);
     let Range { from, to } = range.unwrap_or(Range { from: 0, to: all.len() });
     all.get(from..to).map(<[usize]>::to_vec).filter(|chosen| !chosen.is_empty()).ok_or_else(|| {
-        let message = format!("{}: the {split} split has {} images, asked for {from}..{to}", data.name(), all.len());
+        let message =
+            format!("{}: the {split} split has {} images, asked for {from}..{to}", data.name(), all.len());
         CliError::new(Exit::Data, message)
     })
 }
@@ -84,7 +86,9 @@ pub fn tensors(
     require_shape(data, shape)?;
     let preprocessing = preprocessing.unwrap_or(data.preprocessing());
     let image = |&index| {
-        data.image_with(index, preprocessing).reshape(shape.to_vec()).map_err(|e| CliError::new(Exit::Data, e))
+        data.image_with(index, preprocessing)
+            .reshape(shape.to_vec())
+            .map_err(|e| CliError::new(Exit::Data, e))
     };
     indices.iter().map(image).collect()
 }

@@ -67,7 +67,9 @@ fn split(
     let values = match &array.data {
         NpyData::U8(bytes) => {
             let Some(preprocessing) = preprocessing else {
-                return refuse("the model says no pre-processing, so images must be floating-point arrays".into());
+                return refuse(
+                    "the model says no pre-processing, so images must be floating-point arrays".into(),
+                );
             };
             let mut values = vec![0.0; bytes.len()];
             for (from, to) in bytes.chunks_exact(size).zip(values.chunks_exact_mut(size)) {
@@ -75,7 +77,9 @@ fn split(
             }
             values
         }
-        NpyData::I64(_) => return refuse("expected values of type u8, f32 or f64, found another integer type".into()),
+        NpyData::I64(_) => {
+            return refuse("expected values of type u8, f32 or f64, found another integer type".into());
+        }
         NpyData::F32(_) | NpyData::F64(_) => array.to_f32(),
     };
     if let Some(at) = values.iter().position(|v| !v.is_finite()) {
@@ -92,7 +96,9 @@ fn split(
 fn decode(path: &Path, bytes: &[u8], shape: &[usize]) -> Result<NpyArray, CliError> {
     let refuse = |message: String| CliError::new(Exit::Data, message).at(path);
     let &[channels @ (1 | 3), height, width] = shape else {
-        return Err(refuse(format!("the network takes {shape:?}, an image file gives [1, H, W] or [3, H, W]")));
+        return Err(refuse(format!(
+            "the network takes {shape:?}, an image file gives [1, H, W] or [3, H, W]"
+        )));
     };
     let reader = || {
         image::ImageReader::new(Cursor::new(bytes))
@@ -160,10 +166,14 @@ mod tests {
 
     #[test]
     fn float_arrays_are_taken_as_they_are() {
-        let (_directory, path) = file("a.npy", &npy::write_f32(&[2, 1, 2, 2], &[0., 1., 2., 3., 4., 5., 6., 7.]));
+        let (_directory, path) =
+            file("a.npy", &npy::write_f32(&[2, 1, 2, 2], &[0., 1., 2., 3., 4., 5., 6., 7.]));
         let images = load(&path, &[1, 2, 2], None).unwrap();
         assert_eq!(images.len(), 2);
-        assert_eq!((images[1].shape(), images[1].data()), ([1, 2, 2].as_slice(), [4., 5., 6., 7.].as_slice()));
+        assert_eq!(
+            (images[1].shape(), images[1].data()),
+            ([1, 2, 2].as_slice(), [4., 5., 6., 7.].as_slice())
+        );
     }
 
     #[test]
@@ -192,7 +202,10 @@ mod tests {
     #[test]
     fn a_missing_file_is_a_data_error() {
         let error = load(Path::new("no-such.png"), &[1, 2, 2], None).unwrap_err();
-        assert_eq!(error.to_string().lines().next(), Some("error: no-such.png: cannot read the file: no such file or directory"));
+        assert_eq!(
+            error.to_string().lines().next(),
+            Some("error: no-such.png: cannot read the file: no such file or directory")
+        );
         assert_eq!(error.exit, Exit::Data);
     }
 }

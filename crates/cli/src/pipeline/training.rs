@@ -21,7 +21,9 @@ pub fn teacher(
     checkpoint_dir: Option<PathBuf>,
     session: &Session,
 ) -> Result<TrainOutcome, CliError> {
-    watched("train", session, checkpoint_dir, |control| polyveil_train::train_teacher(graph, data, config, control))
+    watched("train", session, checkpoint_dir, |control| {
+        polyveil_train::train_teacher(&graph, data, config, control)
+    })
 }
 
 /// Turns a ReLU network into an HE-friendly one.
@@ -32,7 +34,9 @@ pub fn student(
     checkpoint_dir: Option<PathBuf>,
     session: &Session,
 ) -> Result<ConvertOutcome, CliError> {
-    watched("convert", session, checkpoint_dir, |control| polyveil_train::convert(teacher, data, config, control))
+    watched("convert", session, checkpoint_dir, |control| {
+        polyveil_train::convert(teacher, data, config, control)
+    })
 }
 
 /// Measures a network on a split, in plain arithmetic.
@@ -43,8 +47,10 @@ pub fn evaluate(graph: &Graph, data: &DataSet, split: Split) -> Result<Metrics, 
 /// Reads a configuration file, or takes the defaults.
 pub fn config<C: DeserializeOwned + Default>(path: Option<&Path>) -> Result<C, CliError> {
     let Some(path) = path else { return Ok(C::default()) };
-    let text = std::fs::read_to_string(path).map_err(|e| CliError::io(path, &e, "read").sorted(Exit::Usage))?;
-    toml::from_str(&text).map_err(|e| CliError::new(Exit::Usage, format!("not a valid configuration: {e}")).at(path))
+    let text =
+        std::fs::read_to_string(path).map_err(|e| CliError::io(path, &e, "read").sorted(Exit::Usage))?;
+    toml::from_str(&text)
+        .map_err(|e| CliError::new(Exit::Usage, format!("not a valid configuration: {e}")).at(path))
 }
 
 /// The checkpoint directory of a run: as asked for, or beside the result.
@@ -72,8 +78,12 @@ pub fn refused(error: TrainError) -> CliError {
             return data::refused(error);
         }
         TrainError::Config { .. } => Exit::Usage,
-        TrainError::InputShape { .. } | TrainError::Classes { .. } | TrainError::EmptySplit { .. } => Exit::Data,
-        TrainError::Graph { .. } | TrainError::NothingToConvert { .. } | TrainError::Metadata { .. } => Exit::Model,
+        TrainError::InputShape { .. } | TrainError::Classes { .. } | TrainError::EmptySplit { .. } => {
+            Exit::Data
+        }
+        TrainError::Graph { .. } | TrainError::NothingToConvert { .. } | TrainError::Metadata { .. } => {
+            Exit::Model
+        }
         TrainError::Net(_) => Exit::Model,
         TrainError::Cancelled { .. } => Exit::Interrupted,
         TrainError::CheckpointMismatch { .. } | TrainError::CheckpointDamaged { .. } => Exit::File,
@@ -94,8 +104,10 @@ fn watched<T>(
     let report = |p: &Progress| {
         let epoch = (p.epoch.saturating_sub(1)) as f64 + p.step as f64 / p.steps.max(1) as f64;
         let done = PARTS as f64 * epoch / p.epochs.max(1) as f64;
-        let accuracy = p.validation_accuracy.map_or(String::new(), |a| format!(", validation {:.2} %", 100.0 * a));
-        display.set(done as u64, &format!("{} {}/{}, loss {:.4}{accuracy}", p.phase, p.epoch, p.epochs, p.loss));
+        let accuracy =
+            p.validation_accuracy.map_or(String::new(), |a| format!(", validation {:.2} %", 100.0 * a));
+        display
+            .set(done as u64, &format!("{} {}/{}, loss {:.4}{accuracy}", p.phase, p.epoch, p.epochs, p.loss));
     };
     let control = RunControl { progress: Some(&report), cancel: Some(session.cancel()), checkpoint_dir };
     run(&control).map_err(refused)

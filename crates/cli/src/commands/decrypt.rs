@@ -1,0 +1,100 @@
+//! `polyveil decrypt`: turns encrypted results into scores and class names.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use polyveil_ckks::Ciphertext;
+use polyveil_format::CiphertextReader;
+use polyveil_train::data::npy;
+use serde::Serialize;
+
+use crate::error::CliError;
+use crate::files::{self, Access};
+use crate::output::Table;
+use crate::pipeline::client::Client;
+use crate::pipeline::figures::argmax;
+use crate::pipeline::store;
+use crate::session::Session;
+
+/// Arguments of `decrypt`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  polyveil decrypt client.plan scores.ct\n\n\
+    Scores are rounded to the precision that the plan declares; see SECURITY.md.")]
+pub struct DecryptArgs {
+    /// The data owner's half of the plan.
+    plan: PathBuf,
+    /// The encrypted scores.
+    #[arg(default_value = "scores.ct")]
+    results: PathBuf,
+    /// The secret key.
+    #[arg(long, value_name = "FILE", default_value = "secret.key")]
+    secret: PathBuf,
+    /// Also write the scores as an array (.npy, one row an image).
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    images: Vec<Row>,
+    precision_bits: i32,
+}
+
+#[derive(Serialize)]
+struct Row {
+    index: usize,
+    class: usize,
+    class_name: String,
+    scores: Vec<f64>,
+}
+
+/// Most classes that the table shows all scores of.
+const WIDE: usize = 12;
+
+/// Reads plan, key and results, decrypts, prints.
+pub fn run(args: &DecryptArgs, session: &Session) -> Result<(), CliError> {
+    if let Some(out) = &args.out {
+        files::check_target(out, Access::Shared)?;
+    }
+    let client = Client::new(store::load_client_plan(&args.plan)?)?;
+    let fail = |e| CliError::reading(&args.results, e);
+    let open = files::open(&args.results)?;
+    let mut reader = CiphertextReader::<_, Ciphertext>::open(open, client.parameters(), &client.plan().id)
+        .map_err(fail)?;
+    let secret = store::load_secret(&args.secret, client.parameters())?;
+    reader.header().expect_key(&secret.key_id().0).map_err(fail)?;
+
+    let mut images = Vec::new();
+    while let Some(result) = reader.next_image().map_err(fail)? {
+        session.check_cancel()?;
+        let scores = client.decrypt(&secret, &result).map_err(|e| e.at(&args.results))?;
+        let class = argmax(&scores);
+        images.push(Row { index: images.len(), class, class_name: client.class_name(class), scores });
+    }
+    if let Some(out) = &args.out {
+        let classes = images.first().map_or(0, |row| row.scores.len());
+        let flat: Vec<f32> = images.iter().flat_map(|row| row.scores.iter().map(|&s| s as f32)).collect();
+        files::write_bytes(out, &npy::write_f32(&[images.len(), classes], &flat))?;
+    }
+    let outcome = Outcome { images, precision_bits: client.plan().precision.bits };
+    session.emit(&outcome, || text(&outcome, &client))
+}
+
+fn text(outcome: &Outcome, client: &Client) -> String {
+    let classes = outcome.images.first().map_or(0, |row| row.scores.len());
+    let wide = classes <= WIDE;
+    let mut heading = vec!["image".to_string(), "class".into(), "score".into()];
+    if wide {
+        heading.extend((0..classes).map(|c| client.class_name(c)));
+    }
+    let mut table = Table::new(heading);
+    for row in &outcome.images {
+        let best = row.scores.get(row.class).copied().unwrap_or(f64::NAN);
+        let mut cells = vec![row.index.to_string(), row.class_name.clone(), format!("{best:.3}")];
+        if wide {
+            cells.extend(row.scores.iter().map(|s| format!("{s:.3}")));
+        }
+        table.row(cells);
+    }
+    table.render()
+}

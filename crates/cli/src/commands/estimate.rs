@@ -1,0 +1,139 @@
+//! `polyveil estimate`: time, memory and sizes of a plan, before any key exists.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use polyveil_plan::{Estimate, ServerPlan};
+use serde::Serialize;
+
+use crate::commands::compile::parse_tolerance;
+use crate::error::CliError;
+use crate::output::{Table, bytes, seconds};
+use crate::pipeline::{models, planning, store};
+use crate::session::Session;
+use crate::{files, machine};
+
+/// Arguments of `estimate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  polyveil estimate server.plan\n  polyveil estimate student.onnx")]
+pub struct EstimateArgs {
+    /// A server plan, or a network (ONNX), which is planned on the fly.
+    file: PathBuf,
+    /// For a network: largest error of a score allowed, relative to the largest score.
+    #[arg(long, default_value_t = 1e-3, value_parser = parse_tolerance)]
+    tolerance: f64,
+}
+
+/// The `--json` form of an estimate.
+#[derive(Clone, Debug, Serialize)]
+pub struct Costs {
+    /// Encrypted inference of one image on this machine.
+    pub seconds: f64,
+    /// Peak memory of `run`.
+    pub server_memory_bytes: u64,
+    /// Peak memory of `keygen`.
+    pub client_memory_bytes: u64,
+    /// Size of the evaluation keys, uploaded once.
+    pub key_bytes: u64,
+    /// Size of one encrypted image.
+    pub upload_bytes: u64,
+    /// Size of one image's encrypted scores.
+    pub download_bytes: u64,
+    /// Security by the table.
+    pub security_bits: u32,
+    /// log2 of the ring degree.
+    pub log_n: u32,
+    /// Bits of all moduli.
+    pub log_qp: u32,
+    /// Levels.
+    pub levels: usize,
+    /// Rotation keys.
+    pub rotations: usize,
+    /// Predicted largest error of a score.
+    pub max_error: f64,
+    /// log2 of the score range over that error.
+    pub precision_bits: f64,
+    /// Threads that the seconds hold for.
+    pub threads: usize,
+    /// Memory that this machine has free.
+    pub memory_available_bytes: u64,
+    /// Time by layer.
+    pub layers: Vec<LayerCost>,
+}
+
+/// One layer of an estimate.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerCost {
+    /// Its name.
+    pub name: String,
+    /// Its time.
+    pub seconds: f64,
+}
+
+/// Loads or makes the plan, estimates, prints.
+pub fn run(args: &EstimateArgs, session: &Session) -> Result<(), CliError> {
+    let plan = load(&args.file, args.tolerance)?;
+    let costs = Costs::new(&planning::estimate(&plan)?, session.threads());
+    session.emit(&costs, || costs.text())
+}
+
+fn load(path: &Path, tolerance: f64) -> Result<ServerPlan, CliError> {
+    if files::is_ours(path) {
+        return store::load_server_plan(path);
+    }
+    let graph = models::load(path)?;
+    models::require_he_friendly(&graph, path)?;
+    Ok(planning::compile(&graph, Vec::new(), tolerance)?.server)
+}
+
+impl Costs {
+    /// From an estimate made with this many threads.
+    pub fn new(e: &Estimate, threads: usize) -> Self {
+        let layer = |(name, seconds): &(String, f64)| LayerCost { name: name.clone(), seconds: *seconds };
+        Self {
+            seconds: e.seconds,
+            server_memory_bytes: e.server_memory_bytes,
+            client_memory_bytes: e.client_memory_bytes,
+            key_bytes: e.key_bytes,
+            upload_bytes: e.upload_bytes,
+            download_bytes: e.download_bytes,
+            security_bits: e.security_bits,
+            log_n: e.log_n,
+            log_qp: e.log_qp,
+            levels: e.levels,
+            rotations: e.rotations,
+            max_error: e.max_error,
+            precision_bits: e.precision_bits,
+            threads,
+            memory_available_bytes: machine::available_memory(),
+            layers: e.layers.iter().map(layer).collect(),
+        }
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut table = Table::new(["estimate", ""]);
+        let fits =
+            if self.server_memory_bytes <= self.memory_available_bytes { "fits" } else { "DOES NOT FIT" };
+        let available = bytes(self.memory_available_bytes);
+        table
+            .row(["time, one image".into(), format!("{} ({} threads)", seconds(self.seconds), self.threads)]);
+        table.row([
+            "server memory".into(),
+            format!("{} ({fits}: {available} free here)", bytes(self.server_memory_bytes)),
+        ]);
+        table.row(["client memory (keygen)".into(), bytes(self.client_memory_bytes)]);
+        table.row(["evaluation keys, once".into(), bytes(self.key_bytes)]);
+        table.row(["upload, one image".into(), bytes(self.upload_bytes)]);
+        table.row(["download, one image".into(), bytes(self.download_bytes)]);
+        table.row(["security".into(), format!("{} bits", self.security_bits)]);
+        table.row(["ring".into(), format!("N = 2^{}, log2(QP) = {}", self.log_n, self.log_qp)]);
+        table.row(["levels".into(), self.levels.to_string()]);
+        table.row(["rotation keys".into(), self.rotations.to_string()]);
+        table.row([
+            "predicted error".into(),
+            format!("{:.1e} ({:.1} bits)", self.max_error, self.precision_bits),
+        ]);
+        table.render()
+    }
+}

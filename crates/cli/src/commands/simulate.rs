@@ -1,0 +1,80 @@
+//! `polyveil simulate`: runs a plan on slots with modelled noise, before any key exists.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::error::{CliError, Exit};
+use crate::pipeline::data::{Range, SplitArg};
+use crate::pipeline::figures::Figures;
+use crate::pipeline::server::Server;
+use crate::pipeline::{data, models, simulation, store};
+use crate::session::Session;
+
+/// Arguments of `simulate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  polyveil simulate server.plan client.plan --data mnist5k")]
+pub struct SimulateArgs {
+    /// The server's half of the plan.
+    server: PathBuf,
+    /// The data owner's half of the plan.
+    client: PathBuf,
+    /// Data set: `mnist5k` (embedded), an .npz file, or a directory of idx files.
+    #[arg(long)]
+    data: String,
+    /// Part of the data set.
+    #[arg(long, value_enum, default_value = "test")]
+    split: SplitArg,
+    /// Which images of that part: one number, or FROM..TO [default: all].
+    #[arg(long, value_parser = data::parse_range)]
+    index: Option<Range>,
+    /// Picks the noise.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    #[serde(flatten)]
+    figures: Figures,
+    max_logit_error: f64,
+    logit_range: f64,
+    agreement: f64,
+}
+
+/// Loads both halves and the images, simulates, measures.
+pub fn run(args: &SimulateArgs, session: &Session) -> Result<(), CliError> {
+    let plan = store::load_server_plan(&args.server)?;
+    let client = store::load_client_plan(&args.client)?;
+    if plan.id != client.id {
+        let message = "the two halves belong to different plans";
+        return Err(CliError::new(Exit::Mismatch, message).at(&args.client));
+    }
+    let data = data::open(&args.data)?;
+    let chosen = data::choose(&data, args.split.into(), args.index)?;
+    let preprocessing = models::parse_preprocessing(client.preprocessing.as_deref())?;
+    let images = data::tensors(&data, &chosen, &client.input_shape, preprocessing.as_ref())?;
+    let server = Server::new(&plan)?;
+
+    let display = session.progress("simulate", images.len() as u64);
+    let simulated = simulation::run(&server, &client, &images, args.seed, session, &display)?;
+    drop(display);
+    let same = simulated.same_labels;
+    let outcome = Outcome {
+        figures: Figures::of_scores(&data, &chosen, &simulated.scores),
+        max_logit_error: simulated.max_error,
+        logit_range: simulated.range,
+        agreement: same as f64 / images.len().max(1) as f64,
+    };
+    session.emit(&outcome, || {
+        format!(
+            "simulated: {}\nlargest error {:.1e} of scores up to {:.2}; {} of {} labels as without noise\n",
+            outcome.figures.line(),
+            outcome.max_logit_error,
+            outcome.logit_range,
+            same,
+            images.len()
+        )
+    })
+}

@@ -1,0 +1,157 @@
+//! The data owner's steps: keys, encryption, decryption. Nothing here sees a weight.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+
+use polyveil_ckks::{
+    Ciphertext, Encoder, EvaluationKeys, KeySpec, Parameters, SeededCiphertext, SwitchingKey,
+};
+use polyveil_client::{
+    ClientError, SecretKey, decrypt_to_precision, encrypt_symmetric, generate_evaluation_keys,
+};
+use polyveil_net::Tensor;
+use polyveil_plan::{ClientPlan, PlanError};
+
+use crate::error::{CliError, Exit};
+use crate::pipeline::planning;
+use crate::session::Session;
+
+/// The data owner's side of one plan.
+pub struct Client {
+    plan: ClientPlan,
+    parameters: Parameters,
+}
+
+impl Client {
+    /// Builds the parameters of a plan.
+    pub fn new(plan: ClientPlan) -> Result<Self, CliError> {
+        let parameters = plan.parameters().map_err(planning::refused)?;
+        Ok(Self { plan, parameters })
+    }
+
+    /// The plan's client half.
+    pub fn plan(&self) -> &ClientPlan {
+        &self.plan
+    }
+
+    /// The plan's parameters.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// A new secret key.
+    pub fn new_secret(&self) -> Result<SecretKey, CliError> {
+        SecretKey::generate(&self.parameters).map_err(refused)
+    }
+
+    /// Makes the plan's evaluation keys one at a time and hands each to `take`, so that they never
+    /// need to be in memory together.
+    pub fn make_keys(
+        &self,
+        secret: &SecretKey,
+        session: &Session,
+        mut take: impl FnMut(Option<usize>, &SwitchingKey) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let spec = &self.plan.keys;
+        let display = session.progress("keygen", spec.count() as u64);
+        let mut done = 0;
+        let mut step = |name: &str| {
+            done += 1;
+            display.set(done, name);
+            session.check_cancel()
+        };
+        let one = |spec: KeySpec| {
+            generate_evaluation_keys(secret, &spec, &mut |_, _| ControlFlow::Continue(())).map_err(refused)
+        };
+        if let Some(level) = spec.relin_level {
+            let keys = one(KeySpec { relin_level: Some(level), rotations: Vec::new() })?;
+            keys.relin().map_or(Ok(()), |key| take(None, key))?;
+            step("relinearisation")?;
+        }
+        let mut rotations = spec.rotations.clone();
+        rotations.sort_unstable();
+        for (rotation, level) in rotations {
+            let keys = one(KeySpec { relin_level: None, rotations: vec![(rotation, level)] })?;
+            keys.rotations().get(&rotation).map_or(Ok(()), |key| take(Some(rotation), key))?;
+            step(&format!("rotation {rotation}"))?;
+        }
+        Ok(())
+    }
+
+    /// All evaluation keys of the plan, in memory.
+    pub fn evaluation_keys(&self, secret: &SecretKey, session: &Session) -> Result<EvaluationKeys, CliError> {
+        let display = session.progress("keygen", self.plan.keys.count() as u64);
+        let mut progress = |done: usize, _total: usize| {
+            display.set(done as u64, "");
+            if session.cancel().load(Ordering::Relaxed) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        generate_evaluation_keys(secret, &self.plan.keys, &mut progress).map_err(refused)
+    }
+
+    /// Encrypts one pre-processed image.
+    pub fn encrypt(&self, secret: &SecretKey, image: &Tensor) -> Result<Vec<SeededCiphertext>, CliError> {
+        let encoder = Encoder::new(&self.parameters);
+        let input = &self.plan.input;
+        let slots = self.plan.pack(image).map_err(refused_image)?;
+        let encrypt = |values: Vec<f64>| {
+            let plaintext = encoder.encode(&values, input.level, input.scale).map_err(ClientError::from)?;
+            encrypt_symmetric(secret, &plaintext)
+        };
+        slots.into_iter().map(|values| encrypt(values).map_err(refused)).collect()
+    }
+
+    /// Decrypts the scores of one image, rounded to the precision that the plan declares.
+    pub fn decrypt(&self, secret: &SecretKey, result: &[Ciphertext]) -> Result<Vec<f64>, CliError> {
+        let slots = result
+            .iter()
+            .map(|ciphertext| {
+                decrypt_to_precision(secret, ciphertext, self.plan.precision.bits).map_err(refused)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let expected = self.plan.output.layout.ciphertexts;
+        if slots.len() != expected {
+            let message =
+                format!("the plan's scores take {expected} ciphertexts an image, found {}", slots.len());
+            return Err(CliError::new(Exit::Mismatch, message));
+        }
+        Ok(self.plan.unpack(&slots))
+    }
+
+    /// The name of a class.
+    pub fn class_name(&self, class: usize) -> String {
+        self.plan.class_names.get(class).cloned().unwrap_or_else(|| class.to_string())
+    }
+}
+
+/// Memory that key generation takes at its peak: the tables, the secret key's transforms, and a few
+/// copies of the largest key.
+pub fn memory_bytes(parameters: &Parameters, keys: &KeySpec) -> u64 {
+    const PROGRAM: u64 = 24 << 20;
+    let limb = 8 * parameters.degree() as u64;
+    let primes = (parameters.q().len() + parameters.p().len()) as u64;
+    let largest = keys.relin_level.into_iter().chain(keys.rotations.iter().map(|r| r.1)).max().unwrap_or(0);
+    PROGRAM + primes * limb * 6 + 2 * parameters.switching_key_bytes(largest)
+}
+
+/// A failure of the data owner's crate in the words of the command line.
+pub fn refused(error: ClientError) -> CliError {
+    let exit = match &error {
+        ClientError::WrongKey { .. } => Exit::Mismatch,
+        ClientError::BadSecretKey(_) => Exit::File,
+        ClientError::Cancelled { .. } => Exit::Interrupted,
+        ClientError::Ckks(_) => Exit::Mismatch,
+        _ => Exit::Internal,
+    };
+    CliError::new(exit, error)
+}
+
+fn refused_image(error: PlanError) -> CliError {
+    match error {
+        PlanError::Calibration { reason, .. } => CliError::new(Exit::Data, reason),
+        other => planning::refused(other),
+    }
+}

@@ -1,0 +1,112 @@
+//! Files of ours: plans, keys, ciphertexts, results.
+
+use std::fs::File;
+use std::path::Path;
+
+use polyveil_ckks::Parameters;
+use polyveil_client::SecretKey;
+use polyveil_format::{
+    EvaluationKeyReader, EvaluationKeyWriter, FormatError, Header, Kind, Reader, Writer, read_client_plan,
+    read_parameters, read_server_plan, write_client_plan, write_record, write_server_plan,
+};
+use polyveil_plan::{ClientPlan, ServerPlan};
+use zeroize::Zeroizing;
+
+use crate::error::{CliError, Exit};
+use crate::files::{self, Access};
+use crate::pipeline::client::{self, Client};
+use crate::session::Session;
+
+/// Writes the server's half of a plan.
+pub fn save_server_plan(plan: &ServerPlan, path: &Path) -> Result<(), CliError> {
+    files::write_atomically(path, Access::Shared, |to| {
+        write_server_plan(to, plan).map(|_| ()).map_err(|e| CliError::writing(path, e))
+    })
+}
+
+/// Reads the server's half of a plan.
+pub fn load_server_plan(path: &Path) -> Result<ServerPlan, CliError> {
+    read_server_plan(files::open(path)?).map_err(|e| CliError::reading(path, e))
+}
+
+/// Writes the data owner's half of a plan.
+pub fn save_client_plan(plan: &ClientPlan, path: &Path) -> Result<(), CliError> {
+    files::write_atomically(path, Access::Shared, |to| {
+        write_client_plan(to, plan).map(|_| ()).map_err(|e| CliError::writing(path, e))
+    })
+}
+
+/// Reads the data owner's half of a plan.
+pub fn load_client_plan(path: &Path) -> Result<ClientPlan, CliError> {
+    read_client_plan(files::open(path)?).map_err(|e| CliError::reading(path, e))
+}
+
+/// Writes a secret key: readable by its owner alone, never over an existing file.
+pub fn save_secret(secret: &SecretKey, path: &Path) -> Result<(), CliError> {
+    files::write_atomically(path, Access::Secret, |to| {
+        let write = || -> Result<(), FormatError> {
+            let params = secret.params();
+            let header = Header::new(Kind::SecretKey, params.fingerprint()).with_key(secret.key_id().0);
+            let mut writer = Writer::new(to, header)?;
+            write_record(&mut writer, "parameters", params.literal())?;
+            writer.section("key", &secret.to_bytes())?;
+            writer.finish().map(|_| ())
+        };
+        write().map_err(|e| CliError::writing(path, e))
+    })
+}
+
+/// Reads a secret key that must belong to `params`.
+pub fn load_secret(path: &Path, params: &Parameters) -> Result<SecretKey, CliError> {
+    // Opened without a buffer, which would keep a copy of the key.
+    let file = File::open(path).map_err(|e| CliError::io(path, &e, "read"))?;
+    let bytes = (|| -> Result<Zeroizing<Vec<u8>>, FormatError> {
+        let mut reader = Reader::open_kind(file, Kind::SecretKey)?;
+        reader.header().expect_parameters(&params.fingerprint())?;
+        read_parameters(&mut reader)?;
+        let bytes = Zeroizing::new(reader.expect_section("key")?);
+        reader.finish()?;
+        Ok(bytes)
+    })()
+    .map_err(|e| CliError::reading(path, e))?;
+    SecretKey::from_bytes(params, &bytes).map_err(|e| client::refused(e).at(path))
+}
+
+/// Makes the evaluation keys of a plan straight into a file.
+pub fn make_evaluation_keys(
+    client: &Client,
+    secret: &SecretKey,
+    path: &Path,
+    session: &Session,
+) -> Result<(), CliError> {
+    let fail = |e| CliError::writing(path, e);
+    files::write_atomically(path, Access::Shared, |to| {
+        let plan = client.plan();
+        let mut writer =
+            EvaluationKeyWriter::new(to, client.parameters(), plan.id, secret.key_id(), &plan.keys)
+                .map_err(fail)?;
+        client.make_keys(secret, session, |_, key| writer.key(key).map_err(fail))?;
+        writer.finish().map(|_| ()).map_err(fail)
+    })
+}
+
+/// Opens an evaluation key file of a plan.
+pub fn open_evaluation_keys(
+    path: &Path,
+    params: &Parameters,
+    plan: &[u8; 32],
+) -> Result<EvaluationKeyReader<impl std::io::Read + use<>>, CliError> {
+    EvaluationKeyReader::open(files::open(path)?, params, plan).map_err(|e| CliError::reading(path, e))
+}
+
+/// The header of any file of ours.
+pub fn header(path: &Path) -> Result<Header, CliError> {
+    Reader::open(files::open(path)?).map(|r| r.header().clone()).map_err(|e| CliError::reading(path, e))
+}
+
+/// Refuses files that do not belong together, in the words of the one that is opened later.
+pub fn require_key(path: &Path, header: &Header, key: &[u8; 16]) -> Result<(), CliError> {
+    header.expect_key(key).map_err(|e| {
+        CliError::new(Exit::Mismatch, e).at(path).help("use evaluation keys and ciphertexts of one `keygen`")
+    })
+}

@@ -113,7 +113,7 @@ fn ntt_forward(values: &mut [u64], twiddles: Twiddles<'_>, modulus: &Modulus) {
     let (lanes, _) = values.as_chunks_mut::<8>();
     let mut m = 1;
     // The last three levels are done within registers, so an odd rest is one level alone and then pairs.
-    if n.trailing_zeros() % 2 == 0 {
+    if n.trailing_zeros().is_multiple_of(2) {
         let w = Factor::spread(twiddles, 1);
         let (low, high) = lanes.split_at_mut(n / 16);
         for (x, y) in low.iter_mut().zip(high) {

@@ -182,7 +182,8 @@ pub fn convert_combine(
     dispatch!(convert_combine(out, limbs, overflow, hats, correction, modulus));
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
 mod tests {
     use super::*;
     use crate::ntt::NttTable;

@@ -160,8 +160,8 @@ impl Default for ActivationConfig {
             start: StartCoefficients::Auto,
             range: 8.0,
             rate_factor: 1.0,
-            min_a: 1e-3,
-            max_shift: 32.0,
+            min_a: 5e-3,
+            max_shift: 16.0,
         }
     }
 }

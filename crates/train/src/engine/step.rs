@@ -174,8 +174,11 @@ fn part_step(
         loss = loss + penalty.mul_scalar(terms.penalty);
     }
     output.loss = scalar(&loss);
-    let gradients = loss.backward();
-    output.gradients = trainable.iter().map(|&id| leaves.gradient(graph, id, &gradients)).collect();
+    // Without a trainable parameter there is nothing to walk back to.
+    if loss.is_tracked() {
+        let gradients = loss.backward();
+        output.gradients = trainable.iter().map(|&id| leaves.gradient(graph, id, &gradients)).collect();
+    }
     Some(output)
 }
 
@@ -210,4 +213,149 @@ fn one_hot(labels: &[u32], classes: usize, smoothing: f32) -> Vec<f32> {
 fn correct(scores: &[f32], labels: &[u32], classes: usize) -> usize {
     let hits = scores.chunks(classes.max(1)).zip(labels);
     hits.filter(|(row, label)| crate::metrics::argmax(row) == Some(**label)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{infer, parameter_mut, parameters};
+    use crate::random::{generator, normal, uniform};
+    use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
+    use polyveil_net::{Op, exec};
+
+    const SHAPE: [usize; 3] = [2, 6, 6];
+
+    /// Every operator once; quadratics per channel and per layer.
+    fn network() -> Graph {
+        let mut b = GraphBuilder::new("t", &SHAPE, 11);
+        let x = b.input();
+        let x = b.conv("c1", x, 4, ConvSpec::new(3).pads([0, 1, 1, 0]));
+        let x = b.batch_norm("n1", x);
+        let x = b.quadratic("q1", x, [0.2, 0.5, 0.1]);
+        let left = b.avg_pool("p1", x, PoolSpec::new(3).stride(2).pad(1).ceil());
+        let right = b.max_pool("p2", x, PoolSpec::new(3).stride(2).pad(1).ceil());
+        let both = b.concat("cat", &[left, right]);
+        let y = b.conv("c2", both, 8, ConvSpec::new(3).pad(1).groups(2).no_bias());
+        let y = b.add("sum", y, both);
+        let y = b.relu("r", y);
+        let z = b.global_avg_pool("g", y);
+        let z = b.flatten("flat", z);
+        let z = b.quadratic("q2", z, [0.1, 0.6, -0.1]);
+        let z = b.linear("f", z, 3);
+        let mut graph = b.finish(z).unwrap();
+        let mut rng = generator(2, "t", 0, 0);
+        for node in &mut graph.nodes {
+            match &mut node.op {
+                Op::BatchNorm(n) => {
+                    n.mean.data_mut().iter_mut().for_each(|v| *v = 0.3 * normal(&mut rng));
+                    n.var.data_mut().iter_mut().for_each(|v| *v = uniform(&mut rng, 0.5, 2.0));
+                }
+                Op::Quadratic(q) if node.name == "q1" => {
+                    for t in [&mut q.a, &mut q.b, &mut q.c] {
+                        let value = t.data()[0];
+                        *t = polyveil_net::Tensor::full(vec![4], value);
+                    }
+                }
+                _ => {}
+            }
+        }
+        graph
+    }
+
+    fn batch(count: usize) -> Batch {
+        let mut rng = generator(3, "t", 0, 0);
+        let images = (0..count * 72).map(|_| normal(&mut rng)).collect();
+        Batch { shape: SHAPE, images, labels: (0..count).map(|i| (i % 3) as u32).collect() }
+    }
+
+    #[test]
+    fn engine_and_plain_executor_agree() {
+        let (graph, batch) = (network(), batch(5));
+        let scores = infer(&graph, &batch.images, SHAPE, &ForwardOptions::default()).unwrap();
+        for (image, row) in batch.images.chunks(72).zip(scores.values.chunks(3)) {
+            let image = polyveil_net::Tensor::new(SHAPE.to_vec(), image.to_vec()).unwrap();
+            for (plain, engine) in exec::run(&graph, &image).unwrap().data().iter().zip(row) {
+                assert!((plain - engine).abs() < 1e-4 * (1.0 + plain.abs()), "{plain} {engine}");
+            }
+        }
+    }
+
+    /// Distillation, cross-entropy and penalty, in the middle of the transition.
+    fn check_gradients(batch_statistics: bool) {
+        let (mut graph, batch) = (network(), batch(6));
+        let mut rng = generator(4, "t", 0, 0);
+        let teacher: Vec<f32> = (0..18).map(|_| 2.0 * normal(&mut rng)).collect();
+        let soft = Soft { targets: soft_targets(&teacher, 3, 2.0), temperature: 2.0, weight: 0.7 };
+        let terms = Terms { cross_entropy: 0.3, smoothing: 0.1, soft: Some(&soft), penalty: 0.05 };
+        let mut options = ForwardOptions {
+            bound: Some(0.8),
+            units: vec![1.5; 20],
+            batch_statistics,
+            ..ForwardOptions::default()
+        };
+        options.transition = vec![0.4; graph.nodes.len()];
+        let all = parameters(&graph);
+        let output = gradient_step(&graph, &all, &batch, terms, &options).unwrap();
+        assert!(output.penalty > 0.0 && output.distillation > 0.0 && output.cross_entropy > 0.0);
+        let sum = 0.3 * output.cross_entropy + 0.7 * output.distillation + 0.05 * output.penalty;
+        assert!((output.loss - sum).abs() < 1e-4, "{output:?}");
+
+        for (&id, gradient) in all.iter().zip(&output.gradients) {
+            // A few entries of each tensor; all would be slow.
+            let entries = [0, gradient.len() / 2, gradient.len() - 1];
+            for entry in entries {
+                let mut loss_at = |delta: f32| {
+                    parameter_mut(&mut graph, id).unwrap().data_mut()[entry] += delta;
+                    let loss = gradient_step(&graph, &[], &batch, terms, &options).map(|o| o.loss);
+                    parameter_mut(&mut graph, id).unwrap().data_mut()[entry] -= delta;
+                    loss.unwrap()
+                };
+                let h = 4e-3;
+                let numeric = (loss_at(h) - loss_at(-h)) / (2.0 * h);
+                let exact = gradient[entry];
+                assert!(
+                    (numeric - exact).abs() < 2e-3 + 0.03 * exact.abs().max(numeric.abs()),
+                    "{id:?} entry {entry}: {exact} against {numeric}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_match_finite_differences() {
+        check_gradients(false);
+    }
+
+    #[test]
+    fn gradients_match_with_batch_statistics() {
+        check_gradients(true);
+    }
+
+    #[test]
+    fn clamped_and_pure_quadratics_behave_as_written() {
+        let mut b = GraphBuilder::new("t", &[2], 1);
+        let x = b.input();
+        let x = b.quadratic("q", x, [2.0, -1.0, 0.5]);
+        let graph = b.finish(x).unwrap();
+        let run = |options: &ForwardOptions| infer(&graph, &[-3.0, 2.0], [2, 1, 1], options).unwrap().values;
+        assert_eq!(run(&ForwardOptions::default()), [21.5, 6.5]);
+        let clamp = ForwardOptions { clamp: Some(1.0), units: vec![1.0, 2.0], ..ForwardOptions::default() };
+        assert_eq!(run(&clamp), [10.5, 6.5]);
+        let relu = ForwardOptions { transition: vec![1.0, 0.0], ..ForwardOptions::default() };
+        assert_eq!(run(&relu), [0.0, 2.0]);
+        let half = ForwardOptions { transition: vec![1.0, 0.5], ..ForwardOptions::default() };
+        assert_eq!(run(&half), [10.75, 4.25]);
+    }
+
+    #[test]
+    fn distillation_vanishes_where_student_and_teacher_agree() {
+        let (graph, batch) = (network(), batch(4));
+        let scores = infer(&graph, &batch.images, SHAPE, &ForwardOptions::default()).unwrap();
+        let soft = Soft { targets: soft_targets(&scores.values, 3, 4.0), temperature: 4.0, weight: 1.0 };
+        let terms = Terms { cross_entropy: 0.0, smoothing: 0.0, soft: Some(&soft), penalty: 0.0 };
+        let all = parameters(&graph);
+        let output = gradient_step(&graph, &all, &batch, terms, &ForwardOptions::default()).unwrap();
+        assert!(output.distillation.abs() < 1e-5, "{output:?}");
+        assert!(output.gradients.iter().flatten().all(|g| g.abs() < 1e-4));
+    }
 }

@@ -1,0 +1,371 @@
+//! Whole runs on a small set of drawn patterns: learning, resuming, stopping, diverging, converting.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
+use polyveil_net::{Graph, Op};
+use polyveil_train::data::Parts;
+use polyveil_train::{
+    BatchNormPolicy, ConvertConfig, DataSet, Event, Granularity, Progress, RunControl, Split,
+    StartCoefficients, TrainConfig, TrainError, TransitionKind, convert, evaluate, metadata, metrics,
+    train_teacher,
+};
+
+const SIDE: usize = 8;
+
+/// Three classes: horizontal bars, vertical bars, a filled corner; at varying places, with noise.
+fn patterns() -> DataSet {
+    let mut parts = Parts { name: "patterns".into(), shape: [1, SIDE, SIDE], ..Parts::default() };
+    let mut state = 1u32;
+    let mut next = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state >> 24
+    };
+    for image in 0..180usize {
+        let class = image % 3;
+        let place = 2 + next() as usize % 4;
+        for row in 0..SIDE {
+            for column in 0..SIDE {
+                let ink = match class {
+                    0 => row == place || row == place + 1,
+                    1 => column == place || column == place + 1,
+                    _ => row < place && column < place,
+                };
+                parts.pixels.push(if ink { 200 } else { 20 } + (next() % 40) as u8);
+            }
+        }
+        parts.labels.push(class as u32);
+        // Thirds of one image a class stay together, so that every split has every class.
+        match image / 3 % 6 {
+            0..4 => parts.train.push(image),
+            4 => parts.validation.push(image),
+            _ => parts.test.push(image),
+        }
+    }
+    parts.class_names = ["rows", "columns", "corner"].map(str::to_owned).to_vec();
+    DataSet::new(parts).unwrap()
+}
+
+/// Two branches, concatenation, a residual sum, overlapping max-pool, batch norm.
+fn network() -> Graph {
+    let mut b = GraphBuilder::new("small", &[1, SIDE, SIDE], 5);
+    let x = b.input();
+    let x = b.conv("c1", x, 4, ConvSpec::new(3).pad(1));
+    let x = b.batch_norm("n1", x);
+    let x = b.relu("r1", x);
+    let x = b.max_pool("p1", x, PoolSpec::new(3).stride(2).pad(1));
+    let left = b.conv("c2", x, 4, ConvSpec::new(3).pad(1));
+    let left = b.relu("r2", left);
+    let sum = b.add("sum", left, x);
+    let right = b.conv("c3", x, 2, ConvSpec::new(1));
+    let right = b.relu("r3", right);
+    let x = b.concat("cat", &[sum, right]);
+    let x = b.avg_pool("p2", x, PoolSpec::new(2).stride(2));
+    let x = b.flatten("flat", x);
+    let x = b.linear("f1", x, 8);
+    let x = b.relu("r4", x);
+    let x = b.linear("f2", x, 3);
+    b.finish(x).unwrap()
+}
+
+fn teacher_config() -> TrainConfig {
+    let mut config = TrainConfig { epochs: 6, batch: 20, ..TrainConfig::default() };
+    config.optimiser.learning_rate = 1e-2;
+    config.augmentation.shift = 1.0;
+    config
+}
+
+fn student_config() -> ConvertConfig {
+    let mut config = ConvertConfig { epochs: 6, batch: 20, ..ConvertConfig::default() };
+    config.transition.recover_epochs = 1;
+    config.transition.epochs = 2;
+    config.optimiser.learning_rate = 3e-3;
+    config.augmentation.shift = 1.0;
+    config
+}
+
+fn teacher(data: &DataSet) -> Graph {
+    train_teacher(&network(), data, &teacher_config(), &RunControl::default()).unwrap().graph
+}
+
+#[test]
+fn a_teacher_learns_and_a_student_keeps_it() {
+    let data = patterns();
+    let teacher = teacher(&data);
+    let before = evaluate(&teacher, &data, Split::Test).unwrap();
+    assert!(before.accuracy > 0.9, "{before:?}");
+
+    let student = convert(&teacher, &data, &student_config(), &RunControl::default()).unwrap();
+    let after = evaluate(&student.graph, &data, Split::Test).unwrap();
+    assert!(after.accuracy > 0.9, "{after:?}");
+    assert_eq!(student.graph.is_he_friendly(), Ok(()));
+    assert_eq!(student.graph.input_shape(), teacher.input_shape());
+    let shares: Vec<f32> = student.history.epochs.iter().map(|e| e.transition).collect();
+    assert_eq!(shares, [0.0, 0.5, 1.0, 1.0, 1.0, 1.0]);
+
+    let ranges = metadata::ranges(&student.graph).unwrap().unwrap();
+    assert_eq!(ranges.keys().collect::<Vec<_>>(), ["f2", "r1", "r2", "r3", "r4"]);
+    assert!(
+        ranges.values().all(|r| r.min <= r.max && r.p999.is_finite() && !r.channels.is_empty()),
+        "{ranges:?}"
+    );
+    assert_eq!(metadata::class_names(&student.graph).unwrap().unwrap(), data.class_names());
+    assert_eq!(metadata::preprocessing(&student.graph).unwrap().unwrap(), *data.preprocessing());
+    let provenance = &student.graph.metadata[metadata::PROVENANCE];
+    assert!(
+        provenance.contains(data.fingerprint()) && provenance.contains("\"kind\":\"student\""),
+        "{provenance}"
+    );
+
+    let last = student.history.epochs.last().unwrap();
+    assert_eq!(last.activations.len(), 4);
+    for record in &last.activations {
+        assert!(record.min_abs_a > 0.0 && record.max_shift.is_finite(), "{record:?}");
+    }
+}
+
+#[test]
+fn every_switch_of_the_conversion_yields_a_friendly_network() {
+    let data = patterns();
+    let teacher = teacher(&data);
+    type Change = fn(&mut ConvertConfig);
+    let changes: [(&str, Change); 7] = [
+        ("layer coefficients", |c| c.activation.per = Granularity::Layer),
+        ("bounded start, batch norm", |c| {
+            c.activation.start = StartCoefficients::SmallA;
+            c.normalise.batch_norm = BatchNormPolicy::Always;
+        }),
+        ("Hermite start, at once", |c| {
+            c.activation.start = StartCoefficients::Hermite;
+            c.transition.kind = TransitionKind::AtOnce;
+        }),
+        ("identity start, layer by layer", |c| {
+            c.activation.start = StartCoefficients::Identity;
+            c.transition.kind = TransitionKind::LayerByLayer;
+        }),
+        ("no distillation, fixed coefficients", |c| {
+            c.distillation.alpha = 0.0;
+            c.activation.rate_factor = 0.0;
+        }),
+        ("no rescaling", |c| c.normalise.rescale = false),
+        ("no range control", |c| {
+            c.range.penalty = 0.0;
+            c.range.clamp = 0.0;
+        }),
+    ];
+    for (name, change) in changes {
+        let mut config = ConvertConfig { epochs: 4, ..student_config() };
+        change(&mut config);
+        let student = convert(&teacher, &data, &config, &RunControl::default())
+            .unwrap_or_else(|e| panic!("{name}: {e}"))
+            .graph;
+        assert_eq!(student.is_he_friendly(), Ok(()), "{name}");
+        let shapes = student.infer_shapes().unwrap();
+        assert_eq!(shapes[student.output], [3], "{name}");
+        for node in &student.nodes {
+            if let Op::Quadratic(q) = &node.op {
+                let layer = config.activation.per == Granularity::Layer;
+                assert_eq!(q.a.len() == 1, layer, "{name}: {}", node.name);
+                assert!(q.a.data().iter().all(|a| a.abs() > 0.0), "{name}: {}", node.name);
+            }
+        }
+        assert!(evaluate(&student, &data, Split::Test).unwrap().accuracy > 0.5, "{name}");
+    }
+}
+
+/// Stops a run in the middle of `epoch` (from 1), then calls it again.
+fn interrupted<T>(epoch: usize, call: impl Fn(&RunControl<'_>) -> Result<T, TrainError>) -> T {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let watch = |p: &Progress| {
+        if p.epoch == epoch && p.step == 2 && p.steps > 1 {
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    let control = RunControl {
+        progress: Some(&watch),
+        cancel: Some(&stop),
+        checkpoint_dir: Some(folder.path().to_owned()),
+    };
+    match call(&control) {
+        Err(TrainError::Cancelled { epoch: stopped, checkpoint: Some(path), .. }) => {
+            assert_eq!(stopped, epoch);
+            assert!(path.is_file());
+        }
+        Err(e) => panic!("{e}"),
+        Ok(_) => panic!("the run was not stopped"),
+    }
+    let control = RunControl { checkpoint_dir: Some(folder.path().to_owned()), ..RunControl::default() };
+    let outcome = call(&control).unwrap();
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "the checkpoint of a complete run stays"
+    );
+    outcome
+}
+
+#[test]
+fn a_resumed_run_equals_an_uninterrupted_one() {
+    let data = patterns();
+    let config = teacher_config();
+    let whole = train_teacher(&network(), &data, &config, &RunControl::default()).unwrap();
+    let resumed = interrupted(4, |control| train_teacher(&network(), &data, &config, control));
+    assert_eq!(whole.graph, resumed.graph);
+    assert_eq!(whole.history, resumed.history);
+
+    let mut config = student_config();
+    config.normalise.batch_norm = BatchNormPolicy::Always;
+    let teacher = whole.graph;
+    let whole = convert(&teacher, &data, &config, &RunControl::default()).unwrap();
+    let resumed = interrupted(3, |control| convert(&teacher, &data, &config, control));
+    assert_eq!(whole.graph, resumed.graph);
+    assert_eq!(whole.history, resumed.history);
+    assert_eq!(whole.ranges, resumed.ranges);
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_the_result() {
+    let data = patterns();
+    let config = TrainConfig { epochs: 2, ..teacher_config() };
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| train_teacher(&network(), &data, &config, &RunControl::default())).unwrap().graph
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_refused() {
+    let data = patterns();
+    let folder = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let watch = |p: &Progress| stop.store(p.epoch == 2, Ordering::Relaxed);
+    let control = RunControl {
+        progress: Some(&watch),
+        cancel: Some(&stop),
+        checkpoint_dir: Some(folder.path().to_owned()),
+    };
+    train_teacher(&network(), &data, &teacher_config(), &control).unwrap_err();
+    let control = RunControl { checkpoint_dir: Some(folder.path().to_owned()), ..RunControl::default() };
+    let other = TrainConfig { seed: 2, ..teacher_config() };
+    let message = train_teacher(&network(), &data, &other, &control).unwrap_err().to_string();
+    assert!(message.contains("teacher.ckpt") && message.contains("another run"), "{message}");
+}
+
+/// Seven layers: squaring a value seven times overflows `f32` from 2 on.
+fn deep_network() -> Graph {
+    let mut b = GraphBuilder::new("deep", &[1, SIDE, SIDE], 6);
+    let x = b.input();
+    let mut x = b.flatten("flat", x);
+    for layer in 1..=7 {
+        x = b.linear(&format!("f{layer}"), x, 16);
+        x = b.relu(&format!("r{layer}"), x);
+    }
+    let x = b.linear("f8", x, 3);
+    b.finish(x).unwrap()
+}
+
+/// Everything that keeps activations in check is off.
+fn reckless_config() -> ConvertConfig {
+    let mut config = student_config();
+    config.optimiser.learning_rate = 1.0;
+    config.optimiser.warmup_epochs = 0.0;
+    config.optimiser.clip_norm = 0.0;
+    config.range.clamp = 0.0;
+    config.range.penalty = 0.0;
+    config.transition.kind = TransitionKind::AtOnce;
+    config.transition.recover_epochs = 0;
+    config.guard.skips = 1;
+    config
+}
+
+#[test]
+fn divergence_rolls_back_then_gives_up_and_names_the_layer() {
+    let data = patterns();
+    let mut config = reckless_config();
+    config.guard.retries = 1;
+    match convert(&deep_network(), &data, &config, &RunControl::default()) {
+        Err(TrainError::Diverged { layer, retries: 1, epoch: 1 }) => {
+            assert!(layer == "gradient" || deep_network().node(&layer).is_some(), "{layer}");
+        }
+        other => panic!("{:?}", other.map(|o| o.history)),
+    }
+}
+
+#[test]
+fn divergence_that_smaller_steps_cure_ends_in_a_sound_network() {
+    let data = patterns();
+    let mut config = reckless_config();
+    config.guard.retries = 30;
+    let outcome = convert(&deep_network(), &data, &config, &RunControl::default()).unwrap();
+    let halvings = outcome.history.events.iter().filter(|e| matches!(e, Event::RolledBack { .. })).count();
+    assert!(halvings > 0, "{:?}", outcome.history.events);
+    assert_eq!(evaluate(&outcome.graph, &data, Split::Train).unwrap().non_finite, 0);
+}
+
+#[test]
+fn networks_and_data_that_do_not_fit_are_refused_with_both_sides() {
+    let data = patterns();
+    let control = RunControl::default();
+    let mut b = GraphBuilder::new("wide", &[1, 9, 9], 1);
+    let x = b.input();
+    let x = b.flatten("flat", x);
+    let x = b.linear("f", x, 3);
+    let wide = b.finish(x).unwrap();
+    let message = train_teacher(&wide, &data, &teacher_config(), &control).unwrap_err().to_string();
+    assert!(message.contains("[1, 9, 9]") && message.contains("[1, 8, 8]"), "{message}");
+
+    let mut b = GraphBuilder::new("many", &[1, SIDE, SIDE], 1);
+    let x = b.input();
+    let x = b.flatten("flat", x);
+    let x = b.linear("f", x, 7);
+    let many = b.finish(x).unwrap();
+    let message = evaluate(&many, &data, Split::Test).unwrap_err().to_string();
+    assert!(message.contains('7') && message.contains("3 classes"), "{message}");
+
+    let mut b = GraphBuilder::new("linear", &[1, SIDE, SIDE], 1);
+    let x = b.input();
+    let x = b.flatten("flat", x);
+    let x = b.linear("f", x, 3);
+    let linear = b.finish(x).unwrap();
+    let message = convert(&linear, &data, &student_config(), &control).unwrap_err().to_string();
+    assert!(message.contains("nothing to convert"), "{message}");
+    assert!(metrics::logits(&linear, &data, &[10_000]).is_err());
+}
+
+#[test]
+fn images_that_overflow_count_as_wrong() {
+    let data = patterns();
+    let mut b = GraphBuilder::new("overflow", &[1, SIDE, SIDE], 1);
+    let x = b.input();
+    let x = b.flatten("flat", x);
+    let x = b.quadratic("q1", x, [1e20, 0.0, 0.0]);
+    let x = b.quadratic("q2", x, [1e20, 0.0, 0.0]);
+    let x = b.linear("f", x, 3);
+    let graph = b.finish(x).unwrap();
+    let m = evaluate(&graph, &data, Split::Test).unwrap();
+    assert_eq!((m.non_finite, m.correct), (m.n, 0));
+}
+
+#[test]
+fn the_medical_set_opens_with_its_own_splits() {
+    let Some(folder) = std::env::var_os("POLYVEIL_DATA") else {
+        println!("skipped: POLYVEIL_DATA is not set");
+        return;
+    };
+    let path = std::path::Path::new(&folder).join("pneumoniamnist/pneumoniamnist.npz");
+    if !path.is_file() {
+        println!("skipped: {} is not there", path.display());
+        return;
+    }
+    let data = DataSet::open(path.to_str().unwrap()).unwrap();
+    assert_eq!(
+        [Split::Train, Split::Validation, Split::Test].map(|s| data.indices(s).len()),
+        [4708, 524, 468]
+    );
+    assert_eq!(
+        (data.shape(), data.class_names()),
+        ([1, 28, 28], ["normal", "pneumonia"].map(str::to_owned).as_slice())
+    );
+}

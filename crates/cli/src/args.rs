@@ -44,6 +44,8 @@ pub struct Common {
 /// The commands, in the order in which a new user meets them.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show the whole way on embedded images, from a ReLU network to decrypted scores.
+    Demo(commands::demo::DemoArgs),
     /// Say what this machine offers and what will run how.
     Doctor(commands::doctor::DoctorArgs),
     /// Train a ReLU network, the teacher.

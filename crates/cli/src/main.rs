@@ -14,6 +14,7 @@ mod machine;
 mod output;
 mod pipeline;
 mod progress;
+mod report;
 mod session;
 
 use std::process::ExitCode;

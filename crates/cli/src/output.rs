@@ -44,12 +44,18 @@ pub fn percent(share: f64) -> String {
 /// Columns lined up; the first left, the others right. The first row is the heading.
 pub struct Table {
     rows: Vec<Vec<String>>,
+    all_left: bool,
 }
 
 impl Table {
     /// A table with this heading.
     pub fn new<S: ToString>(heading: impl IntoIterator<Item = S>) -> Self {
-        Self { rows: vec![heading.into_iter().map(|s| s.to_string()).collect()] }
+        Self { rows: vec![heading.into_iter().map(|s| s.to_string()).collect()], all_left: false }
+    }
+
+    /// A table of names and what is to be said of each, both on the left.
+    pub fn facts(name: &str, value: &str) -> Self {
+        Self { all_left: true, ..Self::new([name, value]) }
     }
 
     /// Adds a row.
@@ -73,7 +79,7 @@ impl Table {
         for (index, row) in self.rows.iter().enumerate() {
             let cells = row.iter().enumerate().map(|(c, cell)| {
                 let pad = " ".repeat(widths[c].saturating_sub(cell.chars().count()));
-                if c == 0 { format!("{cell}{pad}") } else { format!("{pad}{cell}") }
+                if c == 0 || self.all_left { format!("{cell}{pad}") } else { format!("{pad}{cell}") }
             });
             let line = cells.collect::<Vec<_>>().join("  ");
             text += line.trim_end();

@@ -39,9 +39,24 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 impl Session {
-    /// Result as JSON?
-    pub fn json(&self) -> bool {
-        self.common.json
+    /// No progress wanted?
+    pub fn quiet(&self) -> bool {
+        self.common.quiet
+    }
+
+    /// The common options as arguments for a child process, `--json` left out.
+    pub fn common_args(&self) -> Vec<String> {
+        let mut args = Vec::new();
+        if self.common.quiet {
+            args.push("--quiet".into());
+        }
+        if let Some(threads) = self.common.threads {
+            args.extend(["--threads".into(), threads.to_string()]);
+        }
+        if let Some(bytes) = self.common.max_memory {
+            args.extend(["--max-memory".into(), bytes.to_string()]);
+        }
+        args
     }
 
     /// The flag that Ctrl-C sets.
@@ -78,12 +93,6 @@ impl Session {
         if !self.common.quiet {
             eprintln!("{text}");
         }
-    }
-
-    /// Memory that may be used.
-    pub fn memory_limit(&self) -> u64 {
-        let available = machine::available_memory();
-        self.common.max_memory.map_or(available, |limit| limit.min(available))
     }
 
     /// Refuses work whose predicted memory does not fit, before it starts.

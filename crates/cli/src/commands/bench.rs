@@ -196,7 +196,7 @@ fn verify(outcome: &Outcome, tolerance: f64) -> Result<(), CliError> {
 }
 
 fn text(o: &Outcome) -> String {
-    let mut table = Table::new([o.network.as_str(), ""]);
+    let mut table = Table::facts(&o.network, "");
     for (name, value) in
         [("compile", o.compile_s), ("keygen", o.keygen_s), ("encrypt", o.encrypt_s), ("decrypt", o.decrypt_s)]
     {

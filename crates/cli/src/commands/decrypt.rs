@@ -38,6 +38,7 @@ pub struct DecryptArgs {
 struct Outcome {
     images: Vec<Row>,
     precision_bits: i32,
+    peak_rss_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -76,7 +77,11 @@ pub fn run(args: &DecryptArgs, session: &Session) -> Result<(), CliError> {
         let flat: Vec<f32> = images.iter().flat_map(|row| row.scores.iter().map(|&s| s as f32)).collect();
         files::write_bytes(out, &npy::write_f32(&[images.len(), classes], &flat))?;
     }
-    let outcome = Outcome { images, precision_bits: client.plan().precision.bits };
+    let outcome = Outcome {
+        images,
+        precision_bits: client.plan().precision.bits,
+        peak_rss_bytes: crate::machine::peak_rss(),
+    };
     session.emit(&outcome, || text(&outcome, &client))
 }
 

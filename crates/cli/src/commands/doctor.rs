@@ -4,9 +4,9 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::error::CliError;
+use crate::machine;
 use crate::output::{Table, bytes};
 use crate::session::Session;
-use crate::{machine, output};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -41,7 +41,7 @@ pub fn run(_: &DoctorArgs, session: &Session) -> Result<(), CliError> {
 }
 
 fn text(f: &Findings) -> String {
-    let mut table = Table::new(["machine", ""]);
+    let mut table = Table::facts("machine", "");
     table.row(["polyveil".to_string(), f.version.to_string()]);
     table.row(["system".to_string(), format!("{} {}", f.os, f.arch)]);
     table.row(["processor".to_string(), f.cpu.clone()]);
@@ -49,7 +49,7 @@ fn text(f: &Findings) -> String {
     for (name, present) in &f.cpu_features {
         table.row([(*name).to_string(), if *present { "yes" } else { "no" }.to_string()]);
     }
-    let memory = format!("{} of {}", bytes(f.memory_available_bytes), output::bytes(f.memory_total_bytes));
+    let memory = format!("{} of {}", bytes(f.memory_available_bytes), bytes(f.memory_total_bytes));
     table.row(["memory free".to_string(), memory]);
     table.render()
 }

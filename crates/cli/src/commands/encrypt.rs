@@ -11,7 +11,7 @@ use crate::error::{CliError, Exit};
 use crate::files::{self, Access};
 use crate::output::{bytes, seconds};
 use crate::pipeline::client::Client;
-use crate::pipeline::data::{Range, SplitArg};
+use crate::pipeline::data::{Positions, SplitArg};
 use crate::pipeline::{data, images, models, store};
 use crate::session::Session;
 
@@ -33,9 +33,9 @@ pub struct EncryptArgs {
     /// Part of the data set.
     #[arg(long, value_enum, default_value = "test")]
     split: SplitArg,
-    /// Which images of that part: one number, or FROM..TO.
-    #[arg(long, value_parser = data::parse_range)]
-    index: Option<Range>,
+    /// Which images of that part: for example 7, 0..20 or 3,8.
+    #[arg(long, value_parser = data::parse_positions)]
+    index: Option<Positions>,
     /// The secret key.
     #[arg(long, value_name = "FILE", default_value = "secret.key")]
     secret: PathBuf,
@@ -51,6 +51,7 @@ struct Outcome {
     ciphertexts_per_image: usize,
     input_bytes: u64,
     seconds: f64,
+    peak_rss_bytes: u64,
 }
 
 /// Reads plan, key and images, encrypts one image after another into the file.
@@ -88,6 +89,7 @@ pub fn run(args: &EncryptArgs, session: &Session) -> Result<(), CliError> {
         ciphertexts_per_image: per_image,
         input_bytes: files::size(&args.out),
         seconds: started.elapsed().as_secs_f64(),
+        peak_rss_bytes: crate::machine::peak_rss(),
     };
     session.emit(&outcome, || {
         let (n, size, time) = (outcome.images, bytes(outcome.input_bytes), seconds(outcome.seconds));
@@ -101,7 +103,7 @@ fn load(args: &EncryptArgs, client: &Client) -> Result<Vec<(String, Tensor)>, Cl
     let preprocessing = models::parse_preprocessing(client.plan().preprocessing.as_deref())?;
     if let Some(spec) = &args.data {
         let data = data::open(spec)?;
-        let chosen = data::choose(&data, args.split.into(), args.index)?;
+        let chosen = data::choose(&data, args.split.into(), args.index.as_ref())?;
         let tensors = data::tensors(&data, &chosen, shape, preprocessing.as_ref())?;
         return Ok(chosen.iter().map(|i| format!("{} image {i}", data.name())).zip(tensors).collect());
     }

@@ -112,7 +112,7 @@ impl Costs {
 
     /// For people.
     pub fn text(&self) -> String {
-        let mut table = Table::new(["estimate", ""]);
+        let mut table = Table::facts("estimate", "");
         let fits =
             if self.server_memory_bytes <= self.memory_available_bytes { "fits" } else { "DOES NOT FIT" };
         let available = bytes(self.memory_available_bytes);

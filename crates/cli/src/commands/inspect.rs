@@ -177,7 +177,7 @@ impl Shown {
     }
 
     fn text(&self) -> String {
-        let mut table = Table::new(["file", ""]);
+        let mut table = Table::facts("file", "");
         for (name, value) in &self.lines {
             let text = match value {
                 Value::String(text) => text.clone(),
@@ -280,7 +280,7 @@ impl Network {
     }
 
     fn text(&self) -> String {
-        let mut table = Table::new(["network", self.name.as_str()]);
+        let mut table = Table::facts("network", &self.name);
         table.row(["input", &format!("{:?}", self.input_shape)]);
         table.row(["output", &format!("{:?}", self.output_shape)]);
         table.row(["weights", &self.weights.to_string()]);

@@ -4,6 +4,8 @@ pub mod bench;
 pub mod compile;
 pub mod convert;
 pub mod decrypt;
+pub mod demo;
+mod demo_report;
 pub mod doctor;
 pub mod encrypt;
 pub mod estimate;
@@ -33,6 +35,7 @@ pub fn dispatch(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Run(args) => run::run(&args, session),
         Command::Decrypt(args) => decrypt::run(&args, session),
         Command::Inspect(args) => inspect::run(&args, session),
+        Command::Demo(args) => demo::run(&args, session),
         Command::Bench(args) => bench::run(&args, session),
     }
 }

@@ -59,20 +59,12 @@ pub fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let mut reader =
         CiphertextReader::<_, SeededCiphertext>::open(files::open(&args.input)?, params, &plan.id)
             .map_err(|e| CliError::reading(&args.input, e))?;
-    let mut key_reader = store::open_evaluation_keys(&args.keys, params, &plan.id)?;
+    let key_reader = store::open_evaluation_keys(&args.keys, params, &plan.id)?;
     store::require_key(&args.input, reader.header(), &key_reader.header().key)?;
     session.require_memory("running the plan", planning::sizes(&plan)?.server_memory_bytes)?;
 
     let started = std::time::Instant::now();
-    let display = session.progress("load keys", key_reader.spec().count() as u64);
-    let mut loaded = 0;
-    while key_reader.read_next().map_err(|e| CliError::reading(&args.keys, e))? {
-        loaded += 1;
-        display.set(loaded, "");
-        session.check_cancel()?;
-    }
-    let keys = Arc::new(key_reader.finish().map_err(|e| CliError::reading(&args.keys, e))?);
-    drop(display);
+    let keys = Arc::new(store::load_evaluation_keys(key_reader, &args.keys, session)?);
     let load_s = started.elapsed().as_secs_f64();
 
     let started = std::time::Instant::now();

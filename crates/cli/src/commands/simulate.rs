@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::error::{CliError, Exit};
-use crate::pipeline::data::{Range, SplitArg};
+use crate::pipeline::data::{Positions, SplitArg};
 use crate::pipeline::figures::Figures;
 use crate::pipeline::server::Server;
 use crate::pipeline::{data, models, simulation, store};
@@ -26,9 +26,9 @@ pub struct SimulateArgs {
     /// Part of the data set.
     #[arg(long, value_enum, default_value = "test")]
     split: SplitArg,
-    /// Which images of that part: one number, or FROM..TO [default: all].
-    #[arg(long, value_parser = data::parse_range)]
-    index: Option<Range>,
+    /// Which images of that part: for example 7, 0..20 or 3,8 [default: all].
+    #[arg(long, value_parser = data::parse_positions)]
+    index: Option<Positions>,
     /// Picks the noise.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -52,7 +52,7 @@ pub fn run(args: &SimulateArgs, session: &Session) -> Result<(), CliError> {
         return Err(CliError::new(Exit::Mismatch, message).at(&args.client));
     }
     let data = data::open(&args.data)?;
-    let chosen = data::choose(&data, args.split.into(), args.index)?;
+    let chosen = data::choose(&data, args.split.into(), args.index.as_ref())?;
     let preprocessing = models::parse_preprocessing(client.preprocessing.as_deref())?;
     let images = data::tensors(&data, &chosen, &client.input_shape, preprocessing.as_ref())?;
     let server = Server::new(&plan)?;

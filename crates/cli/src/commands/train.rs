@@ -62,7 +62,7 @@ pub fn run(args: TrainArgs, session: &Session) -> Result<(), CliError> {
     let checkpoints = training::checkpoint_dir(args.checkpoint, &args.out)?;
 
     let started = std::time::Instant::now();
-    let trained = training::teacher(graph, &data, &config, Some(checkpoints.clone()), session)?;
+    let trained = training::teacher(&graph, &data, &config, Some(checkpoints.clone()), session)?;
     let seconds = started.elapsed().as_secs_f64();
     models::save(&trained.graph, &args.out)?;
     training::remove_checkpoint_dir(&checkpoints);

@@ -29,27 +29,27 @@ impl From<SplitArg> for Split {
     }
 }
 
-/// Positions within a split: one number, or `FROM..TO` without `TO`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    /// First position.
-    pub from: usize,
-    /// One past the last.
-    pub to: usize,
+/// Positions within a split, in the order asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Positions(Vec<std::ops::Range<usize>>);
+
+/// Parses positions such as `7`, `0..20` (without 20) or `3,8,10..12`.
+pub fn parse_positions(text: &str) -> Result<Positions, String> {
+    text.split(',').map(parse_range).collect::<Result<_, _>>().map(Positions)
 }
 
-/// Parses `7` or `0..20`.
-pub fn parse_range(text: &str) -> Result<Range, String> {
-    let number =
-        |t: &str| t.parse::<usize>().map_err(|_| format!("\"{t}\" is not a number; give 7 or 0..20"));
+fn parse_range(text: &str) -> Result<std::ops::Range<usize>, String> {
+    let number = |t: &str| {
+        t.trim().parse::<usize>().map_err(|_| format!("\"{t}\" is not a number; give 7, 0..20 or 3,8"))
+    };
     let range = match text.split_once("..") {
-        Some((from, to)) => Range { from: number(from)?, to: number(to)? },
+        Some((from, to)) => number(from)?..number(to)?,
         None => {
-            let from = number(text)?;
-            Range { from, to: from.saturating_add(1) }
+            let at = number(text)?;
+            at..at.saturating_add(1)
         }
     };
-    if range.from < range.to { Ok(range) } else { Err(format!("{text} holds no image")) }
+    if range.start < range.end { Ok(range) } else { Err(format!("{text} holds no image")) }
 }
 
 /// Opens a data set.
@@ -65,15 +65,24 @@ pub fn refused(error: DataError) -> CliError {
     }
 }
 
-/// Indices of the images at `range` within `split`.
-pub fn choose(data: &DataSet, split: Split, range: Option<Range>) -> Result<Vec<usize>, CliError> {
+/// Indices of the images at `positions` within `split`; all of them where none are given.
+pub fn choose(data: &DataSet, split: Split, positions: Option<&Positions>) -> Result<Vec<usize>, CliError> {
     let all = data.indices(split);
-    let Range { from, to } = range.unwrap_or(Range { from: 0, to: all.len() });
-    all.get(from..to).map(<[usize]>::to_vec).filter(|chosen| !chosen.is_empty()).ok_or_else(|| {
+    let refuse = |asked: String| {
         let message =
-            format!("{}: the {split} split has {} images, asked for {from}..{to}", data.name(), all.len());
+            format!("{}: the {split} split has {} images, asked for {asked}", data.name(), all.len());
         CliError::new(Exit::Data, message)
-    })
+    };
+    let Some(Positions(ranges)) = positions else {
+        return if all.is_empty() { Err(refuse("all".into())) } else { Ok(all.to_vec()) };
+    };
+    let mut chosen = Vec::new();
+    for range in ranges {
+        let found =
+            all.get(range.clone()).ok_or_else(|| refuse(format!("{}..{}", range.start, range.end)))?;
+        chosen.extend_from_slice(found);
+    }
+    Ok(chosen)
 }
 
 /// Images as a network with this input shape takes them.
@@ -109,9 +118,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges() {
-        assert_eq!(parse_range("7"), Ok(Range { from: 7, to: 8 }));
-        assert_eq!(parse_range("0..20"), Ok(Range { from: 0, to: 20 }));
-        assert!(parse_range("5..5").is_err() && parse_range("a").is_err() && parse_range("3..").is_err());
+    fn positions() {
+        assert_eq!(parse_positions("7"), Ok(Positions(vec![7..8])));
+        assert_eq!(parse_positions("0..20,3"), Ok(Positions(vec![0..20, 3..4])));
+        for bad in ["5..5", "a", "3..", "1,,2", ""] {
+            assert!(parse_positions(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Each step takes and yields plain values; files of ours are read and written in [`store`] alone.
 
+pub mod child;
 pub mod client;
 pub mod data;
 pub mod figures;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use polyveil_ckks::Parameters;
+use polyveil_ckks::{EvaluationKeys, Parameters};
 use polyveil_client::SecretKey;
 use polyveil_format::{
     EvaluationKeyReader, EvaluationKeyWriter, FormatError, Header, Kind, Reader, Writer, read_client_plan,
@@ -97,6 +97,22 @@ pub fn open_evaluation_keys(
     plan: &[u8; 32],
 ) -> Result<EvaluationKeyReader<impl std::io::Read + use<>>, CliError> {
     EvaluationKeyReader::open(files::open(path)?, params, plan).map_err(|e| CliError::reading(path, e))
+}
+
+/// Reads the keys of an opened file one by one.
+pub fn load_evaluation_keys(
+    mut reader: EvaluationKeyReader<impl std::io::Read>,
+    path: &Path,
+    session: &Session,
+) -> Result<EvaluationKeys, CliError> {
+    let display = session.progress("load keys", reader.spec().count() as u64);
+    let mut loaded = 0;
+    while reader.read_next().map_err(|e| CliError::reading(path, e))? {
+        loaded += 1;
+        display.set(loaded, "");
+        session.check_cancel()?;
+    }
+    reader.finish().map_err(|e| CliError::reading(path, e))
 }
 
 /// The header of any file of ours.

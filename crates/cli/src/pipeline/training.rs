@@ -15,14 +15,14 @@ use crate::session::Session;
 
 /// Trains a ReLU network.
 pub fn teacher(
-    graph: Graph,
+    graph: &Graph,
     data: &DataSet,
     config: &TrainConfig,
     checkpoint_dir: Option<PathBuf>,
     session: &Session,
 ) -> Result<TrainOutcome, CliError> {
     watched("train", session, checkpoint_dir, |control| {
-        polyveil_train::train_teacher(&graph, data, config, control)
+        polyveil_train::train_teacher(graph, data, config, control)
     })
 }
 

@@ -16,10 +16,15 @@ pub fn training(title: &str, history: &History) -> Vec<String> {
         series("validation", &|e| 100.0 * e.validation_accuracy),
         series("training", &|e| 100.0 * e.train_accuracy),
     ];
-    let loss = [series("training loss", &|e| f64::from(e.loss)), series("validation", &|e| f64::from(e.validation_loss))];
+    let loss = [
+        series("training loss", &|e| f64::from(e.loss)),
+        series("validation", &|e| f64::from(e.validation_loss)),
+    ];
     let axes = |what: &'static str, log_y| (format!("{title}: {what}"), what, log_y);
     let mut plots = Vec::new();
-    for ((title, y, log_y), series) in [axes("accuracy, %", false), axes("loss", true)].iter().zip([&accuracy[..], &loss]) {
+    for ((title, y, log_y), series) in
+        [axes("accuracy, %", false), axes("loss", true)].iter().zip([&accuracy[..], &loss])
+    {
         plots.push(plot(&Axes { title, x: "epoch", y, log_y: *log_y }, series, &bands));
     }
     if history.epochs.iter().any(|e| e.transition > 0.0) {
@@ -32,10 +37,8 @@ pub fn training(title: &str, history: &History) -> Vec<String> {
 
 /// How the coefficients and input ranges of every activation went.
 pub fn activations_over_time(history: &History) -> Vec<String> {
-    let names: Vec<&str> = history
-        .epochs
-        .last()
-        .map_or(Vec::new(), |e| e.activations.iter().map(|a| a.node.as_str()).collect());
+    let names: Vec<&str> =
+        history.epochs.last().map_or(Vec::new(), |e| e.activations.iter().map(|a| a.node.as_str()).collect());
     let course = |value: &dyn Fn(&polyveil_train::ActivationRecord) -> f64| -> Vec<Series> {
         let of = |name: &str| {
             let point = |e: &polyveil_train::EpochRecord| {
@@ -52,7 +55,11 @@ pub fn activations_over_time(history: &History) -> Vec<String> {
     let axes = |title, y, log_y| Axes { title, x: "epoch", y, log_y };
     vec![
         plot(&axes("mean coefficient of x²", "a", false), &course(&|a| f64::from(a.a)), &bands),
-        plot(&axes("largest |x| entering each activation", "|x|", true), &course(&|a| f64::from(a.max_abs_input)), &bands),
+        plot(
+            &axes("largest |x| entering each activation", "|x|", true),
+            &course(&|a| f64::from(a.max_abs_input)),
+            &bands,
+        ),
     ]
 }
 
@@ -75,10 +82,8 @@ pub fn shapes(graph: &Graph) -> Option<String> {
 pub fn logits(pairs: &[(f64, f64)]) -> Vec<String> {
     let low = pairs.iter().map(|p| p.0).fold(f64::INFINITY, f64::min);
     let high = pairs.iter().map(|p| p.0).fold(f64::NEG_INFINITY, f64::max);
-    let agreement = [
-        Series::line("equal", vec![(low, low), (high, high)]),
-        Series::dots("encrypted", pairs.to_vec()),
-    ];
+    let agreement =
+        [Series::line("equal", vec![(low, low), (high, high)]), Series::dots("encrypted", pairs.to_vec())];
     let error = [Series::dots("error", pairs.iter().map(|p| (p.0, (p.1 - p.0).abs())).collect())];
     let axes = |title, y, log_y| Axes { title, x: "plain score", y, log_y };
     vec![

@@ -211,7 +211,8 @@ impl Scale {
     fn ticks(&self) -> Vec<f64> {
         let raw = (self.high - self.low) / 5.0;
         let magnitude = 10f64.powf(raw.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * magnitude).into_iter().find(|s| *s >= raw).unwrap_or(raw);
+        let step =
+            [1.0, 2.0, 5.0, 10.0].map(|m| m * magnitude).into_iter().find(|s| *s >= raw).unwrap_or(raw);
         let first = (self.low / step).ceil();
         (0..20).map(|i| (first + f64::from(i)) * step).take_while(|t| *t <= self.high + 1e-9 * step).collect()
     }
@@ -314,7 +315,10 @@ mod tests {
     #[test]
     fn ticks_are_round_and_inside() {
         let scale = Scale::over([0.13, 0.97].into_iter(), 0.0, 100.0);
-        assert_eq!(scale.ticks().iter().map(|t| number(*t)).collect::<Vec<_>>(), ["0.2", "0.4", "0.6", "0.8"]);
+        assert_eq!(
+            scale.ticks().iter().map(|t| number(*t)).collect::<Vec<_>>(),
+            ["0.2", "0.4", "0.6", "0.8"]
+        );
     }
 
     #[test]

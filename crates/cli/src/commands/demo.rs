@@ -7,7 +7,9 @@ use clap::Args;
 use polyveil_format::Kind;
 use polyveil_net::Graph;
 use polyveil_plan::{ClientPlan, ServerPlan};
-use polyveil_train::{ConvertConfig, ConvertOutcome, DataSet, History, Split, TrainConfig, TrainOutcome, metrics};
+use polyveil_train::{
+    ConvertConfig, ConvertOutcome, DataSet, History, Split, TrainConfig, TrainOutcome, metrics,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -22,9 +24,11 @@ use crate::session::Session;
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  polyveil demo\n  polyveil demo --data pneumoniamnist.npz --out chest\n\n\
+#[command(
+    after_help = "Example:\n  polyveil demo\n  polyveil demo --data pneumoniamnist.npz --out chest\n\n\
     writes into OUT: teacher.onnx, student.onnx, report.html, and the files of the two sides in\n\
-    client/ and server/, which share only what each may have.")]
+    client/ and server/, which share only what each may have."
+)]
 pub struct DemoArgs {
     /// Data set: `mnist5k` (embedded), an .npz file, or a directory of idx files.
     #[arg(long, default_value = "mnist5k")]
@@ -187,7 +191,8 @@ pub fn run(args: &DemoArgs, session: &Session) -> Result<(), CliError> {
         threads: session.threads(),
         report: args.out.join("report.html").display().to_string(),
     };
-    let ranges = student.ranges.iter().map(|(name, r)| (name.clone(), f64::from(r.min.abs().max(r.max.abs()))));
+    let ranges =
+        student.ranges.iter().map(|(name, r)| (name.clone(), f64::from(r.min.abs().max(r.max.abs()))));
     let story = Story {
         ranges: ranges.collect(),
         teacher_history: teacher.history,
@@ -212,7 +217,12 @@ pub fn network_table(o: &Outcome) -> Table {
         table.row([name.to_string(), f.n.to_string(), percent(f.accuracy), percent(f.macro_f1)]);
     }
     let e = &o.encrypted;
-    table.row(["HE-friendly, encrypted".into(), e.images.to_string(), percent(e.accuracy), percent(e.macro_f1)]);
+    table.row([
+        "HE-friendly, encrypted".into(),
+        e.images.to_string(),
+        percent(e.accuracy),
+        percent(e.macro_f1),
+    ]);
     table
 }
 
@@ -334,8 +344,9 @@ fn simulate(
 fn plain_scores(graph: &Graph, data: &DataSet, indices: &[usize]) -> Result<Vec<Vec<f64>>, CliError> {
     let rows = metrics::logits(graph, data, indices).map_err(training::refused)?;
     let finite = |row: Option<Vec<f32>>| {
-        row.map(|scores| scores.into_iter().map(f64::from).collect())
-            .ok_or_else(|| CliError::new(Exit::Verification, "the HE-friendly network overflows on a test image"))
+        row.map(|scores| scores.into_iter().map(f64::from).collect()).ok_or_else(|| {
+            CliError::new(Exit::Verification, "the HE-friendly network overflows on a test image")
+        })
     };
     rows.into_iter().map(finite).collect()
 }
@@ -406,10 +417,16 @@ impl Sides<'_> {
         let decrypt = client(&["decrypt", "client.plan"])?;
 
         let peak = |v: &Value| v["peak_rss_bytes"].as_u64().unwrap_or(0);
-        let numbers = |v: &Value| v.as_array().into_iter().flatten().filter_map(Value::as_f64).collect::<Vec<_>>();
+        let numbers =
+            |v: &Value| v.as_array().into_iter().flatten().filter_map(Value::as_f64).collect::<Vec<_>>();
         let layer = |v: &Value| Some((v["name"].as_str()?.to_string(), v["seconds"].as_f64()?));
         Ok(Played {
-            scores: decrypt["images"].as_array().into_iter().flatten().map(|row| numbers(&row["scores"])).collect(),
+            scores: decrypt["images"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|row| numbers(&row["scores"]))
+                .collect(),
             seconds_per_image: run["seconds_per_image"].as_f64().unwrap_or(f64::NAN),
             keygen_s: keygen["seconds"].as_f64().unwrap_or(f64::NAN),
             key_bytes: keygen["eval_key_bytes"].as_u64().unwrap_or(0),

@@ -1,0 +1,171 @@
+//! The whole way with separate commands and files: the data owner's and the server's steps run in two
+//! directories that share only the files each may have.
+
+mod support;
+
+use std::path::Path;
+
+use polyveil_net::{Tensor, exec};
+use support::{image, names, network, npy, ok, polyveil, save};
+
+fn hand_over(from: &Path, to: &Path, name: &str) {
+    std::fs::rename(from.join(name), to.join(name)).unwrap();
+}
+
+#[test]
+fn step_by_step_in_two_directories() {
+    let root = tempfile::tempdir().unwrap();
+    let [owner, client, server] = ["owner", "client", "server"].map(|name| {
+        let path = root.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        path
+    });
+
+    // The model owner compiles, and gives each side its half.
+    let graph = network(5);
+    save(&graph, &owner.join("net.onnx"));
+    let compiled = ok(&owner, &["compile", "net.onnx"]);
+    assert_eq!(compiled["estimate"]["security_bits"], 128);
+    let estimate = ok(&owner, &["estimate", "server.plan"]);
+    for key in [
+        "seconds",
+        "server_memory_bytes",
+        "client_memory_bytes",
+        "key_bytes",
+        "upload_bytes",
+        "download_bytes",
+    ] {
+        assert!(estimate[key].as_f64().unwrap() > 0.0, "{key}");
+    }
+    hand_over(&owner, &client, "client.plan");
+    hand_over(&owner, &server, "server.plan");
+
+    // The data owner makes keys and encrypts two arrays and a picture.
+    let keygen = ok(&client, &["keygen", "client.plan"]);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(client.join("secret.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    let predicted = estimate["key_bytes"].as_f64().unwrap();
+    let found = keygen["eval_key_bytes"].as_f64().unwrap();
+    assert!((found / predicted - 1.0).abs() < 0.02, "{found} bytes of keys against {predicted} predicted");
+    let pixels: Vec<u8> = (0..36).map(|i| (i * 7) as u8).collect();
+    image::save_buffer(client.join("c.png"), &pixels, 6, 6, image::ColorType::L8).unwrap();
+    std::fs::write(client.join("ab.npy"), npy(&[2, 6, 6], &[image(1), image(2)].concat())).unwrap();
+    let encrypted = ok(&client, &["encrypt", "client.plan", "ab.npy", "c.png"]);
+    assert_eq!(encrypted["images"], 3);
+    hand_over(&client, &server, "evaluation.keys");
+    hand_over(&client, &server, "images.ct");
+
+    // The server runs, with nothing else at hand.
+    assert_eq!(names(&server), ["evaluation.keys", "images.ct", "server.plan"]);
+    let run = ok(&server, &["run", "server.plan"]);
+    assert_eq!(run["images"], 3);
+    assert!(run["peak_rss_bytes"].as_u64().unwrap() > 0);
+    hand_over(&server, &client, "scores.ct");
+
+    // The data owner decrypts; the scores are those of the plain network.
+    assert_eq!(names(&client), ["ab.npy", "c.png", "client.plan", "scores.ct", "secret.key"]);
+    let decrypted = ok(&client, &["decrypt", "client.plan", "--out", "y.npy"]);
+    let picture: Vec<f32> = pixels.iter().map(|&b| f32::from(b) / 255.0).collect();
+    for (index, values) in [image(1), image(2), picture].into_iter().enumerate() {
+        let plain = exec::run(&graph, &Tensor::new(support::SHAPE.to_vec(), values).unwrap()).unwrap();
+        let range = plain.data().iter().fold(0f32, |m, v| m.max(v.abs()));
+        let row = &decrypted["images"][index];
+        for (class, expected) in plain.data().iter().enumerate() {
+            let found = row["scores"][class].as_f64().unwrap() as f32;
+            assert!((found - expected).abs() <= 2e-3 * range, "image {index}: {found} against {expected}");
+        }
+        let best = plain.data().iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+        assert_eq!(row["class_name"], ["cat", "dog", "owl"][best]);
+    }
+    assert_eq!(std::fs::read(client.join("y.npy")).unwrap().len(), 128 + 9 * 4);
+    let table =
+        String::from_utf8(polyveil(&client, &["decrypt", "client.plan"]).output().unwrap().stdout).unwrap();
+    assert!(table.contains("owl") && table.lines().count() == 5, "{table}");
+}
+
+#[test]
+fn inspect_tells_every_kind_apart() {
+    let d = support::Fixture::get().path();
+    for (file, kind) in [
+        ("a.server.plan", "server plan"),
+        ("a.client.plan", "client plan"),
+        ("one.key", "secret key"),
+        ("one.keys", "evaluation keys"),
+        ("one.ct", "ciphertexts"),
+        ("one.scores", "results"),
+        ("a.onnx", "network"),
+    ] {
+        let shown = ok(d, &["inspect", file]);
+        assert_eq!(shown["kind"], kind);
+        if kind != "network" {
+            assert_eq!(shown["security_bits"], 128, "{file}");
+            assert!(shown["security_table"].as_str().unwrap().contains("2024/463"));
+        }
+    }
+    let layers = &ok(d, &["inspect", "a.server.plan"])["layers"];
+    assert!(layers.as_array().unwrap().iter().any(|l| l["kind"] == "square"), "{layers}");
+    // What the data owner and the server hold names neither the other's secrets nor weights.
+    let client = std::fs::read(d.join("a.client.plan")).unwrap();
+    assert!(client.len() < 4096, "the client plan has {} bytes: weights in it?", client.len());
+    let server = std::fs::read(d.join("a.server.plan")).unwrap();
+    assert!(!server.windows(3).any(|w| w == b"owl"), "the server plan names the classes");
+}
+
+#[test]
+fn bench_net_has_the_promised_keys() {
+    let d = support::Fixture::get().path();
+    let result = ok(d, &["bench", "net", "a.onnx", "--input", "x.npy", "--output", "y.npy"]);
+    for key in [
+        "compile_s",
+        "keygen_s",
+        "encrypt_s",
+        "run_s",
+        "decrypt_s",
+        "peak_rss_bytes",
+        "eval_key_bytes",
+        "input_bytes",
+        "output_bytes",
+        "max_abs_error",
+        "output_abs_max",
+        "log_n",
+        "log_qp",
+        "levels",
+        "security_bits",
+        "rotations",
+        "threads",
+    ] {
+        assert!(result[key].is_number(), "{key} is missing");
+    }
+    assert_eq!(result["threads"], 2);
+    let (error, range) =
+        (result["max_abs_error"].as_f64().unwrap(), result["output_abs_max"].as_f64().unwrap());
+    assert!(error <= 1e-3 * range, "{error} of {range}");
+    assert!(d.join("y.npy").is_file());
+}
+
+#[test]
+fn a_secret_key_serves_further_plans_of_its_parameters() {
+    let d = support::Fixture::get().path();
+    let args = ["keygen", "a.client.plan", "--secret", "one.key", "--keys", "again.keys", "--reuse-secret"];
+    let key = ok(d, &args)["key_id"].clone();
+    assert_eq!(key, ok(d, &["inspect", "one.key"])["key_id"]);
+    ok(d, &["run", "a.server.plan", "--keys", "again.keys", "--input", "one.ct", "--out", "again.scores"]);
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let root = tempfile::tempdir().unwrap();
+    for command in [
+        "demo", "doctor", "train", "convert", "eval", "compile", "estimate", "simulate", "keygen", "encrypt",
+        "run", "decrypt", "inspect", "bench",
+    ] {
+        let output = polyveil(root.path(), &[command, "--help"]).output().unwrap();
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Example"), "{command}");
+    }
+    assert!(ok(root.path(), &["doctor"])["memory_available_bytes"].as_u64().unwrap() > 0);
+}

@@ -168,19 +168,20 @@ impl Frame {
         for node in &ir.nodes {
             if let IrKind::Linear { terms, .. } = &node.kind {
                 for t in terms {
-                    for axis in 0..2 {
+                    for (axis, reach) in reach[t.value].iter_mut().enumerate() {
                         let last = (t.op.output[axis + 1] - 1) * t.op.stride[axis]
                             + (t.op.kernel[axis] - 1) * t.op.dilation[axis];
                         let after = (last + 1).saturating_sub(t.op.input[axis + 1] + t.op.pads[axis]);
-                        reach[t.value][axis] = reach[t.value][axis].max(t.op.pads[axis]).max(after);
+                        *reach = (*reach).max(t.op.pads[axis]).max(after);
                     }
                 }
             }
         }
         for (id, node) in ir.nodes.iter().enumerate().rev() {
             if let IrKind::Square(of) = node.kind {
-                for axis in 0..2 {
-                    reach[of][axis] = reach[of][axis].max(reach[id][axis]);
+                let own = reach[id];
+                for (reach, own) in reach[of].iter_mut().zip(own) {
+                    *reach = (*reach).max(own);
                 }
             }
         }

@@ -9,6 +9,12 @@ use std::collections::BTreeSet;
 
 use crate::diagonals::Diagonals;
 
+/// A baby step: which term, which ciphertext of it, which rotation.
+pub type Baby = (usize, usize, usize);
+
+/// A giant step: which output ciphertext, which rotation.
+pub type Giant = (usize, usize);
+
 /// How the rotations of a linear step are split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Split {
@@ -72,11 +78,7 @@ impl Split {
 
     /// The distinct `(term, ciphertext, baby)` and `(output, giant)` of a split.
     #[must_use]
-    pub fn counts(
-        self,
-        diagonals: &Diagonals,
-        slots: usize,
-    ) -> (BTreeSet<(usize, usize, usize)>, BTreeSet<(usize, usize)>) {
+    pub fn counts(self, diagonals: &Diagonals, slots: usize) -> (BTreeSet<Baby>, BTreeSet<Giant>) {
         let (mut babies, mut giants) = (BTreeSet::new(), BTreeSet::new());
         for (output, list) in diagonals.outputs.iter().enumerate() {
             for d in list {

@@ -54,7 +54,10 @@ fn find_pair(folder: &Path, names: [&str; 2]) -> Option<[PathBuf; 2]> {
     Some([find(names[0])?, find(names[1])?])
 }
 
-fn read_pair(paths: &[PathBuf; 2]) -> Result<(Vec<u8>, Vec<u32>, [usize; 3]), DataError> {
+/// Pixels, labels, and the shape of one image.
+type Pair = (Vec<u8>, Vec<u32>, [usize; 3]);
+
+fn read_pair(paths: &[PathBuf; 2]) -> Result<Pair, DataError> {
     let images = read(&paths[0])?;
     let labels = read(&paths[1])?;
     let [count, height, width] = images.shape[..] else {

@@ -1,5 +1,6 @@
 //! The whole way with separate commands and files: the data owner's and the server's steps run in two
 //! directories that share only the files each may have.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod support;
 

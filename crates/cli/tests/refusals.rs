@@ -1,4 +1,5 @@
 //! Bad input: each gets a clear error with its exit code, and nothing is lost or left behind.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The container: round trips, and what truncation, bit flips and mix-ups do.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use polyveil_format::{FormatError, Header, Kind, Reader, Section, Writer};
 use proptest::prelude::*;

@@ -1,6 +1,7 @@
 //! Codecs of keys and ciphertexts: round trips, hostile content, and the golden files.
 //!
 //! Objects here are made of arbitrary residues: a codec does not care whether they decrypt.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::path::PathBuf;
 

@@ -119,8 +119,8 @@ mod tests {
 
     #[test]
     fn positions() {
-        assert_eq!(parse_positions("7"), Ok(Positions(vec![7..8])));
         assert_eq!(parse_positions("0..20,3"), Ok(Positions(vec![0..20, 3..4])));
+        assert_eq!(parse_positions("7, 9"), Ok(Positions(vec![7..8, 9..10])));
         for bad in ["5..5", "a", "3..", "1,,2", ""] {
             assert!(parse_positions(bad).is_err(), "{bad}");
         }

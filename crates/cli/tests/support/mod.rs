@@ -1,5 +1,6 @@
 //! A tiny network and the real binary, for the tests of this folder.
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

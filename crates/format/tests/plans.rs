@@ -1,0 +1,83 @@
+//! Codecs of the two halves of a plan, with their golden files.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use std::path::PathBuf;
+
+use polyveil_format::{
+    FormatError, Header, Kind, Writer, read_client_plan, read_server_plan, write_client_plan, write_record,
+    write_server_plan,
+};
+use polyveil_net::builders::GraphBuilder;
+use polyveil_plan::{CompileOptions, Compiled, compile};
+
+fn compiled() -> Compiled {
+    let mut b = GraphBuilder::new("golden", &[4], 7);
+    let mut x = b.input();
+    x = b.linear("fc1", x, 3);
+    x = b.quadratic("act", x, [0.5, 0.25, 0.0]);
+    x = b.linear("fc2", x, 2);
+    compile(&b.finish(x).unwrap(), &CompileOptions::default()).unwrap()
+}
+
+#[test]
+fn both_halves_come_back() {
+    let compiled = compiled();
+    let server = write_server_plan(Vec::new(), &compiled.server).unwrap();
+    let client = write_client_plan(Vec::new(), &compiled.client).unwrap();
+    assert_eq!(read_server_plan(server.as_slice()).unwrap(), compiled.server);
+    assert_eq!(read_client_plan(client.as_slice()).unwrap(), compiled.client);
+    assert!(matches!(read_client_plan(server.as_slice()), Err(FormatError::WrongKind { .. })));
+}
+
+#[test]
+fn truncation_and_flipped_bits_are_refused() {
+    let bytes = write_client_plan(Vec::new(), &compiled().client).unwrap();
+    for at in 0..bytes.len() {
+        assert!(read_client_plan(&bytes[..at]).is_err(), "cut at {at}");
+        let mut altered = bytes.clone();
+        altered[at] ^= 1 << (at % 8);
+        assert!(read_client_plan(altered.as_slice()).is_err(), "flipped at {at}");
+    }
+}
+
+/// A server plan with intact checksums, changed before it is written.
+fn hostile(change: impl FnOnce(&mut polyveil_plan::ServerPlan)) -> String {
+    let mut plan = compiled().server;
+    let header = Header::new(Kind::ServerPlan, plan.parameters().unwrap().fingerprint()).with_plan(plan.id);
+    change(&mut plan);
+    let mut writer = Writer::new(Vec::new(), header).unwrap();
+    write_record(&mut writer, "plan", &plan).unwrap();
+    read_server_plan(writer.finish().unwrap().as_slice()).unwrap_err().to_string()
+}
+
+#[test]
+fn plans_that_contradict_themselves_or_their_header_are_refused() {
+    assert!(hostile(|p| p.id = [3; 32]).contains("made for plan"));
+    assert!(hostile(|p| p.output = 99).contains("not sound"));
+    assert!(hostile(|p| p.values[1].level = 60).contains("level 60"));
+    assert!(hostile(|p| p.values[1].scale = f64::NAN).contains("NaN"));
+    assert!(hostile(|p| p.parameters.q.push(p.parameters.q[0])).contains("plan"));
+    assert!(hostile(|p| p.parameters.log_n = 60).contains("60"));
+    assert!(hostile(|p| p.parameters.log_n = 10).contains("10"));
+}
+
+/// See `objects.rs` for how golden files are made. Only what a later version must still understand is
+/// compared: the planner may well choose otherwise by then.
+#[test]
+fn golden_plans_are_still_read() {
+    let golden = |name: &str, write: &dyn Fn() -> Vec<u8>| {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        if std::env::var_os("POLYVEIL_BLESS").is_some() && !path.exists() {
+            std::fs::write(&path, write()).unwrap();
+        }
+        std::fs::read(&path).unwrap()
+    };
+    let server = golden("server-plan-v1", &|| write_server_plan(Vec::new(), &compiled().server).unwrap());
+    let client = golden("client-plan-v1", &|| write_client_plan(Vec::new(), &compiled().client).unwrap());
+    let (server, client) =
+        (read_server_plan(server.as_slice()).unwrap(), read_client_plan(client.as_slice()).unwrap());
+    assert_eq!(server.id, client.id);
+    assert_eq!((server.network.as_str(), client.network.as_str()), ("golden", "golden"));
+    assert_eq!(client.input_shape, [4]);
+    assert_eq!(server.parameters, client.parameters);
+}

@@ -29,7 +29,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
-            if session.common.json {
+            // A result that failed its check was printed already, and is the one object.
+            if session.common.json && error.exit != Exit::Verification {
                 // Nothing is left to do where even this cannot be written.
                 let _ = output::print(&format!("{:#}\n", error.to_json()));
             }

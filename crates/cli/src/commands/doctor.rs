@@ -20,6 +20,10 @@ struct Findings {
     arch: &'static str,
     cpu: String,
     threads: usize,
+    /// Kernels of the encrypted arithmetic.
+    simd_backend: &'static str,
+    /// All that this processor can run.
+    simd_backends: Vec<&'static str>,
     cpu_features: std::collections::BTreeMap<&'static str, bool>,
     memory_total_bytes: u64,
     memory_available_bytes: u64,
@@ -33,6 +37,8 @@ pub fn run(_: &DoctorArgs, session: &Session) -> Result<(), CliError> {
         arch: std::env::consts::ARCH,
         cpu: machine::cpu_name(),
         threads: session.threads(),
+        simd_backend: polyveil_math::simd::backend().name(),
+        simd_backends: polyveil_math::simd::Backend::available().iter().map(|b| b.name()).collect(),
         cpu_features: machine::cpu_features().into_iter().collect(),
         memory_total_bytes: machine::total_memory(),
         memory_available_bytes: machine::available_memory(),
@@ -46,6 +52,9 @@ fn text(f: &Findings) -> String {
     table.row(["system".to_string(), format!("{} {}", f.os, f.arch)]);
     table.row(["processor".to_string(), f.cpu.clone()]);
     table.row(["threads".to_string(), f.threads.to_string()]);
+    let backends = format!("{} (available: {})", f.simd_backend, f.simd_backends.join(", "));
+    table.row(["encrypted arithmetic".to_string(), backends]);
+    table.row(["training".to_string(), "CPU (burn, flex)".to_string()]);
     for (name, present) in &f.cpu_features {
         table.row([(*name).to_string(), if *present { "yes" } else { "no" }.to_string()]);
     }

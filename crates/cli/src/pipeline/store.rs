@@ -126,3 +126,50 @@ pub fn require_key(path: &Path, header: &Header, key: &[u8; 16]) -> Result<(), C
         CliError::new(Exit::Mismatch, e).at(path).help("use evaluation keys and ciphertexts of one `keygen`")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use polyveil_ckks::{ParametersLiteral, RingKind};
+
+    use super::*;
+
+    fn params(q: &[u32]) -> Parameters {
+        let literal = ParametersLiteral::generate(RingKind::ConjugateInvariant, 12, q, &[31], 1).unwrap();
+        Parameters::new(literal).unwrap()
+    }
+
+    /// Secret keys of every released version stay readable. To add the file of a new version, run once
+    /// with POLYVEIL_BLESS set; an existing file is never replaced.
+    #[test]
+    fn golden_secret_key_is_still_read() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/secret-key-v1");
+        let params = params(&[30, 30]);
+        let secret = SecretKey::from_seed_for_tests(&params, [7; 32]).unwrap();
+        if std::env::var_os("POLYVEIL_BLESS").is_some() && !path.exists() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            save_secret(&secret, &path).unwrap();
+        }
+        let read = load_secret(&path, &params).unwrap();
+        assert_eq!(read.to_bytes(), secret.to_bytes());
+    }
+
+    #[test]
+    fn secret_keys_of_other_parameters_truncated_or_altered_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret.key");
+        let params = params(&[30, 30]);
+        save_secret(&SecretKey::from_seed_for_tests(&params, [7; 32]).unwrap(), &path).unwrap();
+        let other = self::params(&[30, 29]);
+        assert_eq!(load_secret(&path, &other).err().unwrap().exit, Exit::Mismatch);
+        let bytes = std::fs::read(&path).unwrap();
+        let changed = directory.path().join("changed.key");
+        for at in (0..bytes.len()).step_by(7) {
+            std::fs::write(&changed, &bytes[..at]).unwrap();
+            assert_eq!(load_secret(&changed, &params).err().unwrap().exit, Exit::File, "cut at {at}");
+            let mut altered = bytes.clone();
+            altered[at] ^= 2;
+            std::fs::write(&changed, altered).unwrap();
+            assert_eq!(load_secret(&changed, &params).err().unwrap().exit, Exit::File, "altered at {at}");
+        }
+    }
+}

@@ -1,4 +1,5 @@
 //! Plain, simulated and encrypted runs of whole networks against the plain f32 executor.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Networks that nobody tuned for: random small graphs of all operators, planned for a small insecure
 //! ring, must mean the same in slots as in f32, and a few of them on ciphertexts.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

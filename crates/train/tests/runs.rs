@@ -1,4 +1,5 @@
 //! Whole runs on a small set of drawn patterns: learning, resuming, stopping, diverging, converting.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -290,7 +290,8 @@ mod tests {
 
     #[test]
     fn parts_that_do_not_fit_are_refused_with_both_sides() {
-        let broken: [(&str, fn(&mut Parts)); 6] = [
+        type Break = fn(&mut Parts);
+        let broken: [(&str, Break); 6] = [
             ("5 bytes", |p| p.pixels.truncate(5)),
             ("label 7", |p| p.labels[0] = 7),
             ("image 1 in two", |p| p.test = vec![1]),

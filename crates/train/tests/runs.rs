@@ -1,5 +1,4 @@
 //! Whole runs on a small set of drawn patterns: learning, resuming, stopping, diverging, converting.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail loudly, as tests do")]
 
 use std::sync::atomic::{AtomicBool, Ordering};

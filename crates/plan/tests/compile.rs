@@ -1,4 +1,5 @@
 //! What `compile` promises and refuses.
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
 use polyveil_net::{Graph, Tensor};

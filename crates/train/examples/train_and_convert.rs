@@ -1,6 +1,7 @@
-//! Trains a ReLU LeNet, converts it, and prints figures: `train_and_convert [DATA] [SEEDS]`.
+//! Trains a ReLU LeNet, converts it, and prints figures: `train_and_convert [DATA] [SEEDS] [FIRST]`.
 //!
-//! `DATA` is `mnist5k` (the default), an `.npz`, or a directory of idx files.
+//! `DATA` is `mnist5k` (the default), an `.npz`, or a directory of idx files; `SEEDS` runs are made,
+//! with seeds from `FIRST` (both 1 by default).
 
 use std::time::Instant;
 
@@ -13,8 +14,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let spec = arguments.next().unwrap_or_else(|| "mnist5k".to_owned());
     let seeds: u64 = arguments.next().map_or(Ok(1), |s| s.parse())?;
+    let first: u64 = arguments.next().map_or(Ok(1), |s| s.parse())?;
     let data = DataSet::open(&spec)?;
-    for seed in 1..=seeds {
+    for seed in first..first.saturating_add(seeds) {
         one_run(&data, seed)?;
     }
     Ok(())

@@ -31,7 +31,7 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             seed: 1,
-            epochs: 20,
+            epochs: 40,
             batch: 50,
             initialise: true,
             label_smoothing: 0.0,
@@ -88,7 +88,7 @@ impl Default for ConvertConfig {
     fn default() -> Self {
         Self {
             seed: 1,
-            epochs: 24,
+            epochs: 36,
             batch: 50,
             activation: ActivationConfig::default(),
             transition: Transition::default(),

@@ -383,10 +383,7 @@ fn close_epoch(
         .ok_or_else(|| malformed(&state.graph))?;
     let (accuracy, loss, non_finite) = score(&scores, &validation.labels);
     let transition = recipe.conversion.as_ref().map_or(1.0, |c| c.transition.share(end));
-    let better = state
-        .best
-        .as_ref()
-        .is_none_or(|b| accuracy > b.accuracy || (accuracy >= b.accuracy && loss < b.loss));
+    let better = state.best.as_ref().is_none_or(|b| improves(recipe, (accuracy, loss), b));
     if transition >= 1.0 && non_finite == 0 && better && finite_on_training(recipe, state, data, &options)? {
         state.best = Some(Best { graph: state.graph.clone(), accuracy, loss });
         state.history.best_epoch = Some(state.epoch + 1);
@@ -406,6 +403,16 @@ fn close_epoch(
         non_finite,
         activations: activation_records(&state.graph, &largest),
     })
+}
+
+/// A teacher is chosen by accuracy: its loss grows with its confidence while accuracy still rises. A
+/// student is chosen by loss, which distillation keeps calibrated and which is less of a lottery than
+/// accuracy on a few hundred images; it also shows scores that begin to escape.
+fn improves(recipe: &Recipe<'_>, (accuracy, loss): (f64, f32), best: &Best) -> bool {
+    if recipe.conversion.is_some() {
+        return loss < best.loss;
+    }
+    accuracy > best.accuracy || (accuracy >= best.accuracy && loss < best.loss)
 }
 
 /// A student must give finite scores on every training image before it may be exported.

@@ -14,7 +14,7 @@ use crate::{init, metrics};
 /// A trained network.
 #[derive(Clone, Debug)]
 pub struct TrainOutcome {
-    /// The network of the epoch that was best on the validation split, with metadata.
+    /// The network of the epoch with the highest accuracy on the validation split, with metadata.
     pub graph: Graph,
     /// Its accuracy on the validation split.
     pub validation_accuracy: f64,

@@ -40,8 +40,8 @@ const CALIBRATION_IMAGES: usize = 1024;
 /// A converted network.
 #[derive(Clone, Debug)]
 pub struct ConvertOutcome {
-    /// The HE-friendly network of the epoch that was best on the validation split, frozen, with
-    /// metadata (pre-processing, classes, ranges, provenance).
+    /// The HE-friendly network of the epoch with the lowest cross-entropy on the validation split,
+    /// frozen, with metadata (pre-processing, classes, ranges, provenance).
     pub graph: Graph,
     /// Its accuracy on the validation split.
     pub validation_accuracy: f64,

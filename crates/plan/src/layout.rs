@@ -185,45 +185,83 @@ impl Layout {
 
     /// Whether the layout is sound: digits cover the shape, positions are in range and distinct.
     /// Files are checked with this before use.
+    ///
+    /// Costs little for digits that do not reach into each other, as the planner's never do; else
+    /// every position is visited once.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         const LIMIT: usize = 1 << 26;
-        let covered = self.axes.iter().zip(self.shape).all(|(axis, extent)| {
-            let product = axis.iter().try_fold(1usize, |n, d| n.checked_mul(d.size).filter(|&n| n <= LIMIT));
-            extent >= 1 && axis.iter().all(|d| d.size >= 1) && product.is_some_and(|n| n >= extent)
-        });
+        const DIGITS: usize = 32;
+        let product =
+            |v: &[usize]| v.iter().try_fold(1usize, |n, &d| n.checked_mul(d).filter(|&n| n <= LIMIT));
+        let span = |digits: &[Digit]| {
+            let sizes: Vec<usize> = digits.iter().map(|d| d.size).collect();
+            if digits.len() > DIGITS || sizes.contains(&0) { None } else { product(&sizes) }
+        };
+        let covered = self
+            .axes
+            .iter()
+            .zip(self.shape)
+            .all(|(axis, extent)| extent >= 1 && span(axis).is_some_and(|n| n >= extent));
+        let (Some(size), Some(elements), Some(copies)) =
+            (product(&[self.slots, self.ciphertexts]), product(&self.shape), span(&self.repeats))
+        else {
+            return false;
+        };
         let stride_ok = |d: &Digit| match d.place {
             Place::Slot(s) => s >= 1 && s <= self.slots,
             Place::Cipher(s) => s >= 1 && s <= self.ciphertexts,
         };
         let repeats_ok = self.repeats.iter().all(|d| {
-            d.size >= 1
-                && matches!(d.place, Place::Slot(s) if s.checked_mul(d.size).is_some_and(|e| e <= self.slots))
+            matches!(d.place, Place::Slot(s) if s >= 1 && s.checked_mul(d.size).is_some_and(|e| e <= self.slots))
         });
-        let size = self.slots.checked_mul(self.ciphertexts).filter(|&n| n <= LIMIT);
-        let elements =
-            self.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d).filter(|&n| n <= LIMIT)).is_some();
-        if !(covered
-            && elements
-            && size.is_some()
+        covered
             && self.slots.is_power_of_two()
             && self.ciphertexts >= 1
             && repeats_ok
-            && self.axes.iter().flatten().all(stride_ok))
-        {
-            return false;
-        }
-        let mut seen = vec![false; self.slots * self.ciphertexts];
-        let mut sound = true;
-        self.for_each_element(|_, ct, base| {
-            for slot in self.copies(base) {
-                match seen.get_mut(ct * self.slots + slot) {
-                    Some(taken) if ct < self.ciphertexts && !*taken => *taken = true,
-                    _ => sound = false,
-                }
+            && self.axes.iter().flatten().all(stride_ok)
+            // Also bounds the work below: more positions than slots must overlap.
+            && product(&[elements, copies]).is_some_and(|n| n <= size)
+            && (self.digits_are_apart() || self.positions_are_distinct())
+    }
+
+    /// Whether every digit moves further than all smaller ones together, and none beyond the last slot
+    /// or ciphertext: then all positions are distinct and in range. The sizes have been checked.
+    fn digits_are_apart(&self) -> bool {
+        let (mut slots, mut ciphertexts) = (Vec::new(), Vec::new());
+        for digit in self.axes.iter().flatten().chain(&self.repeats).filter(|d| d.size > 1) {
+            match digit.place {
+                Place::Slot(stride) => slots.push((stride, digit.size)),
+                Place::Cipher(stride) => ciphertexts.push((stride, digit.size)),
             }
-        });
-        sound
+        }
+        [(slots, self.slots), (ciphertexts, self.ciphertexts)].into_iter().all(|(mut digits, end)| {
+            digits.sort_unstable();
+            let mut reach = 0usize;
+            digits.into_iter().all(|(stride, size)| {
+                let apart = stride > reach;
+                reach = reach.saturating_add((size - 1).saturating_mul(stride));
+                apart && reach < end
+            })
+        })
+    }
+
+    /// Visits every copy of every element until two meet.
+    fn positions_are_distinct(&self) -> bool {
+        let mut seen = vec![false; self.slots * self.ciphertexts];
+        let [channels, rows, columns] = self.shape;
+        (0..channels).all(|c| {
+            (0..rows).all(|y| {
+                (0..columns).all(|x| {
+                    let (ct, base) = self.position(c, y, x);
+                    ct < self.ciphertexts
+                        && self
+                            .copies(base)
+                            .into_iter()
+                            .all(|slot| !std::mem::replace(&mut seen[ct * self.slots + slot], true))
+                })
+            })
+        })
     }
 
     /// Calls `f(element, ciphertext, slot of the first copy)` for every element in row-major order.
@@ -271,6 +309,29 @@ mod tests {
         assert!(layout.is_sound());
         assert_eq!(layout.period(), 16);
         layout.axes[0] = vec![Digit::slot(5, 1), Digit::slot(2, 4)];
+        assert!(!layout.is_sound());
+    }
+
+    #[test]
+    fn digits_that_interleave_are_sound_where_no_positions_meet() {
+        // Only 10 of the first digit's 16 values are used, so the second may start at 10.
+        let mut layout = Layout::vector(10, 64);
+        layout.shape = [10, 2, 1];
+        layout.axes[1] = vec![Digit::slot(2, 10)];
+        layout.repeats.clear();
+        assert!(layout.is_sound() && !layout.digits_are_apart());
+        layout.axes[1] = vec![Digit::slot(2, 9)];
+        assert!(!layout.is_sound());
+    }
+
+    #[test]
+    fn copies_beyond_all_slots_are_refused_before_they_are_listed() {
+        let mut layout = Layout::vector(1, 1 << 15);
+        layout.repeats = vec![Digit::slot(1 << 15, 1); 3];
+        assert!(!layout.is_sound());
+        layout.repeats = vec![Digit::slot(1, 1); 1 << 20];
+        assert!(!layout.is_sound());
+        layout.repeats = vec![Digit::slot(2, 0)];
         assert!(!layout.is_sound());
     }
 

@@ -155,6 +155,10 @@ pub enum Weighting {
     },
 }
 
+/// Most slots that all values of a plan may have together: some four times those of VGG-16 on images
+/// of 224×224.
+const MAX_SLOTS: usize = 1 << 28;
+
 impl ServerPlan {
     /// Checks a plan that came from outside: indices, layouts, operators, levels and scales.
     ///
@@ -173,8 +177,14 @@ impl ServerPlan {
                 ),
             ));
         }
+        let mut slots = 0usize;
         for value in &self.values {
             value.validate(&self.parameters)?;
+            // Both factors have been bounded. Validation takes time in proportion to this sum.
+            slots += value.layout.slots * value.layout.ciphertexts;
+            if slots > MAX_SLOTS {
+                return Err(unsound(&value.name, format!("more than {MAX_SLOTS} slots in all values")));
+            }
         }
         for (k, step) in self.steps.iter().enumerate() {
             let out = &self.values[k + 1];
@@ -199,7 +209,7 @@ impl ServerPlan {
                         if !term.op.is_sound()
                             || term.op.input != from.layout.shape
                             || term.op.output[1..] != out.layout.shape[1..]
-                            || term.offset + term.op.output[0] > out.layout.shape[0]
+                            || term.offset.saturating_add(term.op.output[0]) > out.layout.shape[0]
                         {
                             return Err(unsound(
                                 &step.name,
@@ -213,6 +223,12 @@ impl ServerPlan {
                                 ),
                             ));
                         }
+                    }
+                    if linear.split.step > out.layout.slots {
+                        return Err(unsound(
+                            &step.name,
+                            format!("baby steps up to {} of {} slots", linear.split.step, out.layout.slots),
+                        ));
                     }
                     let elements = out.layout.elements();
                     if ![0, out.layout.shape[0], elements].contains(&linear.bias.len())

@@ -56,6 +56,45 @@ fn a_plan_keeps_its_promises() {
 }
 
 #[test]
+fn hostile_plans_are_refused_at_once() {
+    let sound = compile(&network(1), &CompileOptions::default()).unwrap().server;
+    let refused = |change: &dyn Fn(&mut polyveil_plan::ServerPlan)| {
+        let mut plan = sound.clone();
+        change(&mut plan);
+        plan.validate().unwrap_err().to_string()
+    };
+    let linear = |plan: &mut polyveil_plan::ServerPlan, change: &dyn Fn(&mut polyveil_plan::LinearStep)| {
+        let step = plan.steps.iter_mut().find_map(|s| match &mut s.kind {
+            StepKind::Linear(linear) => Some(linear),
+            StepKind::Square { .. } => None,
+        });
+        change(step.unwrap());
+    };
+    let message = refused(&|p| linear(p, &|l| l.terms[0].offset = usize::MAX));
+    assert!(message.contains("at channel 18446744073709551615"), "{message}");
+    let message = refused(&|p| linear(p, &|l| l.split.step = 1 << 40));
+    assert!(message.contains("baby steps up to 1099511627776"), "{message}");
+    // As many copies as would fill no memory, were they listed.
+    let message = refused(&|p| {
+        let layout = &mut p.values[0].layout;
+        layout.repeats = vec![polyveil_plan::Digit::slot(layout.slots, 1); 8];
+    });
+    assert!(message.contains("the layout overlaps"), "{message}");
+    let message = refused(&|p| {
+        let slots = p.values[0].layout.slots;
+        let whole = polyveil_plan::Layout { ciphertexts: (1 << 26) / slots, ..p.values[0].layout.clone() };
+        for value in &mut p.values {
+            value.layout = whole.clone();
+        }
+        while p.values.len() < 6 {
+            p.values.push(p.values[0].clone());
+            p.steps.push(p.steps[0].clone());
+        }
+    });
+    assert!(message.contains("more than 268435456 slots"), "{message}");
+}
+
+#[test]
 fn convolution_weights_are_periodic() {
     let compiled = compile(&network(1), &CompileOptions::default()).unwrap();
     let lowered = compiled.server.lowered();

@@ -226,6 +226,17 @@ fn a_quadratic_of_a_quadratic_is_two_nodes() {
     assert_eq!(y.data(), [28.0; 4]);
 }
 
+/// Found by fuzzing: two affine nodes, each in range, whose product is not.
+#[test]
+fn coefficients_that_leave_the_range_when_joined_are_refused_by_name() {
+    let mut b = crate::builders::GraphBuilder::new("n", &[2], 0);
+    let x = b.quadratic("first", b.input(), [0.0, 1e30, 0.0]);
+    let y = b.quadratic("second", x, [0.0, -1e30, 0.0]);
+    let bytes = super::to_bytes(&b.finish(y).unwrap()).unwrap();
+    let message = from_bytes(&bytes).unwrap_err().to_string();
+    assert!(message.contains("second") && message.contains("-inf"), "{message}");
+}
+
 #[test]
 fn products_of_different_values_are_refused() {
     let net = Net::new(&[0, 4]).node("Relu x -> r", vec![]).node("Mul r x -> y", vec![]);

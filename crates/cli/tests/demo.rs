@@ -42,13 +42,25 @@ fn demo_keeps_the_sides_apart_and_reports() {
     let convert = "epochs = 5\n[transition]\nkind = \"smooth\"\nrecover_epochs = 1\nepochs = 2\n";
     std::fs::write(d.join("convert.toml"), convert).unwrap();
     let args = [
-        "demo", "--data", "bars", "--images", "3", "--train-config", "train.toml", "--convert-config", "convert.toml",
-        "--out", "shown",
+        "demo",
+        "--data",
+        "bars",
+        "--images",
+        "3",
+        "--train-config",
+        "train.toml",
+        "--convert-config",
+        "convert.toml",
+        "--out",
+        "shown",
     ];
     let result = ok(d, &args);
 
     for network in ["teacher", "student", "simulated"] {
-        assert!(result[network]["accuracy"].is_number() && result[network]["macro_f1"].is_number(), "{network}");
+        assert!(
+            result[network]["accuracy"].is_number() && result[network]["macro_f1"].is_number(),
+            "{network}"
+        );
         assert_eq!(result[network]["n"], 30);
     }
     assert!(result["teacher"]["accuracy"].as_f64().unwrap() > 0.9, "{}", result["teacher"]);
@@ -61,7 +73,8 @@ fn demo_keeps_the_sides_apart_and_reports() {
         assert!(encrypted[key].is_number(), "{key}");
     }
     assert_eq!(result["security_bits"], 128);
-    for key in ["peak_rss_bytes", "client_peak_rss_bytes", "eval_key_bytes", "upload_bytes", "download_bytes"] {
+    for key in ["peak_rss_bytes", "client_peak_rss_bytes", "eval_key_bytes", "upload_bytes", "download_bytes"]
+    {
         assert!(result[key].as_u64().unwrap() > 0, "{key}");
     }
 
@@ -69,7 +82,13 @@ fn demo_keeps_the_sides_apart_and_reports() {
     assert_eq!(names(&shown.join("client")), ["client.plan", "scores.ct", "secret.key"]);
     assert_eq!(names(&shown.join("server")), ["evaluation.keys", "images.ct", "server.plan"]);
     let page = std::fs::read_to_string(shown.join("report.html")).unwrap();
-    for part in ["Confusion matrices", "against ReLU", "transition", "time by layer", "encrypted against plain scores"] {
+    for part in [
+        "Confusion matrices",
+        "against ReLU",
+        "transition",
+        "time by layer",
+        "encrypted against plain scores",
+    ] {
         assert!(page.contains(part), "the report lacks \"{part}\"");
     }
     assert!(!page.contains("NaN") && !page.contains("<script") && !page.contains("src="));

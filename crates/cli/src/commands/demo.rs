@@ -4,14 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use polyveil_format::Kind;
-use polyveil_net::Graph;
+use polyveil_net::{Graph, Op};
 use polyveil_plan::{ClientPlan, ServerPlan};
 use polyveil_train::{
     ConvertConfig, ConvertOutcome, DataSet, History, Split, TrainConfig, TrainOutcome, metrics,
 };
 use serde::Serialize;
-use serde_json::Value;
 
 use super::demo_report;
 use crate::error::{CliError, Exit};
@@ -19,7 +17,8 @@ use crate::files;
 use crate::output::{Table, bytes, percent, seconds};
 use crate::pipeline::figures::{Figures, argmax};
 use crate::pipeline::server::Server;
-use crate::pipeline::{child, data, models, planning, simulation, store, training};
+use crate::pipeline::sides::{Played, Sides};
+use crate::pipeline::{data, models, planning, simulation, store, training};
 use crate::session::Session;
 
 /// Arguments of `demo`.
@@ -191,10 +190,8 @@ pub fn run(args: &DemoArgs, session: &Session) -> Result<(), CliError> {
         threads: session.threads(),
         report: args.out.join("report.html").display().to_string(),
     };
-    let ranges =
-        student.ranges.iter().map(|(name, r)| (name.clone(), f64::from(r.min.abs().max(r.max.abs()))));
     let story = Story {
-        ranges: ranges.collect(),
+        ranges: activation_ranges(&student),
         teacher_history: teacher.history,
         student_history: student.history,
         student: student.graph,
@@ -287,6 +284,15 @@ fn spread(available: usize, count: usize) -> Result<Vec<usize>, CliError> {
         return Err(CliError::new(Exit::Data, message));
     }
     Ok((0..count).map(|k| (2 * k + 1) * available / (2 * count)).collect())
+}
+
+/// Largest |x| entering each activation, in the order of the network.
+fn activation_ranges(student: &ConvertOutcome) -> Vec<(String, f64)> {
+    let activations = student.graph.nodes.iter().filter(|node| matches!(node.op, Op::Quadratic(_)));
+    let range = |node: &polyveil_net::Node| {
+        student.ranges.get(&node.name).map(|r| (node.name.clone(), f64::from(r.min.abs().max(r.max.abs()))))
+    };
+    activations.filter_map(range).collect()
 }
 
 fn train(args: &DemoArgs, data: &DataSet, session: &Session) -> Result<TrainOutcome, CliError> {
@@ -382,69 +388,6 @@ fn verify(o: &Outcome) -> Result<(), CliError> {
         e.max_logit_error
     );
     Err(CliError::new(Exit::Verification, message))
-}
-
-/// The two sides, each a directory; commands run as processes of their own.
-struct Sides<'a> {
-    client: &'a Path,
-    server: &'a Path,
-    session: &'a Session,
-}
-
-/// What the two sides reported.
-struct Played {
-    scores: Vec<Vec<f64>>,
-    seconds_per_image: f64,
-    keygen_s: f64,
-    key_bytes: u64,
-    server_peak: u64,
-    client_peak: u64,
-    layers: Vec<(String, f64)>,
-}
-
-impl Sides<'_> {
-    fn play(&self, spec: &str, positions: &[usize]) -> Result<Played, CliError> {
-        // The children run elsewhere, so a path must not depend on where.
-        let spec = std::fs::canonicalize(spec).map_or_else(|_| spec.to_string(), |p| p.display().to_string());
-        let list = positions.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-        let client = |args: &[&str]| child::run(self.client, args, self.session);
-        let keygen = client(&["keygen", "client.plan"])?;
-        let encrypt = client(&["encrypt", "client.plan", "--data", &spec, "--index", &list])?;
-        send(self.client, self.server, "evaluation.keys")?;
-        send(self.client, self.server, "images.ct")?;
-        let run = child::run(self.server, &["run", "server.plan"], self.session)?;
-        send(self.server, self.client, "scores.ct")?;
-        let decrypt = client(&["decrypt", "client.plan"])?;
-
-        let peak = |v: &Value| v["peak_rss_bytes"].as_u64().unwrap_or(0);
-        let numbers =
-            |v: &Value| v.as_array().into_iter().flatten().filter_map(Value::as_f64).collect::<Vec<_>>();
-        let layer = |v: &Value| Some((v["name"].as_str()?.to_string(), v["seconds"].as_f64()?));
-        Ok(Played {
-            scores: decrypt["images"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|row| numbers(&row["scores"]))
-                .collect(),
-            seconds_per_image: run["seconds_per_image"].as_f64().unwrap_or(f64::NAN),
-            keygen_s: keygen["seconds"].as_f64().unwrap_or(f64::NAN),
-            key_bytes: keygen["eval_key_bytes"].as_u64().unwrap_or(0),
-            server_peak: peak(&run),
-            client_peak: [&keygen, &encrypt, &decrypt].into_iter().map(peak).max().unwrap_or(0),
-            layers: run["layers"].as_array().into_iter().flatten().filter_map(layer).collect(),
-        })
-    }
-}
-
-/// Hands a file over; only kinds that both sides may hold.
-fn send(from: &Path, to: &Path, name: &str) -> Result<(), CliError> {
-    let (source, target) = (from.join(name), to.join(name));
-    let kind = store::header(&source)?.kind;
-    if matches!(kind, Kind::SecretKey | Kind::ServerPlan | Kind::ClientPlan) {
-        return Err(CliError::new(Exit::Internal, format!("a {kind} must not change sides")).at(&source));
-    }
-    std::fs::rename(&source, &target).map_err(|e| CliError::io(&target, &e, "write"))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod images;
 pub mod models;
 pub mod planning;
 pub mod server;
+pub mod sides;
 pub mod simulation;
 pub mod store;
 pub mod training;

@@ -58,10 +58,13 @@ const BOTTOM: f64 = 44.0;
 /// Lines and points over two axes.
 pub fn plot(axes: &Axes<'_>, series: &[Series], bands: &[Band]) -> String {
     let usable = |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite() && (!axes.log_y || p.1 > 0.0);
-    let y_of = |v: f64| if axes.log_y { v.log10() } else { v };
     let all: Vec<(f64, f64)> = series.iter().flat_map(|s| s.points.iter().filter(usable).copied()).collect();
+    // Below a factor of ten a logarithmic axis has hardly a mark.
+    let low = all.iter().map(|p| p.1).fold(f64::INFINITY, f64::min);
+    let log_y = axes.log_y && all.iter().any(|p| p.1 > 10.0 * low);
+    let y_of = |v: f64| if log_y { v.log10() } else { v };
     let x = Scale::over(all.iter().map(|p| p.0), LEFT, WIDTH - RIGHT);
-    let y = Scale::over(all.iter().map(|p| y_of(p.1)), HEIGHT - BOTTOM, TOP);
+    let y = Scale::over(all.iter().map(|p| y_of(p.1)), HEIGHT - BOTTOM, TOP).padded();
     let mut svg = open(WIDTH, HEIGHT, axes.title);
     for band in bands {
         let (from, to) = (x.at(band.from.max(x.low)), x.at(band.to.min(x.high)));
@@ -78,7 +81,7 @@ pub fn plot(axes: &Axes<'_>, series: &[Series], bands: &[Band]) -> String {
             );
         }
     }
-    grid(&mut svg, axes, &x, &y);
+    grid(&mut svg, axes, &x, &y, log_y);
     for (index, s) in series.iter().enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
         let points = s.points.iter().filter(usable).map(|p| (x.at(p.0), y.at(y_of(p.1))));
@@ -207,6 +210,20 @@ impl Scale {
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
     }
 
+    /// With a little room at both ends.
+    fn padded(self) -> Self {
+        let room = 0.03 * (self.high - self.low);
+        Self { low: self.low - room, high: self.high + room, ..self }
+    }
+
+    /// Logarithms of 1, 2 and 5 times powers of ten within the range; of powers alone where it is wide.
+    fn log_ticks(&self) -> Vec<f64> {
+        let steps: &[f64] = if self.high - self.low > 2.5 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let decades = self.low.floor() as i32..=self.high.ceil() as i32;
+        let ticks = decades.flat_map(|d| steps.iter().map(move |m| f64::from(d) + m.log10()));
+        ticks.filter(|t| (self.low..=self.high).contains(t)).collect()
+    }
+
     /// Four to nine round values within the range.
     fn ticks(&self) -> Vec<f64> {
         let raw = (self.high - self.low) / 5.0;
@@ -227,7 +244,7 @@ fn open(width: f64, height: f64, title: &str) -> String {
     )
 }
 
-fn grid(svg: &mut String, axes: &Axes<'_>, x: &Scale, y: &Scale) {
+fn grid(svg: &mut String, axes: &Axes<'_>, x: &Scale, y: &Scale, log_y: bool) {
     for tick in x.ticks() {
         let at = x.at(tick);
         let _ = write!(
@@ -239,9 +256,10 @@ fn grid(svg: &mut String, axes: &Axes<'_>, x: &Scale, y: &Scale) {
             number(tick)
         );
     }
-    for tick in y.ticks() {
+    let ticks = if log_y { y.log_ticks() } else { y.ticks() };
+    for tick in ticks {
         let at = y.at(tick);
-        let label = if axes.log_y { number(10f64.powf(tick)) } else { number(tick) };
+        let label = if log_y { number(10f64.powf(tick)) } else { number(tick) };
         let _ = write!(
             svg,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\

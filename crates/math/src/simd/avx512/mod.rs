@@ -1,0 +1,274 @@
+//! Kernels for processors with AVX-512 F, DQ and IFMA: eight residues at a time, 52-bit products.
+//!
+//! **Bounds** (q < 2^50, so 4q < 2^52). With ⌊w·2^52/q⌋, which is the 64-bit quotient without its low 12 bits, the Shoup
+//! product of any x < 2^52 lies in [0, 2q). The forward transform keeps values below 4q (Harvey, 2014): x is brought
+//! below 2q, then x + t and x − t + 2q are below 4q. The inverse keeps them below 2q. Sums of products keep the low and
+//! high 52-bit halves in two 64-bit accumulators; up to 4096 terms fit. Everything is fully reduced before it is stored,
+//! so results equal the scalar ones bit for bit.
+//!
+//! The only `unsafe` here is loading and storing eight words that are borrowed as an array, and entering code that needs
+//! the processor features, which the existence of an [`Avx512`] proves.
+#![allow(unsafe_code, reason = "vector instructions; see the module's text")]
+
+mod ntt;
+mod pointwise;
+mod sums;
+
+use super::{Term, Twiddles};
+use crate::modulus::{Modulus, Shoup};
+use std::arch::x86_64::*;
+
+type V = __m512i;
+type Lane = [u64; 8];
+
+/// Proof that this processor has the features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Avx512(());
+
+macro_rules! entries {
+    ($($module:ident::$name:ident ( $($arg:ident : $type:ty),* );)*) => {
+        impl Avx512 {
+            /// Looks at the processor.
+            #[must_use]
+            pub fn detect() -> Option<Self> {
+                (is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512ifma"))
+                .then_some(Self(()))
+            }
+            $(
+                #[doc = concat!("See [`super::", stringify!($name), "`].")]
+                pub fn $name(self, $($arg: $type),*) {
+                    // SAFETY: `self` exists only where the features were detected.
+                    unsafe { $module::$name($($arg),*) }
+                }
+            )*
+        }
+    };
+}
+
+entries! {
+    ntt::ntt_forward(values: &mut [u64], twiddles: Twiddles<'_>, modulus: &Modulus);
+    ntt::ntt_inverse(values: &mut [u64], twiddles: Twiddles<'_>, scale: Shoup, last: Shoup, modulus: &Modulus);
+    ntt::fold(values: &mut [u64], iota: Shoup, modulus: &Modulus);
+    ntt::unfold(values: &mut [u64], iota: Shoup, modulus: &Modulus);
+    pointwise::add_assign(out: &mut [u64], x: &[u64], modulus: &Modulus);
+    pointwise::sub_assign(out: &mut [u64], x: &[u64], modulus: &Modulus);
+    pointwise::neg_assign(out: &mut [u64], modulus: &Modulus);
+    pointwise::mul(out: &mut [u64], x: &[u64], y: &[u64], modulus: &Modulus);
+    pointwise::mul_assign(out: &mut [u64], x: &[u64], modulus: &Modulus);
+    pointwise::mul_blocks(out: &mut [u64], values: &[u64], weights: &[u64], modulus: &Modulus);
+    pointwise::scale_assign(out: &mut [u64], factor: Shoup, modulus: &Modulus);
+    pointwise::sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modulus);
+    pointwise::reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus);
+    sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
+    sums::convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup], moduli: &[Modulus]);
+    sums::convert_combine(
+        out: &mut [u64], limbs: &[u64], overflow: &[u64], hats: &[u64], correction: u64, modulus: &Modulus
+    );
+}
+
+/// A modulus spread over a vector.
+#[derive(Clone, Copy)]
+struct Mod {
+    q: V,
+    two_q: V,
+    /// 2^52 − q.
+    minus_q: V,
+    mask: V,
+    zero: V,
+}
+
+/// A fixed factor and its 52-bit quotient, spread over a vector or one per lane.
+#[derive(Clone, Copy)]
+struct Factor {
+    value: V,
+    quotient: V,
+}
+
+/// Barrett constants on top of [`Mod`].
+#[derive(Clone, Copy)]
+struct Barrett {
+    m: Mod,
+    ratio: V,
+    /// bits − 2 and 54 − bits.
+    low_shift: V,
+    high_shift: V,
+    /// bits − 3, the mask of as many bits, and 2^(bits + 49) mod q.
+    fold_shift: V,
+    fold_mask: V,
+    fold_factor: V,
+}
+
+impl Mod {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn new(modulus: &Modulus) -> Self {
+        let q = modulus.value();
+        Self {
+            q: spread(q),
+            two_q: spread(2 * q),
+            minus_q: spread((1 << 52) - q),
+            mask: spread((1 << 52) - 1),
+            zero: _mm512_setzero_si512(),
+        }
+    }
+
+    /// w·x in [0, 2q) for x < 2^52.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn mul_lazy(self, x: V, w: Factor) -> V {
+        let estimate = _mm512_madd52hi_epu64(self.zero, x, w.quotient);
+        let low = _mm512_madd52lo_epu64(self.zero, x, w.value);
+        _mm512_and_si512(_mm512_madd52lo_epu64(low, estimate, self.minus_q), self.mask)
+    }
+
+    /// Below 2q → below q.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn reduce2(self, x: V) -> V {
+        _mm512_min_epu64(x, _mm512_sub_epi64(x, self.q))
+    }
+
+    /// Below 4q → below q.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn reduce4(self, x: V) -> V {
+        self.reduce2(_mm512_min_epu64(x, _mm512_sub_epi64(x, self.two_q)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn add(self, x: V, y: V) -> V {
+        self.reduce2(_mm512_add_epi64(x, y))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn sub(self, x: V, y: V) -> V {
+        // A negative difference is huge as unsigned number, so the one with q added is the smaller.
+        let d = _mm512_sub_epi64(x, y);
+        _mm512_min_epu64(d, _mm512_add_epi64(d, self.q))
+    }
+
+    /// (x + w·y, x − w·y), all below 4q.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn butterfly(self, x: V, y: V, w: Factor) -> (V, V) {
+        let x = _mm512_min_epu64(x, _mm512_sub_epi64(x, self.two_q));
+        let t = self.mul_lazy(y, w);
+        (_mm512_add_epi64(x, t), _mm512_sub_epi64(_mm512_add_epi64(x, self.two_q), t))
+    }
+
+    /// (x + y, w·(x − y)), all below 2q.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn inverse_butterfly(self, x: V, y: V, w: Factor) -> (V, V) {
+        let sum = _mm512_add_epi64(x, y);
+        let difference = _mm512_sub_epi64(_mm512_add_epi64(x, self.two_q), y);
+        (_mm512_min_epu64(sum, _mm512_sub_epi64(sum, self.two_q)), self.mul_lazy(difference, w))
+    }
+}
+
+impl Factor {
+    /// From 64-bit quotients.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn new(value: V, quotient: V) -> Self {
+        Self { value, quotient: _mm512_srli_epi64::<12>(quotient) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn of(w: Shoup) -> Self {
+        Self { value: spread(w.value), quotient: spread(w.quotient >> 12) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn spread(twiddles: Twiddles<'_>, index: usize) -> Self {
+        Self::of(Shoup { value: twiddles.values[index], quotient: twiddles.quotients[index] })
+    }
+}
+
+impl Barrett {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn new(modulus: &Modulus) -> Self {
+        let bits = u64::from(modulus.bits());
+        let fold = bits.saturating_sub(3);
+        Self {
+            m: Mod::new(modulus),
+            ratio: spread(modulus.ratio() >> 12),
+            low_shift: spread(bits - 2),
+            high_shift: spread(54 - bits),
+            fold_shift: spread(fold),
+            fold_mask: spread((1 << fold) - 1),
+            fold_factor: spread(modulus.reduce_wide(1u128 << (fold + 52))),
+        }
+    }
+
+    /// x·y of residues.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn mul(self, x: V, y: V) -> V {
+        let low = _mm512_madd52lo_epu64(self.m.zero, x, y);
+        let high = _mm512_madd52hi_epu64(self.m.zero, x, y);
+        self.reduce_pair(low, high)
+    }
+
+    /// high·2^52 + low, below 2^(bits + 50), low below 2^52.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn reduce_pair(self, low: V, high: V) -> V {
+        let top =
+            _mm512_or_si512(_mm512_sllv_epi64(high, self.high_shift), _mm512_srlv_epi64(low, self.low_shift));
+        self.finish(top, low)
+    }
+
+    /// Value whose bits from bits − 2 upwards are `top` (below 2^52) and whose low 52 bits are those of `low`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn finish(self, top: V, low: V) -> V {
+        let estimate = _mm512_madd52hi_epu64(self.m.zero, top, self.ratio);
+        let r = _mm512_and_si512(_mm512_madd52lo_epu64(low, estimate, self.m.minus_q), self.m.mask);
+        self.m.reduce4(r)
+    }
+
+    /// high·2^52 + low with accumulators of up to 4096 products.
+    ///
+    /// The carry of `low` goes to `high`; what `high` has above 2^(bits − 3) is multiplied by 2^(bits + 49) mod q, which
+    /// leaves less than 2^(bits + 50).
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn reduce_sum(self, low: V, high: V) -> V {
+        let high = _mm512_add_epi64(high, _mm512_srli_epi64::<52>(low));
+        let low = _mm512_and_si512(low, self.m.mask);
+        let excess = _mm512_srlv_epi64(high, self.fold_shift);
+        let high = _mm512_and_si512(high, self.fold_mask);
+        let low = _mm512_madd52lo_epu64(low, excess, self.fold_factor);
+        let high = _mm512_madd52hi_epu64(high, excess, self.fold_factor);
+        let high = _mm512_add_epi64(high, _mm512_srli_epi64::<52>(low));
+        self.reduce_pair(_mm512_and_si512(low, self.m.mask), high)
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn spread(x: u64) -> V {
+    _mm512_set1_epi64(x as i64)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn load(x: &Lane) -> V {
+    // SAFETY: eight words are borrowed; the instruction needs no alignment.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn store(x: &mut Lane, v: V) {
+    // SAFETY: eight words are borrowed for writing; the instruction needs no alignment.
+    unsafe { _mm512_storeu_si512(x.as_mut_ptr().cast(), v) }
+}

@@ -1,0 +1,117 @@
+//! Sums of products and base conversion.
+
+use super::super::{Term, Weights, scalar};
+use super::{Barrett, Factor, Mod, load, spread, store};
+use crate::modulus::{Modulus, Shoup};
+use std::arch::x86_64::*;
+
+/// Values whose accumulators fit the registers of one sum of products.
+const BLOCK: usize = 64;
+/// Terms of one sum of products before its accumulators are reduced.
+const MAX_TERMS: usize = 4000;
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
+    let n = out.len();
+    if n < BLOCK {
+        return scalar::dot(out, terms, modulus);
+    }
+    let b = Barrett::new(modulus);
+    let (blocks, _) = out.as_chunks_mut::<BLOCK>();
+    let mut weights_buffer = [0u64; BLOCK];
+    for (index, out) in blocks.iter_mut().enumerate() {
+        let start = index * BLOCK;
+        let mut low = [b.m.zero; BLOCK / 8];
+        let mut high = [b.m.zero; BLOCK / 8];
+        for (count, term) in terms.iter().enumerate() {
+            if count % MAX_TERMS == MAX_TERMS - 1 {
+                for (l, h) in low.iter_mut().zip(&mut high) {
+                    (*l, *h) = (b.reduce_sum(*l, *h), b.m.zero);
+                }
+            }
+            let (values, _) = term.values[start..start + BLOCK].as_chunks::<8>();
+            let weights = match term.weights {
+                Weights::Full(weights) => &weights[start..start + BLOCK],
+                Weights::Blocks(weights) if n / weights.len() >= BLOCK => {
+                    let w = spread(weights[start / (n / weights.len())]);
+                    for ((l, h), x) in low.iter_mut().zip(&mut high).zip(values) {
+                        let x = load(x);
+                        *l = _mm512_madd52lo_epu64(*l, x, w);
+                        *h = _mm512_madd52hi_epu64(*h, x, w);
+                    }
+                    continue;
+                }
+                Weights::Blocks(weights) => {
+                    let size = n / weights.len();
+                    for (chunk, &w) in weights_buffer.chunks_exact_mut(size).zip(&weights[start / size..]) {
+                        chunk.fill(w);
+                    }
+                    &weights_buffer[..]
+                }
+            };
+            for (((l, h), x), w) in low.iter_mut().zip(&mut high).zip(values).zip(weights.as_chunks::<8>().0)
+            {
+                let (x, w) = (load(x), load(w));
+                *l = _mm512_madd52lo_epu64(*l, x, w);
+                *h = _mm512_madd52hi_epu64(*h, x, w);
+            }
+        }
+        for ((o, l), h) in out.as_chunks_mut().0.iter_mut().zip(low).zip(high) {
+            store(o, b.reduce_sum(l, h));
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn convert_prepare(
+    limbs: &mut [u64],
+    overflow: &mut [u64],
+    factors: &[Shoup],
+    moduli: &[Modulus],
+) {
+    let n = overflow.len();
+    if !n.is_multiple_of(8) {
+        return scalar::convert_prepare(limbs, overflow, factors, moduli);
+    }
+    for (index, o) in overflow.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let mut sum = _mm512_set1_pd(0.5);
+        for ((limb, &factor), modulus) in limbs.chunks_exact_mut(n).zip(factors).zip(moduli) {
+            let m = Mod::new(modulus);
+            let x = &mut limb.as_chunks_mut().0[index];
+            let scaled = m.reduce2(m.mul_lazy(load(x), Factor::of(factor)));
+            store(x, scaled);
+            // Product and sum are rounded apart, as in the scalar twin.
+            let inverse = _mm512_set1_pd(1.0 / modulus.value() as f64);
+            sum = _mm512_add_pd(sum, _mm512_mul_pd(_mm512_cvtepu64_pd(scaled), inverse));
+        }
+        store(o, _mm512_cvttpd_epu64(sum));
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn convert_combine(
+    out: &mut [u64],
+    limbs: &[u64],
+    overflow: &[u64],
+    hats: &[u64],
+    correction: u64,
+    modulus: &Modulus,
+) {
+    let n = out.len();
+    if !n.is_multiple_of(8) {
+        return scalar::convert_combine(out, limbs, overflow, hats, correction, modulus);
+    }
+    let b = Barrett::new(modulus);
+    let correction = spread(correction);
+    for ((index, o), v) in out.as_chunks_mut().0.iter_mut().enumerate().zip(overflow.as_chunks().0) {
+        let v = load(v);
+        let mut low = _mm512_madd52lo_epu64(b.m.zero, v, correction);
+        let mut high = _mm512_madd52hi_epu64(b.m.zero, v, correction);
+        for (limb, &hat) in limbs.chunks_exact(n).zip(hats) {
+            let (x, hat) = (load(&limb.as_chunks().0[index]), spread(hat));
+            low = _mm512_madd52lo_epu64(low, x, hat);
+            high = _mm512_madd52hi_epu64(high, x, hat);
+        }
+        store(o, b.reduce_sum(low, high));
+    }
+}

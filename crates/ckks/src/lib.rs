@@ -32,6 +32,7 @@ pub mod noise;
 mod par;
 mod parameters;
 mod plaintext;
+mod precision;
 
 pub use ciphertext::{Ciphertext, SeededCiphertext};
 pub use encoder::Encoder;
@@ -42,3 +43,4 @@ pub use keys::{EvaluationKeys, KeyId, KeySpec, SwitchingKey};
 pub use parameters::{ParameterError, Parameters, ParametersLiteral, SECURITY_TABLE, Security, SecurityRow};
 pub use plaintext::{EncodedWeights, PeriodicPlaintext, Plaintext};
 pub use polyveil_math::{Ntt, Poly, RingKind};
+pub use precision::PrecisionStats;

@@ -149,6 +149,43 @@ fn bench_net_has_the_promised_keys() {
 }
 
 #[test]
+fn bench_engine_has_the_promised_keys() {
+    let root = tempfile::tempdir().unwrap();
+    // The smallest secure ring, one level.
+    let args = ["bench", "engine", "--log-n", "12", "--levels", "1", "--scale-bits", "26", "--reps", "2"];
+    for ring in ["conjugate-invariant", "standard"] {
+        let result = ok(root.path(), &[args.as_slice(), &["--ring", ring]].concat());
+        for key in [
+            "ntt_forward",
+            "ntt_inverse",
+            "encode",
+            "encrypt",
+            "decrypt_decode",
+            "add",
+            "mul_plain_rescale",
+            "mac_full",
+            "mac_periodic",
+            "mul_relin_rescale",
+            "rotate",
+            "rotate_hoisted",
+            "rotate_hoisted_sum",
+            "rescale",
+        ] {
+            let [median, least] = ["median_us", "min_us"].map(|figure| result[key][figure].as_f64().unwrap());
+            assert!(0.0 < least && least <= median, "{key}: {least} {median}");
+        }
+        for key in ["ciphertext_bytes", "rotation_key_bytes", "log_qp", "digits"] {
+            assert!(result[key].as_f64().unwrap() > 0.0, "{key}");
+        }
+        assert_eq!((&result["ring"], &result["threads"]), (&ring.into(), &2.into()));
+        assert_eq!((&result["security_bits"], &result["levels"]), (&128.into(), &1.into()));
+    }
+    let table = polyveil(root.path(), &args).output().unwrap();
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.contains("rotate, one of 8 hoisted") && table.contains("128 bits"), "{table}");
+}
+
+#[test]
 fn a_secret_key_serves_further_plans_of_its_parameters() {
     let d = support::Fixture::get().path();
     let args = ["keygen", "a.client.plan", "--secret", "one.key", "--keys", "again.keys", "--reuse-secret"];

@@ -7,6 +7,7 @@ mod support;
 use std::path::Path;
 
 use polyveil_net::{Tensor, exec};
+use serde_json::Value;
 use support::{image, names, network, npy, ok, polyveil, save};
 
 fn hand_over(from: &Path, to: &Path, name: &str) {
@@ -86,6 +87,30 @@ fn step_by_step_in_two_directories() {
     let table =
         String::from_utf8(polyveil(&client, &["decrypt", "client.plan"]).output().unwrap().stdout).unwrap();
     assert!(table.contains("owl") && table.lines().count() == 5, "{table}");
+}
+
+#[test]
+fn flooding_adds_noise_and_says_so() {
+    let d = support::Fixture::get().path();
+    let args = ["decrypt", "a.client.plan", "one.scores", "--secret", "one.key"];
+    let rounded = ok(d, &args);
+    assert_eq!(rounded["noise_std"], 0.0);
+    let flooded = |extra: &[&str]| ok(d, &[&args, extra].concat());
+    let scores = |result: &Value| result["images"][0]["scores"].clone();
+    let one = flooded(&["--flooding", "10"]);
+    let std = one["noise_std"].as_f64().unwrap();
+    let error = ok(d, &["inspect", "a.client.plan"])["predicted_max_error"].as_f64().unwrap();
+    // One image, three scores.
+    assert!((std / (6.0 * 32.0 * error) - 1.0).abs() < 1e-9, "{std} {error}");
+    assert!(one["precision_bits"].as_i64().unwrap() < rounded["precision_bits"].as_i64().unwrap());
+    assert_ne!(scores(&one), scores(&flooded(&["--flooding", "10"])));
+    let more = flooded(&["--flooding", "10", "--shared-results", "100"])["noise_std"].as_f64().unwrap();
+    assert!((more / std - 10.0).abs() < 1e-9);
+    for (found, expected) in scores(&one).as_array().unwrap().iter().zip(scores(&rounded).as_array().unwrap())
+    {
+        let difference = (found.as_f64().unwrap() - expected.as_f64().unwrap()).abs();
+        assert!(difference < 10.0 * std, "{found} {expected}");
+    }
 }
 
 #[test]

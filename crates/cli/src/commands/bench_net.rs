@@ -110,7 +110,7 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     drop(display);
 
     let timer = Instant::now();
-    let scores = client.decrypt(&secret, &output.ciphertexts)?;
+    let scores = client.decrypt(&secret, &output.ciphertexts, &client.rounding()?)?;
     let decrypt_s = timer.elapsed().as_secs_f64();
     if let Some(path) = &args.output {
         let values: Vec<f32> = scores.iter().map(|&s| s as f32).collect();

@@ -149,6 +149,11 @@ pub fn sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modul
     dispatch!(sub_from_scale(out, x, factor, modulus));
 }
 
+/// Block b of `out` (eight values each) is block `blocks[b] / 8` of `input` in the order `orders[blocks[b] % 8]`.
+pub fn permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]) {
+    dispatch!(permute(out, input, blocks, orders));
+}
+
 /// Residues of signed integers.
 pub fn reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus) {
     dispatch!(reduce_signed(out, x, modulus));

@@ -134,6 +134,15 @@ pub fn sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modul
     }
 }
 
+/// See [`super::permute`].
+pub fn permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]) {
+    let (input, _) = input.as_chunks::<8>();
+    for (out, &entry) in out.as_chunks_mut::<8>().0.iter_mut().zip(blocks) {
+        let (source, order) = (&input[entry as usize / 8], &orders[entry as usize % 8]);
+        *out = order.map(|index| source[index as usize % 8]);
+    }
+}
+
 /// See [`super::reduce_signed`].
 pub fn reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus) {
     for (o, &x) in out.iter_mut().zip(x) {

@@ -1,12 +1,14 @@
 //! Sums of products and base conversion.
 
 use super::super::{Term, Weights, scalar};
-use super::{Barrett, Factor, Mod, load, spread, store};
+use super::{Barrett, Factor, Lane, Mod, load, spread, store};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
 /// Values whose accumulators fit the registers of one sum of products.
 const BLOCK: usize = 64;
+/// Vectors that a conversion does together, so that its products need not wait for each other.
+const WIDE: usize = 4;
 /// Terms of one sum of products before its accumulators are reduced.
 const MAX_TERMS: usize = 4000;
 
@@ -98,20 +100,29 @@ pub(super) fn convert_combine(
     modulus: &Modulus,
 ) {
     let n = out.len();
-    if !n.is_multiple_of(8) {
+    if !n.is_multiple_of(8 * WIDE) {
         return scalar::convert_combine(out, limbs, overflow, hats, correction, modulus);
     }
     let b = Barrett::new(modulus);
-    let correction = spread(correction);
-    for ((index, o), v) in out.as_chunks_mut().0.iter_mut().enumerate().zip(overflow.as_chunks().0) {
-        let v = load(v);
-        let mut low = _mm512_madd52lo_epu64(b.m.zero, v, correction);
-        let mut high = _mm512_madd52hi_epu64(b.m.zero, v, correction);
+    let (groups, _) = out.as_chunks_mut::<8>().0.as_chunks_mut::<WIDE>();
+    let (overflow, _) = overflow.as_chunks::<8>().0.as_chunks::<WIDE>();
+    for (index, (out, overflow)) in groups.iter_mut().zip(overflow).enumerate() {
+        let mut low = [b.m.zero; WIDE];
+        let mut high = [b.m.zero; WIDE];
+        let mut add = |x: &[Lane; WIDE], w: u64| {
+            let w = spread(w);
+            for ((l, h), x) in low.iter_mut().zip(&mut high).zip(x) {
+                let x = load(x);
+                *l = _mm512_madd52lo_epu64(*l, x, w);
+                *h = _mm512_madd52hi_epu64(*h, x, w);
+            }
+        };
+        add(overflow, correction);
         for (limb, &hat) in limbs.chunks_exact(n).zip(hats) {
-            let (x, hat) = (load(&limb.as_chunks().0[index]), spread(hat));
-            low = _mm512_madd52lo_epu64(low, x, hat);
-            high = _mm512_madd52hi_epu64(high, x, hat);
+            add(&limb.as_chunks::<8>().0.as_chunks::<WIDE>().0[index], hat);
         }
-        store(o, b.reduce_sum(low, high));
+        for ((o, l), h) in out.iter_mut().zip(low).zip(high) {
+            store(o, b.reduce_sum(l, h));
+        }
     }
 }

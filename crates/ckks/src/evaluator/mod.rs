@@ -7,7 +7,9 @@
 //! | `rescale.rs` | rescale, dropping levels | 1 a rescale |
 //! | `rotate.rs` | rotations, one by one or hoisted | 0 |
 //! | `keyswitch.rs` | the steps that relinearisation and rotation share | 0 |
+//! | `divide.rs` | the division by primes that rescaling and key switching share | 0 |
 
+mod divide;
 mod keyswitch;
 mod linear;
 mod multiply;

@@ -1,9 +1,9 @@
 //! Rotations: slot j of the result is slot j + r of the input.
 //!
-//! A rotation key switches from s to σ^−1(s), so that the automorphism σ is applied to the *result*: one decomposition
-//! then serves any number of rotations without permuting its digits (hoisting), and sums can be permuted before the
-//! special primes are divided out (double hoisting).
+//! A rotation key switches from σ(s) to s. The automorphism σ is applied to the extended digits, which one decomposition
+//! makes for any number of rotations (hoisting).
 
+use super::keyswitch::Switch;
 use super::{Evaluator, reaches, two_parts};
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
@@ -51,13 +51,16 @@ impl Evaluator {
     }
 
     fn rotate_batch(&self, a: &Ciphertext, batch: &[(usize, &SwitchingKey)]) -> Vec<Ciphertext> {
-        let keys: Vec<&SwitchingKey> = batch.iter().map(|(_, key)| *key).collect();
-        let products = self.key_products(&a.parts[1], &keys);
+        let permutations: Vec<_> = batch.iter().map(|&(rotation, _)| self.permutation(rotation)).collect();
+        let switches: Vec<Switch<'_>> = batch
+            .iter()
+            .zip(&permutations)
+            .map(|(&(_, key), p)| Switch { key, permutation: Some(p), add: [Some(&a.parts[0]), None] })
+            .collect();
+        let products = self.switch(&a.parts[1], &switches);
         par::map(batch.len(), |k| {
-            let permutation = self.permutation(batch[k].0);
-            let part = |part, add| self.mod_down(&products, (k, part), add, Some(&permutation));
-            let parts = vec![part(0, Some(&a.parts[0])), part(1, None)];
-            Ciphertext { key_id: a.key_id, scale: a.scale, parts }
+            let part = |part| self.mod_down(&products, k, part, false);
+            Ciphertext { key_id: a.key_id, scale: a.scale, parts: [part(0), part(1)].into_iter().collect() }
         })
     }
 

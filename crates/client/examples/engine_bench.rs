@@ -59,7 +59,9 @@ fn main() {
         let terms = vec![(&ct, weights); 64];
         time(name, || evaluator.linear_combination(&terms).unwrap());
     }
-    time("multiply, relin, rescale", || evaluator.relinearize_rescale(&evaluator.mul_lazy(&ct, &ct).unwrap()).unwrap());
+    time("multiply, relin, rescale", || {
+        evaluator.relinearize_rescale(&evaluator.mul_lazy(&ct, &ct).unwrap()).unwrap()
+    });
     time("rotate", || evaluator.rotate(&ct, 1).unwrap());
     let rotations: Vec<usize> = (1..=8).collect();
     time("8 hoisted rotations", || evaluator.rotate_hoisted(&ct, &rotations).unwrap());

@@ -16,6 +16,8 @@ pub struct BaseConverter {
     factors: Vec<Shoup>,
     hats: Vec<Vec<u64>>,
     corrections: Vec<u64>,
+    /// Of the largest source prime.
+    bits: u32,
 }
 
 impl BaseConverter {
@@ -30,6 +32,7 @@ impl BaseConverter {
             factors: from.iter().enumerate().map(|(i, q)| q.shoup(q.inv(product(Some(i), q)))).collect(),
             hats: to.iter().map(|t| (0..from.len()).map(|i| product(Some(i), t)).collect()).collect(),
             corrections: to.iter().map(|t| t.neg(product(None, t))).collect(),
+            bits: from.iter().map(Modulus::bits).max().unwrap_or_default(),
             from: from.to_vec(),
             to: to.to_vec(),
         }
@@ -43,7 +46,7 @@ impl BaseConverter {
     /// Second half for the target prime of that index, from what [`BaseConverter::prepare`] left.
     pub fn combine(&self, limbs: &[u64], overflow: &[u64], target: usize, out: &mut [u64]) {
         let (hats, correction) = (&self.hats[target], self.corrections[target]);
-        simd::convert_combine(out, limbs, overflow, hats, correction, &self.to[target]);
+        simd::convert_combine(out, limbs, overflow, hats, correction, self.bits, &self.to[target]);
     }
 }
 

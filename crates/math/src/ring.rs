@@ -136,7 +136,8 @@ impl GaloisPermutation {
         let shift = (factor - 1) / kind.stride();
         let mut orders = [[0; BLOCK]; BLOCK];
         if n < BLOCK {
-            let source = |p| bits::reverse((bits::reverse(p, log_n) * factor + shift) & (n - 1), log_n) as u32;
+            let source =
+                |p| bits::reverse((bits::reverse(p, log_n) * factor + shift) & (n - 1), log_n) as u32;
             return Self { blocks: Vec::new(), orders, small: (0..n).map(source).collect() };
         }
         let log_blocks = log_n - BLOCK.ilog2();

@@ -115,7 +115,13 @@ impl Evaluator {
     }
 
     /// Step 2 for one part of one output, together with the division by the last ciphertext prime if `rescale`.
-    pub(super) fn mod_down(&self, products: &Products, output: usize, part: usize, rescale: bool) -> Poly<Ntt> {
+    pub(super) fn mod_down(
+        &self,
+        products: &Products,
+        output: usize,
+        part: usize,
+        rescale: bool,
+    ) -> Poly<Ntt> {
         let (params, level) = (&self.params, products.level);
         let division = if rescale { params.mod_down_rescale(level) } else { params.mod_down(level) };
         let special = params.p().len();
@@ -206,10 +212,9 @@ fn dot<'a>(
     let weighted = digits.chunks_exact(out.len()).zip(key);
     let mut terms: ArrayVec<Term<'_>, MAX_TERMS> =
         weighted.map(|(values, key)| Term { values, weights: Weights::Full(key) }).collect();
-    terms.extend(add.map(|(values, factor)| Term {
-        values,
-        weights: Weights::Blocks(std::slice::from_ref(factor)),
-    }));
+    terms.extend(
+        add.map(|(values, factor)| Term { values, weights: Weights::Blocks(std::slice::from_ref(factor)) }),
+    );
     simd::dot(out, &terms, modulus);
 }
 

@@ -47,7 +47,11 @@ impl Evaluator {
             };
             simd::dot(out, &[term(0, 1), term(1, 0)], modulus);
         });
-        Ok(Ciphertext { key_id: a.key_id, scale, parts: ArrayVec::from([product(0, 0), cross, product(1, 1)]) })
+        Ok(Ciphertext {
+            key_id: a.key_id,
+            scale,
+            parts: ArrayVec::from([product(0, 0), cross, product(1, 1)]),
+        })
     }
 
     /// a² with its quadratic part: three parts, one product fewer than [`Evaluator::mul_lazy`].
@@ -67,7 +71,11 @@ impl Evaluator {
                 }
             })
         };
-        Ok(Ciphertext { key_id: a.key_id, scale, parts: ArrayVec::from([product(0, 0), product(0, 1), product(1, 1)]) })
+        Ok(Ciphertext {
+            key_id: a.key_id,
+            scale,
+            parts: ArrayVec::from([product(0, 0), product(0, 1), product(1, 1)]),
+        })
     }
 
     /// Removes the quadratic part; a ciphertext of two parts comes back as it is.

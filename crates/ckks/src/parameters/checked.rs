@@ -385,7 +385,8 @@ fn check_shape(literal: &ParametersLiteral) -> Result<(), ParameterError> {
     if !(MIN_LOG_N..=MAX_LOG_N).contains(&literal.log_n) {
         return Err(ParameterError::Degree { found: literal.log_n, min: MIN_LOG_N, max: MAX_LOG_N });
     }
-    for (what, primes, max) in [("ciphertext", &literal.q, Parameters::MAX_Q), ("special", &literal.p, MAX_P)] {
+    for (what, primes, max) in [("ciphertext", &literal.q, Parameters::MAX_Q), ("special", &literal.p, MAX_P)]
+    {
         if primes.is_empty() || primes.len() > max {
             return Err(ParameterError::PrimeCount { what, found: primes.len(), max });
         }

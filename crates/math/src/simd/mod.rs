@@ -175,16 +175,17 @@ pub fn convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup
     dispatch!(convert_prepare(limbs, overflow, factors, moduli));
 }
 
-/// Second half: `out = Σ limb_i · hats[i] + overflow · correction` modulo the target prime.
+/// Second half: `out = Σ limb_i · hats[i] + overflow · correction` modulo the target prime; limbs hold at most `bits` bits.
 pub fn convert_combine(
     out: &mut [u64],
     limbs: &[u64],
     overflow: &[u64],
     hats: &[u64],
     correction: u64,
+    bits: u32,
     modulus: &Modulus,
 ) {
-    dispatch!(convert_combine(out, limbs, overflow, hats, correction, modulus));
+    dispatch!(convert_combine(out, limbs, overflow, hats, correction, bits, modulus));
 }
 
 #[cfg(test)]

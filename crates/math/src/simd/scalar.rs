@@ -211,6 +211,7 @@ pub fn convert_combine(
     overflow: &[u64],
     hats: &[u64],
     correction: u64,
+    _bits: u32,
     modulus: &Modulus,
 ) {
     let n = out.len();

@@ -65,7 +65,7 @@ entries! {
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
     sums::convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup], moduli: &[Modulus]);
     sums::convert_combine(
-        out: &mut [u64], limbs: &[u64], overflow: &[u64], hats: &[u64], correction: u64, modulus: &Modulus
+        out: &mut [u64], limbs: &[u64], overflow: &[u64], hats: &[u64], correction: u64, bits: u32, modulus: &Modulus
     );
 }
 
@@ -234,6 +234,19 @@ impl Barrett {
         let estimate = _mm512_madd52hi_epu64(self.m.zero, top, self.ratio);
         let r = _mm512_and_si512(_mm512_madd52lo_epu64(low, estimate, self.m.minus_q), self.m.mask);
         self.m.reduce4(r)
+    }
+
+    /// Whether a sum of `terms` products of residues with factors of at most `bits` bits stays below 2^(bits of q + 50).
+    pub(super) fn fits(terms: usize, bits: u32) -> bool {
+        terms.next_power_of_two().ilog2() + bits <= 50
+    }
+
+    /// high·2^52 + low with accumulators of products that [`Barrett::fits`].
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn reduce_short_sum(self, low: V, high: V) -> V {
+        let high = _mm512_add_epi64(high, _mm512_srli_epi64::<52>(low));
+        self.reduce_pair(_mm512_and_si512(low, self.m.mask), high)
     }
 
     /// high·2^52 + low with accumulators of up to 4096 products.

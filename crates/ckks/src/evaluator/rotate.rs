@@ -3,7 +3,7 @@
 //! A rotation key switches from σ(s) to s. The automorphism σ is applied to the extended digits, which one decomposition
 //! makes for any number of rotations (hoisting).
 
-use super::keyswitch::Switch;
+use super::keyswitch::{Products, Switch};
 use super::{Evaluator, reaches, two_parts};
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
@@ -23,8 +23,15 @@ impl Evaluator {
     /// # Errors
     /// [`CkksError::MissingRotationKey`], [`CkksError::LevelTooLow`], [`CkksError::Parts`], [`CkksError::KeyMismatch`].
     pub fn rotate(&self, a: &Ciphertext, r: usize) -> Result<Ciphertext, CkksError> {
-        let mut rotated = self.rotate_hoisted(a, &[r])?;
-        rotated.pop().ok_or(CkksError::NoTerms)
+        self.check(a)?;
+        two_parts(a)?;
+        let Some((rotation, key)) = self.rotation_key(r, a.level())? else {
+            return Ok(a.clone());
+        };
+        let permutation = self.permutation(rotation);
+        let switch = Switch { key, permutation: Some(&permutation), add: [Some(&a.parts[0]), None] };
+        let products = self.switch(&a.parts[1], &[switch]);
+        Ok(self.switched(a, &products, 0))
     }
 
     /// Several rotations of one ciphertext, in the order asked for; its decomposition is shared. All keys are checked
@@ -58,10 +65,12 @@ impl Evaluator {
             .map(|(&(_, key), p)| Switch { key, permutation: Some(p), add: [Some(&a.parts[0]), None] })
             .collect();
         let products = self.switch(&a.parts[1], &switches);
-        par::map(batch.len(), |k| {
-            let part = |part| self.mod_down(&products, k, part, false);
-            Ciphertext { key_id: a.key_id, scale: a.scale, parts: [part(0), part(1)].into_iter().collect() }
-        })
+        par::map(batch.len(), |k| self.switched(a, &products, k))
+    }
+
+    fn switched(&self, a: &Ciphertext, products: &Products, output: usize) -> Ciphertext {
+        let part = |part| self.mod_down(products, output, part, false);
+        Ciphertext { key_id: a.key_id, scale: a.scale, parts: [part(0), part(1)].into_iter().collect() }
     }
 
     fn permutation(&self, rotation: usize) -> Cow<'_, GaloisPermutation> {

@@ -35,7 +35,11 @@ fn rotations_and_products_allocate_nothing() {
     c.evaluator.keys().unwrap().expand(&c.params);
     let e = &c.evaluator;
     assert_eq!(allocations(|| drop(e.rotate(&x, 1).unwrap())), 0, "rotation");
-    assert_eq!(allocations(|| drop((e.rotate(&x, 1).unwrap(), e.rotate(&y, 5).unwrap()))), 0, "two rotations");
+    assert_eq!(
+        allocations(|| drop((e.rotate(&x, 1).unwrap(), e.rotate(&y, 5).unwrap()))),
+        0,
+        "two rotations"
+    );
     assert_eq!(allocations(|| drop(e.mul(&x, &y).unwrap())), 0, "product");
     assert_eq!(
         allocations(|| drop(e.relinearize_rescale(&e.square_lazy(&x).unwrap()).unwrap())),

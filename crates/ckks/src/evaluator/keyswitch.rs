@@ -18,6 +18,7 @@ use polyveil_math::simd::{self, Term, Weights};
 use polyveil_math::{GaloisPermutation, Modulus, Ntt, NttTable, Poly, buffer};
 use std::cell::RefCell;
 use std::ops::Range;
+use std::thread::LocalKey;
 
 /// Values that are permuted and multiplied together: the tiles of all digits fit the first-level cache.
 pub(super) const TILE: usize = 512;
@@ -32,7 +33,17 @@ pub(super) struct Switch<'a> {
     /// Applied to the digits and to what is added.
     pub permutation: Option<&'a GaloisPermutation>,
     /// Added to the two parts of the result.
-    pub add: [Option<&'a Poly<Ntt>>; 2],
+    pub add: [Added<'a>; 2],
+}
+
+/// What is added to one part of a product modulo Q·P.
+#[derive(Clone, Copy)]
+pub(super) enum Added<'a> {
+    Nothing,
+    /// A polynomial modulo Q times P, so that the division by P leaves the polynomial.
+    Lifted(&'a Poly<Ntt>),
+    /// One part of one output that still waits for the division.
+    Waiting(&'a Products, usize, usize),
 }
 
 /// For each of several outputs two polynomials modulo Q·P: limbs 0 … ℓ, then the special ones.
@@ -44,6 +55,17 @@ pub(super) struct Products {
     data: Vec<u64>,
 }
 
+impl<'a> Added<'a> {
+    /// Limb i and its factor; P modulo a special prime is 0.
+    fn limb(self, i: usize, level: usize, params: &'a Parameters) -> Option<(&'a [u64], &'a u64)> {
+        match self {
+            Self::Lifted(poly) if i <= level => Some((poly.limb(i), &params.p_residues()[i])),
+            Self::Nothing | Self::Lifted(_) => None,
+            Self::Waiting(products, output, part) => Some((products.limb(output, part, i), &1)),
+        }
+    }
+}
+
 impl Drop for Products {
     fn drop(&mut self) {
         buffer::give(std::mem::take(&mut self.data));
@@ -51,6 +73,15 @@ impl Drop for Products {
 }
 
 impl Products {
+    pub(super) fn zero(params: &Parameters, level: usize, outputs: usize) -> Self {
+        let (degree, limbs) = (params.degree(), level + 1 + params.p().len());
+        Self { level, degree, outputs, data: buffer::take_zeroed(limbs * outputs * 2 * degree) }
+    }
+
+    pub(super) const fn level(&self) -> usize {
+        self.level
+    }
+
     pub(super) fn limb(&self, output: usize, part: usize, index: usize) -> &[u64] {
         let position = (index * self.outputs + output) * 2 + part;
         &self.data[position * self.degree..][..self.degree]
@@ -58,7 +89,7 @@ impl Products {
 }
 
 /// The digits of a polynomial as coefficients, scaled for the extension.
-struct Digits {
+pub(super) struct Digits {
     residues: Vec<u64>,
     overflow: Vec<u64>,
 }
@@ -71,47 +102,83 @@ impl Drop for Digits {
 }
 
 thread_local! {
-    /// Working limbs of this thread; they hold public values only.
+    /// Working memory of this thread; holds public values only.
     static LIMBS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    static TILES: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Evaluator {
     /// Step 1; every key must reach the level, which callers check.
     pub(super) fn switch(&self, poly: &Poly<Ntt>, switches: &[Switch<'_>]) -> Products {
+        let (n, level) = (self.params.degree(), poly.limbs() - 1);
+        let prepared = self.prepare_digits(poly);
+        self.with_digits(&[(poly, &prepared)], level, switches.len(), |i, digits, outs| {
+            with_tiles((self.params.digits(level) + 2) * TILE, |scratch| {
+                for (switch, out) in switches.iter().zip(outs.chunks_exact_mut(2 * n)) {
+                    self.multiply(switch, (i, level), digits, 0..n, scratch, out);
+                }
+            });
+        })
+    }
+
+    /// Adds one output to the only output of `sum`.
+    pub(super) fn add_products(&self, sum: &mut Products, products: &Products, output: usize) {
+        let (n, level) = (sum.degree, sum.level);
+        par::for_each_chunk(&mut sum.data, 2 * n, |i, sum| {
+            let modulus = self.params.extended_table(i, level).modulus();
+            for (part, sum) in sum.chunks_exact_mut(n).enumerate() {
+                simd::add_assign(sum, products.limb(output, part, i), modulus);
+            }
+        });
+    }
+
+    /// The values `range` of both parts of limb i of one key's product, into the halves of `out`; `digits` are whole limbs.
+    pub(super) fn multiply(
+        &self,
+        switch: &Switch<'_>,
+        (i, level): (usize, usize),
+        digits: &[u64],
+        range: Range<usize>,
+        scratch: &mut [u64],
+        out: &mut [u64],
+    ) {
         let params = &self.params;
-        let (n, level) = (params.degree(), poly.limbs() - 1);
-        let tile = n.min(TILE);
-        self.with_digits(poly, switches.len(), |i, digits, scratch, outs| {
-            let modulus = params.extended_table(i, level).modulus();
-            for (switch, out) in switches.iter().zip(outs.chunks_exact_mut(2 * n)) {
-                // The key's special limbs follow its own, higher level.
-                let key_limb = if i <= level { i } else { i - level + switch.key.level() };
-                let halves = [switch.key.b(), switch.key.a(params)];
-                let add = switch.add.map(|poly| poly.filter(|_| i <= level).map(|poly| poly.limb(i)));
-                let factor = params.p_residues().get(i).copied().unwrap_or_default();
-                let mut multiply = |digits: &[u64], adds: [Option<&[u64]>; 2], range: Range<usize>| {
-                    for ((out, half), add) in out.chunks_exact_mut(n).zip(halves).zip(adds) {
-                        let key = half.iter().map(|half| &half.limb(key_limb)[range.clone()]);
-                        dot(&mut out[range.clone()], digits, key, add.map(|add| (add, &factor)), modulus);
-                    }
-                };
-                let Some(permutation) = switch.permutation else {
-                    multiply(digits, add, 0..n);
-                    continue;
-                };
-                for start in (0..n).step_by(tile) {
-                    let sources = digits.chunks_exact(n).map(Some).chain(add);
-                    for (source, out) in sources.zip(scratch.chunks_exact_mut(tile)) {
-                        if let Some(source) = source {
-                            permutation.apply_part(source, out, start);
-                        }
-                    }
-                    let (digits, adds) = scratch.split_at(digits.len() / n * tile);
-                    let adds = [add[0].map(|_| &adds[..tile]), add[1].map(|_| &adds[tile..2 * tile])];
-                    multiply(digits, adds, start..start + tile);
+        let n = params.degree();
+        let modulus = params.extended_table(i, level).modulus();
+        // The key's special limbs follow its own, higher level.
+        let key_limb = if i <= level { i } else { i - level + switch.key.level() };
+        let halves = [switch.key.b(), switch.key.a(params)];
+        let add = switch.add.map(|added| added.limb(i, level, params));
+        let (origin, len) = (range.start, range.len());
+        let mut multiply = |digits: &[u64], adds: [Option<&[u64]>; 2], range: Range<usize>| {
+            let factors = add.map(|add| add.map(|(_, factor)| factor));
+            for (((out, half), add), factor) in out.chunks_exact_mut(len).zip(halves).zip(adds).zip(factors) {
+                let key = half.iter().map(|half| &half.limb(key_limb)[range.clone()]);
+                dot(
+                    &mut out[range.start - origin..range.end - origin],
+                    digits,
+                    key,
+                    add.zip(factor),
+                    modulus,
+                );
+            }
+        };
+        let Some(permutation) = switch.permutation else {
+            return multiply(digits, add.map(|add| add.map(|(values, _)| values)), range);
+        };
+        let tile = len.min(TILE);
+        for start in range.step_by(tile) {
+            let sources =
+                digits.chunks_exact(n).map(Some).chain(add.map(|add| add.map(|(values, _)| values)));
+            for (source, out) in sources.zip(scratch.chunks_exact_mut(tile)) {
+                if let Some(source) = source {
+                    permutation.apply_part(source, out, start);
                 }
             }
-        })
+            let (digits, adds) = scratch.split_at(digits.len() / n * tile);
+            let adds = [add[0].map(|_| &adds[..tile]), add[1].map(|_| &adds[tile..2 * tile])];
+            multiply(digits, adds, start..start + tile);
+        }
     }
 
     /// Step 2 for one part of one output, together with the division by the last ciphertext prime if `rescale`.
@@ -132,28 +199,28 @@ impl Evaluator {
         self.divide(division, divisor, |i| products.limb(output, part, i))
     }
 
-    /// Calls `work(limb, digits, scratch, out)` for every limb modulo Q·P: `digits` holds the extended digits of the limb,
-    /// one after the other, in transform order, `scratch` two tiles more than there are digits, `out` the two parts of
-    /// every output.
-    fn with_digits(
+    /// Calls `work(limb, digits, out)` for every limb modulo Q·P: `digits` holds the extended digits of all polynomials, one
+    /// after the other, in transform order, `out` the two parts of every output.
+    pub(super) fn with_digits(
         &self,
-        poly: &Poly<Ntt>,
+        polys: &[(&Poly<Ntt>, &Digits)],
+        level: usize,
         outputs: usize,
-        work: impl Fn(usize, &[u64], &mut [u64], &mut [u64]) + Sync + Send,
+        work: impl Fn(usize, &[u64], &mut [u64]) + Sync + Send,
     ) -> Products {
         let params = &self.params;
-        let (n, level) = (params.degree(), poly.limbs() - 1);
-        let prepared = self.prepare_digits(poly);
+        let n = params.degree();
         let count = params.digits(level);
         let mut data = buffer::take((level + 1 + params.p().len()) * outputs * 2 * n);
         par::for_each_chunk(&mut data, outputs * 2 * n, |i, out| {
             let table = params.extended_table(i, level);
-            with_limbs(count * n + (count + 2) * TILE, |limbs| {
-                let (digits, scratch) = limbs.split_at_mut(count * n);
-                for (d, digit) in digits.chunks_exact_mut(n).enumerate() {
-                    self.extend_digit(&prepared, poly, d, i, table, digit);
+            with_limbs(polys.len() * count * n, |digits| {
+                for ((poly, prepared), digits) in polys.iter().zip(digits.chunks_exact_mut(count * n)) {
+                    for (d, digit) in digits.chunks_exact_mut(n).enumerate() {
+                        self.extend_digit(prepared, poly, d, i, table, digit);
+                    }
                 }
-                work(i, digits, scratch, out);
+                work(i, digits, out);
             });
         });
         Products { level, degree: n, outputs, data }
@@ -183,7 +250,7 @@ impl Evaluator {
     }
 
     /// Coefficients of each digit, ready to be extended.
-    fn prepare_digits(&self, poly: &Poly<Ntt>) -> Digits {
+    pub(super) fn prepare_digits(&self, poly: &Poly<Ntt>) -> Digits {
         let params = &self.params;
         let (n, level) = (params.degree(), poly.limbs() - 1);
         let mut residues = buffer::take((level + 1) * n);
@@ -219,13 +286,26 @@ fn dot<'a>(
 }
 
 /// Runs `f` on this thread's working limbs, `len` values with unspecified contents.
-fn with_limbs<T>(len: usize, f: impl FnOnce(&mut [u64]) -> T) -> T {
+pub(super) fn with_limbs<T>(len: usize, f: impl FnOnce(&mut [u64]) -> T) -> T {
+    with_buffer(&LIMBS, len, f)
+}
+
+/// Runs `f` on this thread's small working buffer, `len` values with unspecified contents.
+pub(super) fn with_tiles<T>(len: usize, f: impl FnOnce(&mut [u64]) -> T) -> T {
+    with_buffer(&TILES, len, f)
+}
+
+fn with_buffer<T>(
+    cell: &'static LocalKey<RefCell<Vec<u64>>>,
+    len: usize,
+    f: impl FnOnce(&mut [u64]) -> T,
+) -> T {
     // The buffer is taken out while in use: should the thread run another such task meanwhile, that one gets its own.
-    let mut buffer = LIMBS.take();
+    let mut buffer = cell.take();
     if buffer.len() < len {
         buffer.resize(len, 0);
     }
     let result = f(&mut buffer[..len]);
-    LIMBS.set(buffer);
+    cell.set(buffer);
     result
 }

@@ -1,7 +1,7 @@
 //! Products of ciphertexts. (c_0, c_1)·(d_0, d_1) = (c_0·d_0, c_0·d_1 + c_1·d_0, c_1·d_1); relinearisation turns the
 //! quadratic part into two by one key switch. Sums of products should be relinearised once, after the sum.
 
-use super::keyswitch::Switch;
+use super::keyswitch::{Added, Switch};
 use super::{Evaluator, reaches, two_parts};
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
@@ -100,10 +100,11 @@ impl Evaluator {
         let [c0, c1, c2] = a.parts.as_slice() else {
             return if rescale { self.rescale(a) } else { Ok(a.clone()) };
         };
-        let scale = if rescale { self.rescaled(a)? } else { a.scale };
+        let scale = if rescale { self.rescaled(a.scale, a.level())? } else { a.scale };
         let key = self.keys().and_then(|keys| keys.relin()).ok_or(CkksError::MissingRelinKey)?;
         reaches("the relinearisation key", key.level(), a.level())?;
-        let products = self.switch(c2, &[Switch { key, permutation: None, add: [Some(c0), Some(c1)] }]);
+        let products = self
+            .switch(c2, &[Switch { key, permutation: None, add: [Added::Lifted(c0), Added::Lifted(c1)] }]);
         let part = |part| self.mod_down(&products, 0, part, rescale);
         Ok(Ciphertext { key_id: a.key_id, scale, parts: [part(0), part(1)].into_iter().collect() })
     }

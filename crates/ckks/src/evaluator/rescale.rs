@@ -13,19 +13,19 @@ impl Evaluator {
     /// [`CkksError::LevelExhausted`] at level 0, [`CkksError::BadScale`] if the scale is below the prime.
     pub fn rescale(&self, a: &Ciphertext) -> Result<Ciphertext, CkksError> {
         self.check(a)?;
-        let (level, scale) = (a.level(), self.rescaled(a)?);
+        let (level, scale) = (a.level(), self.rescaled(a.scale, a.level())?);
         let (division, table) = (self.params.rescale(level), &self.params.tables(level)[level]);
         let parts =
             a.parts.iter().map(|part| self.divide(division, |_| (part.limb(level), table), |i| part.limb(i)));
         Ok(Ciphertext { key_id: a.key_id, scale, parts: parts.collect() })
     }
 
-    /// The scale after a rescale.
-    pub(super) fn rescaled(&self, a: &Ciphertext) -> Result<f64, CkksError> {
-        if a.level() == 0 {
+    /// The scale after a rescale at a level.
+    pub(super) fn rescaled(&self, scale: f64, level: usize) -> Result<f64, CkksError> {
+        if level == 0 {
             return Err(CkksError::LevelExhausted { from: 0, to: "-1".to_owned() });
         }
-        let scale = a.scale / self.params.q()[a.level()] as f64;
+        let scale = scale / self.params.q()[level] as f64;
         Parameters::check_scale(scale)?;
         Ok(scale)
     }

@@ -3,7 +3,7 @@
 //! A rotation key switches from σ(s) to s. The automorphism σ is applied to the extended digits, which one decomposition
 //! makes for any number of rotations (hoisting).
 
-use super::keyswitch::{Products, Switch};
+use super::keyswitch::{Added, Products, Switch};
 use super::{Evaluator, reaches, two_parts};
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
@@ -29,7 +29,11 @@ impl Evaluator {
             return Ok(a.clone());
         };
         let permutation = self.permutation(rotation);
-        let switch = Switch { key, permutation: Some(&permutation), add: [Some(&a.parts[0]), None] };
+        let switch = Switch {
+            key,
+            permutation: Some(&permutation),
+            add: [Added::Lifted(&a.parts[0]), Added::Nothing],
+        };
         let products = self.switch(&a.parts[1], &[switch]);
         Ok(self.switched(a, &products, 0))
     }
@@ -62,7 +66,11 @@ impl Evaluator {
         let switches: Vec<Switch<'_>> = batch
             .iter()
             .zip(&permutations)
-            .map(|(&(_, key), p)| Switch { key, permutation: Some(p), add: [Some(&a.parts[0]), None] })
+            .map(|(&(_, key), p)| Switch {
+                key,
+                permutation: Some(p),
+                add: [Added::Lifted(&a.parts[0]), Added::Nothing],
+            })
             .collect();
         let products = self.switch(&a.parts[1], &switches);
         par::map(batch.len(), |k| self.switched(a, &products, k))
@@ -73,7 +81,7 @@ impl Evaluator {
         Ciphertext { key_id: a.key_id, scale: a.scale, parts: [part(0), part(1)].into_iter().collect() }
     }
 
-    fn permutation(&self, rotation: usize) -> Cow<'_, GaloisPermutation> {
+    pub(super) fn permutation(&self, rotation: usize) -> Cow<'_, GaloisPermutation> {
         let make = || GaloisPermutation::rotation(self.params.ring(), self.params.log_n(), rotation);
         let cached = self.permutations.get(&rotation).map(|cell| cell.get_or_init(make));
         cached.map_or_else(|| Cow::Owned(make()), Cow::Borrowed)

@@ -62,6 +62,7 @@ pub fn generate_evaluation_keys_with(
 }
 
 /// What a key switches.
+#[expect(clippy::large_enum_variant, reason = "one value at a time, never stored")]
 enum Switch {
     /// From s² to s.
     FromSquare,

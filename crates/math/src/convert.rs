@@ -45,8 +45,13 @@ impl BaseConverter {
 
     /// Second half for the target prime of that index, from what [`BaseConverter::prepare`] left.
     pub fn combine(&self, limbs: &[u64], overflow: &[u64], target: usize, out: &mut [u64]) {
-        let (hats, correction) = (&self.hats[target], self.corrections[target]);
-        simd::convert_combine(out, limbs, overflow, hats, correction, self.bits, &self.to[target]);
+        let target = simd::Target {
+            hats: &self.hats[target],
+            correction: self.corrections[target],
+            source_bits: self.bits,
+            modulus: &self.to[target],
+        };
+        simd::convert_combine(out, limbs, overflow, &target);
     }
 }
 

@@ -175,17 +175,22 @@ pub fn convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup
     dispatch!(convert_prepare(limbs, overflow, factors, moduli));
 }
 
-/// Second half: `out = Σ limb_i · hats[i] + overflow · correction` modulo the target prime; limbs hold at most `bits` bits.
-pub fn convert_combine(
-    out: &mut [u64],
-    limbs: &[u64],
-    overflow: &[u64],
-    hats: &[u64],
-    correction: u64,
-    bits: u32,
-    modulus: &Modulus,
-) {
-    dispatch!(convert_combine(out, limbs, overflow, hats, correction, bits, modulus));
+/// One target of a base conversion.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// (Q / q_i) modulo the target prime, one per source prime.
+    pub hats: &'a [u64],
+    /// −Q modulo the target prime.
+    pub correction: u64,
+    /// Bits of the largest source prime.
+    pub source_bits: u32,
+    /// The target prime.
+    pub modulus: &'a Modulus,
+}
+
+/// Second half: `out = Σ limb_i · hats[i] + overflow · correction` modulo the target prime.
+pub fn convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>) {
+    dispatch!(convert_combine(out, limbs, overflow, target));
 }
 
 #[cfg(test)]

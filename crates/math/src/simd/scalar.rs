@@ -4,7 +4,7 @@
 //! k levels values are below (2k + 1)·q < 2^56 at 17 levels and 50 bits. Shoup products accept any 64-bit factor, so no
 //! reduction is needed before the end. **Inverse.** Sums are brought back below 2q at every level.
 
-use super::{Term, Twiddles, Weights};
+use super::{Target, Term, Twiddles, Weights};
 use crate::modulus::{Modulus, Shoup};
 
 /// Values handled at once by the sums of products: 128-bit accumulators of this many values stay in the first cache.
@@ -205,15 +205,8 @@ pub fn convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup
 }
 
 /// See [`super::convert_combine`].
-pub fn convert_combine(
-    out: &mut [u64],
-    limbs: &[u64],
-    overflow: &[u64],
-    hats: &[u64],
-    correction: u64,
-    _bits: u32,
-    modulus: &Modulus,
-) {
+pub fn convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>) {
+    let Target { hats, correction, modulus, .. } = *target;
     let n = out.len();
     if let [hat] = hats {
         for ((o, &x), &v) in out.iter_mut().zip(limbs).zip(overflow) {

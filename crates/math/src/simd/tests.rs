@@ -135,8 +135,10 @@ fn conversions_equal_their_scalar_twins() {
             for to in moduli() {
                 let hats = values(&to, count, 9);
                 let (mut x, mut y) = (vec![0; n], vec![0; n]);
-                scalar::convert_combine(&mut x, &a, &va, &hats, to.value() - 1, bits, &to);
-                token.convert_combine(&mut y, &a, &va, &hats, to.value() - 1, bits, &to);
+                let target =
+                    Target { hats: &hats, correction: to.value() - 1, source_bits: bits, modulus: &to };
+                scalar::convert_combine(&mut x, &a, &va, &target);
+                token.convert_combine(&mut y, &a, &va, &target);
                 assert_eq!(x, y, "to {}", to.value());
             }
         }

@@ -14,7 +14,7 @@ mod ntt;
 mod pointwise;
 mod sums;
 
-use super::{Term, Twiddles};
+use super::{Target, Term, Twiddles};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
@@ -64,9 +64,7 @@ entries! {
     pointwise::reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus);
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
     sums::convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup], moduli: &[Modulus]);
-    sums::convert_combine(
-        out: &mut [u64], limbs: &[u64], overflow: &[u64], hats: &[u64], correction: u64, bits: u32, modulus: &Modulus
-    );
+    sums::convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>);
 }
 
 /// A modulus spread over a vector.

@@ -1,6 +1,6 @@
 //! Sums of products and base conversion.
 
-use super::super::{Term, Weights, scalar};
+use super::super::{Target, Term, Weights, scalar};
 use super::{Barrett, Factor, Lane, Mod, load, spread, store};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
@@ -136,21 +136,14 @@ pub(super) fn convert_prepare(
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn convert_combine(
-    out: &mut [u64],
-    limbs: &[u64],
-    overflow: &[u64],
-    hats: &[u64],
-    correction: u64,
-    bits: u32,
-    modulus: &Modulus,
-) {
+pub(super) fn convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>) {
+    let Target { hats, correction, source_bits, modulus } = *target;
     let n = out.len();
     if !n.is_multiple_of(8 * WIDE) {
-        return scalar::convert_combine(out, limbs, overflow, hats, correction, bits, modulus);
+        return scalar::convert_combine(out, limbs, overflow, target);
     }
     let b = Barrett::new(modulus);
-    let short = Barrett::fits(hats.len() + 1, bits);
+    let short = Barrett::fits(hats.len() + 1, source_bits);
     let (groups, _) = out.as_chunks_mut::<8>().0.as_chunks_mut::<WIDE>();
     let (overflow, _) = overflow.as_chunks::<8>().0.as_chunks::<WIDE>();
     for (index, (out, overflow)) in groups.iter_mut().zip(overflow).enumerate() {

@@ -32,10 +32,21 @@ impl KeySpec {
     /// # Errors
     /// [`CkksError::NoSuchLevel`] or [`CkksError::BadRotation`].
     pub fn check(&self, params: &Parameters) -> Result<(), CkksError> {
+        self.check_within(params.max_level(), params.slots())
+    }
+
+    /// [`KeySpec::check`] against the highest level and the number of slots, for a specification whose parameters are not
+    /// built yet.
+    ///
+    /// # Errors
+    /// As [`KeySpec::check`].
+    pub fn check_within(&self, max_level: usize, slots: usize) -> Result<(), CkksError> {
         let mut seen = BTreeSet::new();
-        self.levels().try_for_each(|level| params.check_level(level))?;
+        if let Some(found) = self.levels().find(|&level| level > max_level) {
+            return Err(CkksError::NoSuchLevel { found, max: max_level });
+        }
         for &(rotation, _) in &self.rotations {
-            if rotation == 0 || rotation >= params.slots() {
+            if rotation == 0 || rotation >= slots {
                 return Err(CkksError::BadRotation {
                     rotation,
                     reason: "is not between 1 and the number of slots − 1",

@@ -20,9 +20,6 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::thread::LocalKey;
 
-/// Values that are permuted and multiplied together: the tiles of all digits fit the first-level cache.
-pub(super) const TILE: usize = 512;
-
 /// At most this many digits (one a prime), and the added polynomial.
 const MAX_TERMS: usize = Parameters::MAX_Q + 1;
 
@@ -113,7 +110,7 @@ impl Evaluator {
         let (n, level) = (self.params.degree(), poly.limbs() - 1);
         let prepared = self.prepare_digits(poly);
         self.with_digits(&[(poly, &prepared)], level, switches.len(), |i, digits, outs| {
-            with_tiles((self.params.digits(level) + 2) * TILE, |scratch| {
+            with_tiles((self.params.digits(level) + 2) * n, |scratch| {
                 for (switch, out) in switches.iter().zip(outs.chunks_exact_mut(2 * n)) {
                     self.multiply(switch, (i, level), digits, 0..n, scratch, out);
                 }
@@ -132,7 +129,8 @@ impl Evaluator {
         });
     }
 
-    /// The values `range` of both parts of limb i of one key's product, into the halves of `out`; `digits` are whole limbs.
+    /// The values `range` of both parts of limb i of one key's product, into the halves of `out`; `digits` are whole limbs,
+    /// `scratch` has room for two more ranges than there are digits.
     pub(super) fn multiply(
         &self,
         switch: &Switch<'_>,
@@ -166,19 +164,15 @@ impl Evaluator {
         let Some(permutation) = switch.permutation else {
             return multiply(digits, add.map(|add| add.map(|(values, _)| values)), range);
         };
-        let tile = len.min(TILE);
-        for start in range.step_by(tile) {
-            let sources =
-                digits.chunks_exact(n).map(Some).chain(add.map(|add| add.map(|(values, _)| values)));
-            for (source, out) in sources.zip(scratch.chunks_exact_mut(tile)) {
-                if let Some(source) = source {
-                    permutation.apply_part(source, out, start);
-                }
+        let sources = digits.chunks_exact(n).map(Some).chain(add.map(|add| add.map(|(values, _)| values)));
+        for (source, out) in sources.zip(scratch.chunks_exact_mut(len)) {
+            if let Some(source) = source {
+                permutation.apply_part(source, out, origin);
             }
-            let (digits, adds) = scratch.split_at(digits.len() / n * tile);
-            let adds = [add[0].map(|_| &adds[..tile]), add[1].map(|_| &adds[tile..2 * tile])];
-            multiply(digits, adds, start..start + tile);
         }
+        let (digits, adds) = scratch.split_at(digits.len() / n * len);
+        let adds = [add[0].map(|_| &adds[..len]), add[1].map(|_| &adds[len..2 * len])];
+        multiply(digits, adds, range);
     }
 
     /// Step 2 for one part of one output, together with the division by the last ciphertext prime if `rescale`.

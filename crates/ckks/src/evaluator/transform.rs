@@ -8,7 +8,7 @@
 //! Transforms, with k special primes and d digits at ℓ + 1 limbs: ℓ + 1 + d·(ℓ + 1 + k) − (ℓ + 1) an input that is rotated,
 //! as many and ℓ + 1 + k a giant step, 2·(ℓ + 1 + k) an output, however many baby steps there are.
 
-use super::keyswitch::{Added, Digits, Products, Switch, TILE, with_tiles};
+use super::keyswitch::{Added, Digits, Products, Switch, with_tiles};
 use super::{Evaluator, same_scale, two_parts};
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
@@ -22,10 +22,11 @@ use std::collections::BTreeMap;
 
 /// Words of encoded weights, and of inner sums, that may be in memory together.
 const WORDS: usize = 16 << 20;
-/// Words of rotated tiles that are worth a second-level cache.
-const TILE_WORDS: usize = 64 << 10;
-/// Shortest tile: the multiply-accumulate kernel's block.
-const MIN_TILE: usize = 64;
+/// Words of all rotated tiles: they come back from the outer cache once a sum.
+const TILE_WORDS: usize = 256 << 10;
+/// Bounds of a tile: the multiply-accumulate kernel's block, and what keeps the digits' tiles in the second-level cache.
+/// Long tiles matter, as keys are streamed from memory.
+const TILE: (usize, usize) = (64, 4096);
 
 /// `rotate(inputs[input], rotation) ⊙ weights`.
 #[derive(Debug, Clone, Copy)]
@@ -199,7 +200,7 @@ impl Evaluator {
         let polys: Vec<(&Poly<Ntt>, &Digits)> =
             digits.iter().map(|(&i, digits)| (&inputs[i].parts[1], digits)).collect();
         let place: BTreeMap<usize, usize> = digits.keys().enumerate().map(|(k, &input)| (input, k)).collect();
-        let tile = (TILE_WORDS / (2 * turns.len().max(1))).next_power_of_two().clamp(MIN_TILE, TILE).min(n);
+        let tile = (TILE_WORDS / (2 * turns.len().max(1))).next_power_of_two().clamp(TILE.0, TILE.1).min(n);
         self.with_digits(&polys, level, sums.len(), |i, digits, out| {
             let weights = self.encode_limb(sums, i, level);
             let modulus = params.extended_table(i, level).modulus();

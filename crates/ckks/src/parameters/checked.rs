@@ -8,10 +8,6 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-const MIN_LOG_N: u32 = 4;
-const MAX_LOG_N: u32 = 17;
-const MAX_P: usize = 20;
-
 /// Checked parameters: cheap to clone, tables built once (32·N bytes a prime).
 #[derive(Clone)]
 pub struct Parameters {
@@ -72,7 +68,7 @@ impl Parameters {
     /// [`ParameterError`] names what is wrong and the limit.
     pub fn new(literal: ParametersLiteral) -> Result<Self, ParameterError> {
         let (log_n, log_qp) = (literal.log_n, literal.log_qp());
-        check_shape(&literal)?;
+        literal.check()?;
         let security = Security::of(log_n, log_qp);
         if security == Security::Insecure {
             let limit = Security::max_log_qp(log_n);
@@ -87,7 +83,7 @@ impl Parameters {
     /// # Errors
     /// [`ParameterError`], but never for security.
     pub fn new_insecure(literal: ParametersLiteral) -> Result<Self, ParameterError> {
-        check_shape(&literal)?;
+        literal.check()?;
         let security = Security::of(literal.log_n, literal.log_qp());
         Self::build(literal, security)
     }
@@ -378,37 +374,6 @@ impl fmt::Display for Parameters {
 /// First eight bytes in hexadecimal.
 pub(crate) fn short_hex(bytes: &[u8]) -> String {
     bytes.iter().take(8).map(|b| format!("{b:02x}")).collect()
-}
-
-/// Everything but security, before any table is built, so that a hostile literal costs nothing.
-fn check_shape(literal: &ParametersLiteral) -> Result<(), ParameterError> {
-    if !(MIN_LOG_N..=MAX_LOG_N).contains(&literal.log_n) {
-        return Err(ParameterError::Degree { found: literal.log_n, min: MIN_LOG_N, max: MAX_LOG_N });
-    }
-    for (what, primes, max) in [("ciphertext", &literal.q, Parameters::MAX_Q), ("special", &literal.p, MAX_P)]
-    {
-        if primes.is_empty() || primes.len() > max {
-            return Err(ParameterError::PrimeCount { what, found: primes.len(), max });
-        }
-    }
-    if literal.digit_size == 0 || literal.digit_size > literal.q.len() {
-        return Err(ParameterError::DigitSize { found: literal.digit_size, max: literal.q.len() });
-    }
-    let all: Vec<u64> = literal.q.iter().chain(&literal.p).copied().collect();
-    for (i, &prime) in all.iter().enumerate() {
-        Modulus::new(prime)?;
-        if all[..i].contains(&prime) {
-            return Err(ParameterError::Repeated { prime });
-        }
-    }
-    let log = |primes: &[u64]| primes.iter().map(|&q| (q as f64).log2()).sum::<f64>();
-    let log_digit = literal.q.chunks(literal.digit_size).map(log).fold(0.0, f64::max);
-    let log_p = log(&literal.p);
-    // Primes are picked on both sides of a power of two, so equal sizes may differ by a fraction of a bit.
-    if log_p < log_digit - 0.5 {
-        return Err(ParameterError::SpecialTooSmall { log_p, log_digit });
-    }
-    Ok(())
 }
 
 fn fingerprint(literal: &ParametersLiteral, security: Security) -> [u8; 32] {

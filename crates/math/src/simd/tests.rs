@@ -6,12 +6,12 @@ use crate::prime::ntt_primes;
 use crate::ring::RingKind;
 use crate::sample::SeedStream;
 
-fn tokens() -> Option<avx512::Avx512> {
-    let token = avx512::Avx512::detect();
-    if token.is_none() {
-        println!("skipped: this processor has no AVX-512 IFMA");
-    }
-    token
+/// All back ends but the reference.
+fn vectors() -> Vec<Backend> {
+    let mut all = Backend::available();
+    all.retain(|&b| b != Backend::Scalar);
+    println!("against scalar: {:?}", all.iter().map(|b| b.name()).collect::<Vec<_>>());
+    all
 }
 
 fn moduli() -> Vec<Modulus> {
@@ -30,7 +30,10 @@ fn values(m: &Modulus, n: usize, seed: u64) -> Vec<u64> {
 
 #[test]
 fn transforms_equal_their_scalar_twins() {
-    let Some(token) = tokens() else { return };
+    vectors().into_iter().for_each(transforms);
+}
+
+fn transforms(backend: Backend) {
     for log_n in 1..=16 {
         for bits in [20, 50].into_iter().filter(|&b| b > log_n + 2) {
             let prime = ntt_primes(bits, log_n, 1, &[]).unwrap()[0];
@@ -45,12 +48,15 @@ fn transforms_equal_their_scalar_twins() {
                         vector(&mut b);
                         assert!(a == b, "2^{log_n}, {bits} bits");
                     };
-                    check(&|x| scalar::ntt_forward(x, forward, &m), &|x| token.ntt_forward(x, forward, &m));
+                    check(
+                        &|x| scalar::ntt_forward(x, forward, &m),
+                        &|x| dispatch!(backend => ntt_forward(x, forward, &m)),
+                    );
                     check(&|x| scalar::ntt_inverse(x, inverse, scale, last, &m), &|x| {
-                        token.ntt_inverse(x, inverse, scale, last, &m);
+                        dispatch!(backend => ntt_inverse(x, inverse, scale, last, &m));
                     });
-                    check(&|x| scalar::fold(x, iota, &m), &|x| token.fold(x, iota, &m));
-                    check(&|x| scalar::unfold(x, iota, &m), &|x| token.unfold(x, iota, &m));
+                    check(&|x| scalar::fold(x, iota, &m), &|x| dispatch!(backend => fold(x, iota, &m)));
+                    check(&|x| scalar::unfold(x, iota, &m), &|x| dispatch!(backend => unfold(x, iota, &m)));
                 });
             }
         }
@@ -59,7 +65,10 @@ fn transforms_equal_their_scalar_twins() {
 
 #[test]
 fn pointwise_kernels_equal_their_scalar_twins() {
-    let Some(token) = tokens() else { return };
+    vectors().into_iter().for_each(pointwise_kernels);
+}
+
+fn pointwise_kernels(backend: Backend) {
     for m in moduli() {
         for n in [1, 7, 8, 64, 200, 1024] {
             let (x, y) = (values(&m, n, 1), values(&m, n, 2));
@@ -81,21 +90,30 @@ fn pointwise_kernels_equal_their_scalar_twins() {
                 vector(&mut b);
                 assert_eq!(a, b, "modulo {}", m.value());
             };
-            check(&|o| scalar::add_assign(o, &y, &m), &|o| token.add_assign(o, &y, &m));
-            check(&|o| scalar::sub_assign(o, &y, &m), &|o| token.sub_assign(o, &y, &m));
-            check(&|o| scalar::neg_assign(o, &m), &|o| token.neg_assign(o, &m));
-            check(&|o| scalar::mul(o, &x, &y, &m), &|o| token.mul(o, &x, &y, &m));
-            check(&|o| scalar::mul_assign(o, &y, &m), &|o| token.mul_assign(o, &y, &m));
-            check(&|o| scalar::scale_assign(o, w, &m), &|o| token.scale_assign(o, w, &m));
-            check(&|o| scalar::sub_from_scale(o, &y, w, &m), &|o| token.sub_from_scale(o, &y, w, &m));
-            check(&|o| scalar::reduce_signed(o, &signed, &m), &|o| token.reduce_signed(o, &signed, &m));
+            check(&|o| scalar::add_assign(o, &y, &m), &|o| dispatch!(backend => add_assign(o, &y, &m)));
+            check(&|o| scalar::sub_assign(o, &y, &m), &|o| dispatch!(backend => sub_assign(o, &y, &m)));
+            check(&|o| scalar::neg_assign(o, &m), &|o| dispatch!(backend => neg_assign(o, &m)));
+            check(&|o| scalar::mul(o, &x, &y, &m), &|o| dispatch!(backend => mul(o, &x, &y, &m)));
+            check(&|o| scalar::mul_assign(o, &y, &m), &|o| dispatch!(backend => mul_assign(o, &y, &m)));
+            check(&|o| scalar::scale_assign(o, w, &m), &|o| dispatch!(backend => scale_assign(o, w, &m)));
+            check(
+                &|o| scalar::sub_from_scale(o, &y, w, &m),
+                &|o| dispatch!(backend => sub_from_scale(o, &y, w, &m)),
+            );
+            check(
+                &|o| scalar::reduce_signed(o, &signed, &m),
+                &|o| dispatch!(backend => reduce_signed(o, &signed, &m)),
+            );
         }
     }
 }
 
 #[test]
 fn sums_of_products_equal_their_scalar_twins() {
-    let Some(token) = tokens() else { return };
+    vectors().into_iter().for_each(sums_of_products);
+}
+
+fn sums_of_products(backend: Backend) {
     for m in moduli() {
         for (n, count) in [(8, 3), (64, 1), (256, 5), (1024, 3), (64, 4100), (64, 9000)] {
             let (x, y) = (values(&m, n, 1), values(&m, n, 2));
@@ -105,10 +123,10 @@ fn sums_of_products_equal_their_scalar_twins() {
                 terms[count / 2] = Term { values: &y, weights: blocks };
                 let (mut a, mut b) = (vec![0; n], vec![0; n]);
                 scalar::dot(&mut a, &terms, &m);
-                token.dot(&mut b, &terms, &m);
+                dispatch!(backend => dot(&mut b, &terms, &m));
                 assert_eq!(a, b, "{count} terms modulo {}", m.value());
                 scalar::mul_blocks(&mut a, &x, &y[..1 << log_blocks], &m);
-                token.mul_blocks(&mut b, &x, &y[..1 << log_blocks], &m);
+                dispatch!(backend => mul_blocks(&mut b, &x, &y[..1 << log_blocks], &m));
                 assert_eq!(a, b);
                 if count > 100 {
                     break;
@@ -120,7 +138,10 @@ fn sums_of_products_equal_their_scalar_twins() {
 
 #[test]
 fn conversions_equal_their_scalar_twins() {
-    let Some(token) = tokens() else { return };
+    vectors().into_iter().for_each(conversions);
+}
+
+fn conversions(backend: Backend) {
     for count in [1, 2, 5, 16] {
         let from: Vec<Modulus> =
             ntt_primes(50, 5, count, &[]).unwrap().iter().map(|&q| Modulus::new(q).unwrap()).collect();
@@ -130,13 +151,13 @@ fn conversions_equal_their_scalar_twins() {
             let (mut a, mut b) = (limbs.clone(), limbs.clone());
             let (mut va, mut vb) = (vec![0; n], vec![0; n]);
             scalar::convert_prepare(&mut a, &mut va, &factors, &from);
-            token.convert_prepare(&mut b, &mut vb, &factors, &from);
+            dispatch!(backend => convert_prepare(&mut b, &mut vb, &factors, &from));
             assert_eq!((&a, &va), (&b, &vb));
             for to in moduli() {
                 let hats = values(&to, count, 9);
                 let (mut x, mut y) = (vec![0; n], vec![0; n]);
                 scalar::convert_combine(&mut x, &a, &va, &hats, to.value() - 1, &to);
-                token.convert_combine(&mut y, &a, &va, &hats, to.value() - 1, &to);
+                dispatch!(backend => convert_combine(&mut y, &a, &va, &hats, to.value() - 1, &to));
                 assert_eq!(x, y, "to {}", to.value());
             }
         }

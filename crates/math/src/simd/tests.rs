@@ -15,9 +15,9 @@ fn vectors() -> Vec<Backend> {
 }
 
 fn moduli() -> Vec<Modulus> {
-    [37, 61, 97, 65_537, 1_048_583, (1 << 40) - 87, (1 << 49) - 81, (1 << 50) - 27]
-        .map(|q| Modulus::new(q).unwrap())
-        .to_vec()
+    let two = |log: u32, less: u64| (1 << log) - less;
+    let large = [two(40, 87), two(45, 55), two(48, 59), two(49, 81), two(50, 27)];
+    [37, 61, 97, 65_537, 1_048_583].into_iter().chain(large).map(|q| Modulus::new(q).unwrap()).collect()
 }
 
 /// Random residues with the largest ones in front.
@@ -35,12 +35,13 @@ fn transforms_equal_their_scalar_twins() {
 
 fn transforms(backend: Backend) {
     for log_n in 1..=16 {
-        for bits in [20, 50].into_iter().filter(|&b| b > log_n + 2) {
+        for bits in [20, 42, 48, 49, 50].into_iter().filter(|&b| b > log_n + 2) {
             let prime = ntt_primes(bits, log_n, 1, &[]).unwrap()[0];
             let table = NttTable::new(RingKind::ConjugateInvariant, log_n, prime).unwrap();
             let (m, n) = (*table.modulus(), table.degree());
-            for fill in 0..2 {
-                let input = if fill == 0 { values(&m, n, 1) } else { vec![prime - 1; n] };
+            let alternating = (0..n).map(|i| (i as u64 & 1) * (prime - 1)).collect();
+            let halves = (0..n).map(|i| if i < n / 2 { prime - 1 } else { 1 }).collect();
+            for input in [values(&m, n, 1), vec![prime - 1; n], vec![prime / 2; n], alternating, halves] {
                 table.with_tables(|forward, inverse, scale, last, iota| {
                     let check = |scalar: &dyn Fn(&mut [u64]), vector: &dyn Fn(&mut [u64])| {
                         let (mut a, mut b) = (input.clone(), input.clone());
@@ -115,8 +116,14 @@ fn sums_of_products_equal_their_scalar_twins() {
 
 fn sums_of_products(backend: Backend) {
     for m in moduli() {
-        for (n, count) in [(8, 3), (64, 1), (256, 5), (1024, 3), (64, 4100), (64, 9000)] {
-            let (x, y) = (values(&m, n, 1), values(&m, n, 2));
+        let sizes =
+            [(8, 3), (64, 1), (256, 4), (256, 5), (1024, 3), (64, 8), (64, 129), (64, 4100), (64, 9000)];
+        for (n, count) in sizes {
+            let (mut x, mut y) = (values(&m, n, 1), values(&m, n, 2));
+            // The largest sums that there can be.
+            for largest in [&mut x[n / 2..], &mut y[n / 2..]] {
+                largest.fill(m.value() - 1);
+            }
             for log_blocks in 0..=n.ilog2() {
                 let blocks = Weights::Blocks(&y[..1 << log_blocks]);
                 let mut terms = vec![Term { values: &x, weights: Weights::Full(&y) }; count];
@@ -160,6 +167,26 @@ fn conversions(backend: Backend) {
                 dispatch!(backend => convert_combine(&mut y, &a, &va, &hats, to.value() - 1, &to));
                 assert_eq!(x, y, "to {}", to.value());
             }
+        }
+    }
+}
+
+#[test]
+fn every_back_end_answers_to_its_name_and_others_are_refused() {
+    for backend in Backend::available() {
+        assert!(NAMES.contains(&backend.name()));
+        assert_eq!(Backend::named(backend.name()), Ok(Some(backend)));
+    }
+    assert_eq!(Backend::named(""), Ok(None));
+    let unknown = Backend::named("AVX2").unwrap_err();
+    assert_eq!(unknown.to_string(), "POLYVEIL_SIMD is 'AVX2'; it may be scalar, avx2, avx512");
+    let available: Vec<_> = Backend::available().into_iter().map(Backend::name).collect();
+    for name in NAMES {
+        let found = Backend::named(name);
+        assert_eq!(found.is_ok(), available.contains(&name));
+        if let Err(error) = found {
+            assert_eq!(error, RequestError::Unavailable { name, available: available.clone() });
+            assert!(error.to_string().contains("does not offer; it may be scalar"), "{error}");
         }
     }
 }

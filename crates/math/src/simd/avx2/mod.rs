@@ -203,3 +203,79 @@ fn store(x: &mut Lane, v: __m256i) {
     // SAFETY: four words are borrowed for writing; the instruction needs no alignment.
     unsafe { _mm256_storeu_si256(x.as_mut_ptr().cast(), v) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::SeedStream;
+    use proptest::prelude::*;
+
+    /// Lanes of a vector of integers.
+    #[target_feature(enable = "avx2,fma")]
+    fn integers(x: V) -> [i64; 4] {
+        let mut out = [0; 4];
+        store(&mut out, _mm256_castpd_si256(x));
+        out.map(|bits| f64::from_bits(bits) as i64)
+    }
+
+    /// Residue and magnitude of x·w and of x, as the module's text states them.
+    #[target_feature(enable = "avx2,fma")]
+    fn check(modulus: &Modulus, x: [i64; 4], w: u64) {
+        let (m, q) = (Mod::new(modulus), i128::from(modulus.value()));
+        let v = _mm256_set_pd(x[3] as f64, x[2] as f64, x[1] as f64, x[0] as f64);
+        let (products, remainders) = (integers(m.mul(v, m.spread(w))), integers(m.reduce(v)));
+        for ((x, product), remainder) in x.into_iter().zip(products).zip(remainders) {
+            let (exact, r) = (i128::from(x) * i128::from(w), i128::from(product));
+            assert_eq!(exact.rem_euclid(q), r.rem_euclid(q), "{x}·{w} modulo {q}");
+            let bound = (0.5 + x.unsigned_abs() as f64 / 2f64.powi(53)) * q as f64;
+            assert!(r.unsigned_abs() as f64 <= bound, "{x}·{w} gave {r}, modulo {q}");
+            let r = i128::from(remainder);
+            assert_eq!(i128::from(x).rem_euclid(q), r.rem_euclid(q), "{x} modulo {q}");
+            assert!(r.abs() <= q / 2 + 1, "{x} gave {r}, modulo {q}");
+        }
+    }
+
+    const PRIMES: [u64; 6] = [37, 65_537, (1 << 45) - 55, (1 << 48) - 59, (1 << 49) - 81, (1 << 50) - 27];
+
+    #[test]
+    fn products_of_lazy_values_are_exact_and_small() {
+        if Avx2::detect().is_none() {
+            println!("skipped: no AVX2 and FMA");
+            return;
+        }
+        let top = (1i64 << 52) - 1;
+        for q in PRIMES {
+            let modulus = Modulus::new(q).unwrap();
+            let half = (q / 2) as i64;
+            for w in [0, 1, q / 2, q / 2 + 1, q - 1] {
+                for x in [[top, -top, 0, 1], [half, half + 1, -half, -half - 1], [1 << 51, q as i64, 2, -1]] {
+                    // SAFETY: the features were detected.
+                    unsafe { check(&modulus, x, w) };
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn products_of_random_lazy_values_are_exact_and_small(seed: u8, which in 0..PRIMES.len()) {
+            if Avx2::detect().is_some() {
+                let modulus = Modulus::new(PRIMES[which]).unwrap();
+                let mut w = [0; 64];
+                SeedStream::new(&[seed; 32], 1).uniform(&modulus, &mut w);
+                let mut bytes = [0; 32];
+                let mut stream = SeedStream::new(&[seed; 32], 2);
+                for w in w {
+                    stream.bytes(&mut bytes);
+                    // Signed values of 53 bits.
+                    let x = [0, 8, 16, 24].map(|i| {
+                        let word = bytes[i..].iter().take(8).fold(0u64, |word, &byte| word << 8 | u64::from(byte));
+                        (word as i64) >> 11
+                    });
+                    // SAFETY: the features were detected.
+                    unsafe { check(&modulus, x, w) };
+                }
+            }
+        }
+    }
+}

@@ -20,12 +20,12 @@ use super::{Factor, Lane, Mod, V, double, load, store};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
-/// Below this length the scalar kernels run.
-const MIN_LEN: usize = 32;
+/// Below this length the scalar kernels run; from here on, blocks hold at least four of the last nodes.
+const MIN_LEN: usize = 128;
 /// Largest modulus of the lean kernels.
 const LEAN_BITS: u32 = 48;
-/// Vectors of a block that is finished before the next one is begun: 8 or 32 kB.
-const BLOCK: usize = 1024;
+/// Vectors of a block that is finished before the next one is begun: 4 to 16 kB.
+const BLOCK: usize = 512;
 /// Values of the last four levels' nodes, as vectors.
 type Node = [Lane; 4];
 
@@ -163,16 +163,23 @@ fn inverse_pass<const WIDE: bool>(lanes: &mut [Lane], w: &[u64], nodes: usize, j
     }
 }
 
-/// The last four levels, from doubles to words.
+/// The last four levels, from doubles to words. Two nodes at a time hide the latency of one.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn forward_tail<const WIDE: bool>(lanes: &mut [Lane], w: &[u64], nodes: usize, j: usize, m: Mod) {
-    let (pieces, _) = lanes.as_chunks_mut::<4>();
-    for (node, tables) in pieces.iter_mut().zip(Tail::all(w, nodes, j)) {
-        let x = tables.upper(m).forward::<WIDE>(m, node.each_ref().map(|x| get(x)));
-        let x = tables.lower(m).forward::<WIDE>(m, transpose(x));
-        let x = transpose(x.map(|x| _mm256_castsi256_pd(m.word(m.reduce(x)))));
-        put_all(node, x);
+    let (pairs, _) = lanes.as_chunks_mut::<4>().0.as_chunks_mut::<2>();
+    let mut tails = Tail::all(w, nodes, j);
+    for [p, r] in pairs {
+        let (Some(s), Some(t)) = (tails.next(), tails.next()) else { return };
+        let x = s.upper(m).forward::<WIDE>(m, get_all(p));
+        let y = t.upper(m).forward::<WIDE>(m, get_all(r));
+        let (x, y) = (transpose(x), transpose(y));
+        let x = s.lower(m).forward::<WIDE>(m, x);
+        let y = t.lower(m).forward::<WIDE>(m, y);
+        let x = x.map(|x| _mm256_castsi256_pd(m.word(m.reduce(x))));
+        let y = y.map(|y| _mm256_castsi256_pd(m.word(m.reduce(y))));
+        put_all(p, transpose(x));
+        put_all(r, transpose(y));
     }
 }
 
@@ -180,12 +187,17 @@ fn forward_tail<const WIDE: bool>(lanes: &mut [Lane], w: &[u64], nodes: usize, j
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn inverse_tail<const WIDE: bool>(lanes: &mut [Lane], w: &[u64], nodes: usize, j: usize, m: Mod) {
-    let (pieces, _) = lanes.as_chunks_mut::<4>();
-    for (node, tables) in pieces.iter_mut().zip(Tail::all(w, nodes, j)) {
-        let x = transpose(node.each_ref().map(|x| double(load(x))));
-        let x = tables.lower(m).inverse::<WIDE>(m, x);
-        let x = tables.upper(m).inverse::<WIDE>(m, transpose(x));
-        put_all(node, x);
+    let (pairs, _) = lanes.as_chunks_mut::<4>().0.as_chunks_mut::<2>();
+    let mut tails = Tail::all(w, nodes, j);
+    for [p, r] in pairs {
+        let (Some(s), Some(t)) = (tails.next(), tails.next()) else { return };
+        let x = transpose(get_all(p).map(|x| double(_mm256_castpd_si256(x))));
+        let y = transpose(get_all(r).map(|y| double(_mm256_castpd_si256(y))));
+        let x = s.lower(m).inverse::<WIDE>(m, x);
+        let y = t.lower(m).inverse::<WIDE>(m, y);
+        let (x, y) = (transpose(x), transpose(y));
+        put_all(p, s.upper(m).inverse::<WIDE>(m, x));
+        put_all(r, t.upper(m).inverse::<WIDE>(m, y));
     }
 }
 
@@ -300,6 +312,12 @@ fn each_four(lanes: &mut [Lane], pass: impl Fn([V; 4]) -> [V; 4]) {
         put(c, z);
         put(d, t);
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn get_all([a, b, c, d]: &Node) -> [V; 4] {
+    [get(a), get(b), get(c), get(d)]
 }
 
 #[inline]

@@ -41,7 +41,7 @@ impl Modulus {
     pub fn new(value: u64) -> Result<Self, MathError> {
         let bits = u64::BITS - value.leading_zeros();
         if !(MIN_MODULUS_BITS..=MAX_MODULUS_BITS).contains(&bits)
-            || value.is_multiple_of(2)
+            || value % 2 == 0
             || !is_prime(value)
         {
             return Err(MathError::BadModulus {

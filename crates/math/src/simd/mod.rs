@@ -7,8 +7,10 @@
 //! and a program refuses what it does not like.
 
 #[cfg(target_arch = "x86_64")]
+#[clippy::msrv = "1.95"]
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
+#[clippy::msrv = "1.95"]
 pub mod avx512;
 pub mod scalar;
 
@@ -69,13 +71,11 @@ impl Backend {
     /// All that this processor can run, slowest first.
     #[must_use]
     pub fn available() -> Vec<Self> {
-        let mut all = vec![Self::Scalar];
         #[cfg(target_arch = "x86_64")]
-        {
-            all.extend(avx2::Avx2::detect().map(Self::Avx2));
-            all.extend(avx512::Avx512::detect().map(Self::Avx512));
-        }
-        all
+        let vectors = [avx2::Avx2::detect().map(Self::Avx2), avx512::Avx512::detect().map(Self::Avx512)];
+        #[cfg(not(target_arch = "x86_64"))]
+        let vectors = [None; 0];
+        std::iter::once(Self::Scalar).chain(vectors.into_iter().flatten()).collect()
     }
 
     /// The one of that name; `None` for an empty one.

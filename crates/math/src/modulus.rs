@@ -76,11 +76,13 @@ impl Modulus {
         self.ratio
     }
 
-    /// How many products of two residues may be summed before [`Modulus::reduce_wide`].
+    /// How many products of two residues may be summed before [`Modulus::reduce_wide`]; 2^30 where it would be more, which
+    /// fits `usize` on every target.
     #[inline]
     #[must_use]
     pub const fn lazy_products(&self) -> usize {
-        1 << (62 - self.bits)
+        let log = 62 - self.bits;
+        1 << if log < 30 { log } else { 30 }
     }
 
     /// `x + y` of residues.

@@ -40,10 +40,7 @@ impl Modulus {
     /// [`MathError::BadModulus`] otherwise.
     pub fn new(value: u64) -> Result<Self, MathError> {
         let bits = u64::BITS - value.leading_zeros();
-        if !(MIN_MODULUS_BITS..=MAX_MODULUS_BITS).contains(&bits)
-            || value % 2 == 0
-            || !is_prime(value)
-        {
+        if !(MIN_MODULUS_BITS..=MAX_MODULUS_BITS).contains(&bits) || value % 2 == 0 || !is_prime(value) {
             return Err(MathError::BadModulus {
                 value,
                 min_bits: MIN_MODULUS_BITS,

@@ -73,7 +73,7 @@ impl KeySpec {
 
 /// One switching key, usable at any level up to its own.
 ///
-/// Per digit d a pair (b_d, a_d) modulo q_0 … q_ℓ and the special primes, b_d = −a_d·s' + e_d + P·g_d·s with g_d = 1
+/// Per digit d a pair (b_d, a_d) modulo q_0 … q_ℓ and the special primes, b_d = −a_d·s + e_d + P·g_d·s' with g_d = 1
 /// modulo the primes of digit d and 0 modulo the others. The a_d come from the seed, when they are first needed.
 pub struct SwitchingKey {
     level: usize,

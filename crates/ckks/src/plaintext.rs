@@ -133,6 +133,32 @@ impl PeriodicPlaintext {
     }
 }
 
+/// Encoded slot values of a period before any prime is chosen: rounded coefficients of the subring's element, one a block of
+/// [`PeriodicPlaintext`]. Its residues are made where they are needed, one limb at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IntegerPlaintext {
+    scale: f64,
+    coefficients: Vec<i64>,
+}
+
+impl IntegerPlaintext {
+    pub(crate) const fn new_unchecked(scale: f64, coefficients: Vec<i64>) -> Self {
+        Self { scale, coefficients }
+    }
+
+    /// Its scale.
+    #[must_use]
+    pub const fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// Its coefficients, a power of two of them.
+    #[must_use]
+    pub fn coefficients(&self) -> &[i64] {
+        &self.coefficients
+    }
+}
+
 /// Weights in whichever form is smaller.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EncodedWeights {

@@ -213,6 +213,11 @@ pub fn sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modul
     dispatch!(sub_from_scale(out, x, factor, modulus));
 }
 
+/// Block b of `out` (eight values each) is block `blocks[b] / 8` of `input` in the order `orders[blocks[b] % 8]`.
+pub fn permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]) {
+    dispatch!(permute(out, input, blocks, orders));
+}
+
 /// Residues of signed integers.
 pub fn reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus) {
     dispatch!(reduce_signed(out, x, modulus));
@@ -234,16 +239,22 @@ pub fn convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup
     dispatch!(convert_prepare(limbs, overflow, factors, moduli));
 }
 
+/// One target of a base conversion.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// (Q / q_i) modulo the target prime, one per source prime.
+    pub hats: &'a [u64],
+    /// −Q modulo the target prime.
+    pub correction: u64,
+    /// Bits of the largest source prime.
+    pub source_bits: u32,
+    /// The target prime.
+    pub modulus: &'a Modulus,
+}
+
 /// Second half: `out = Σ limb_i · hats[i] + overflow · correction` modulo the target prime.
-pub fn convert_combine(
-    out: &mut [u64],
-    limbs: &[u64],
-    overflow: &[u64],
-    hats: &[u64],
-    correction: u64,
-    modulus: &Modulus,
-) {
-    dispatch!(convert_combine(out, limbs, overflow, hats, correction, modulus));
+pub fn convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>) {
+    dispatch!(convert_combine(out, limbs, overflow, target));
 }
 
 #[cfg(test)]

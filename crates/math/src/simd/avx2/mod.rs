@@ -24,7 +24,7 @@ mod ntt;
 mod pointwise;
 mod sums;
 
-use super::{Term, Twiddles};
+use super::{Target, Term, Twiddles};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
@@ -73,12 +73,11 @@ entries! {
     pointwise::mul_blocks(out: &mut [u64], values: &[u64], weights: &[u64], modulus: &Modulus);
     pointwise::scale_assign(out: &mut [u64], factor: Shoup, modulus: &Modulus);
     pointwise::sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modulus);
+    pointwise::permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]);
     pointwise::reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus);
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
     sums::convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup], moduli: &[Modulus]);
-    sums::convert_combine(
-        out: &mut [u64], limbs: &[u64], overflow: &[u64], hats: &[u64], correction: u64, modulus: &Modulus
-    );
+    sums::convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>);
 }
 
 /// A modulus spread over a vector.

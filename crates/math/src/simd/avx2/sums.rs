@@ -13,9 +13,9 @@
 //! reduced to q/2 + 1. That remainder starts the next low one, and counts as a term there: it is below
 //! 2^(k−1) = 2^(53−t), since 2·t ≤ 105 − a − b with b ≤ a, or t = 12 and q < 2^41.
 
-use super::super::{Term, Weights, scalar};
+use super::super::{Target, Term, Weights, scalar};
 use super::{Lane, Mod, V, WORD, double, load, spread, store};
-use crate::modulus::{MAX_MODULUS_BITS, Modulus, Shoup};
+use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
 /// Vectors of one sum of products whose accumulators stay in registers.
@@ -97,20 +97,13 @@ pub(super) fn convert_prepare(
 }
 
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn convert_combine(
-    out: &mut [u64],
-    limbs: &[u64],
-    overflow: &[u64],
-    hats: &[u64],
-    correction: u64,
-    modulus: &Modulus,
-) {
+pub(super) fn convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>) {
     let n = out.len();
     if !n.is_multiple_of(BLOCK) {
-        return scalar::convert_combine(out, limbs, overflow, hats, correction, modulus);
+        return scalar::convert_combine(out, limbs, overflow, target);
     }
-    // The limbs are residues of other primes.
-    let limits = Limits::new(MAX_MODULUS_BITS, modulus);
+    let Target { hats, correction, source_bits, modulus } = *target;
+    let limits = Limits::new(source_bits.max(modulus.bits()), modulus);
     let correction = spread(correction);
     let (blocks, _) = out.as_chunks_mut::<BLOCK>();
     for (index, out) in blocks.iter_mut().enumerate() {

@@ -35,7 +35,7 @@ impl Plaintext {
 
     /// Its level.
     #[must_use]
-    pub const fn level(&self) -> usize {
+    pub fn level(&self) -> usize {
         self.poly.limbs() - 1
     }
 
@@ -100,7 +100,7 @@ impl PeriodicPlaintext {
 
     /// Its level.
     #[must_use]
-    pub const fn level(&self) -> usize {
+    pub fn level(&self) -> usize {
         self.values.len() / self.blocks - 1
     }
 
@@ -171,7 +171,7 @@ pub enum EncodedWeights {
 impl EncodedWeights {
     /// Its level.
     #[must_use]
-    pub const fn level(&self) -> usize {
+    pub fn level(&self) -> usize {
         match self {
             Self::Full(p) => p.level(),
             Self::Periodic(p) => p.level(),

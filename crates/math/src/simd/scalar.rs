@@ -136,10 +136,12 @@ pub fn sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modul
 
 /// See [`super::permute`].
 pub fn permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]) {
-    let (input, _) = input.as_chunks::<8>();
-    for (out, &entry) in out.as_chunks_mut::<8>().0.iter_mut().zip(blocks) {
-        let (source, order) = (&input[entry as usize / 8], &orders[entry as usize % 8]);
-        *out = order.map(|index| source[index as usize % 8]);
+    for (out, &entry) in out.chunks_exact_mut(8).zip(blocks) {
+        let (start, order) = (entry as usize / 8 * 8, &orders[entry as usize % 8]);
+        let source = &input[start..start + 8];
+        for (out, &index) in out.iter_mut().zip(order) {
+            *out = source[index as usize % 8];
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::error::CkksError;
 use crate::expand::uniform_q;
 use crate::keys::KeyId;
 use crate::parameters::Parameters;
+use arrayvec::ArrayVec;
 use polyveil_math::{Ntt, Poly};
 
 /// An encryption of slot values: c_0 + c_1·s (+ c_2·s² before relinearisation), in transform order.
@@ -12,7 +13,7 @@ pub struct Ciphertext {
     pub(crate) key_id: KeyId,
     pub(crate) scale: f64,
     /// Two or three parts with the same number of limbs.
-    pub(crate) parts: Vec<Poly<Ntt>>,
+    pub(crate) parts: ArrayVec<Poly<Ntt>, 3>,
 }
 
 impl Ciphertext {
@@ -48,7 +49,7 @@ impl Ciphertext {
                 right: c1.limbs().saturating_sub(1),
             });
         }
-        Ok(Self { key_id, scale, parts: vec![c0, c1] })
+        Ok(Self { key_id, scale, parts: [c0, c1].into_iter().collect() })
     }
 
     /// The secret key that it belongs to.
@@ -148,7 +149,7 @@ impl SeededCiphertext {
 
     /// Its level.
     #[must_use]
-    pub const fn level(&self) -> usize {
+    pub fn level(&self) -> usize {
         self.c0.limbs() - 1
     }
 

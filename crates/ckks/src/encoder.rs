@@ -3,9 +3,12 @@
 use crate::error::CkksError;
 use crate::par;
 use crate::parameters::Parameters;
-use crate::plaintext::{PeriodicPlaintext, Plaintext, check_period};
+use crate::plaintext::{IntegerPlaintext, PeriodicPlaintext, Plaintext, check_period};
 use polyveil_math::embedding::Complex;
 use polyveil_math::{Ntt, Poly, buffer, simd};
+
+/// 2^53: up to here every integer is an `f64`.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Encodes and decodes; a cheap handle on the parameters.
 #[derive(Debug, Clone)]
@@ -79,6 +82,31 @@ impl Encoder {
         let largest = values.iter().fold(0f64, |m, v| m.max(v.abs()));
         let data = self.quantise(&coefficients, largest, level, scale)?;
         Ok(PeriodicPlaintext::new_unchecked(values.len(), coefficients.len(), scale, data))
+    }
+
+    /// Values that repeat with their number, a power of two, without residues: one embedding, no transform.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode_periodic`]; [`CkksError::EncodeOverflow`] already where a scaled coefficient leaves 2^53, beyond
+    /// which not every integer is an `f64`.
+    pub fn encode_integer(&self, values: &[f64], scale: f64) -> Result<IntegerPlaintext, CkksError> {
+        check_period(&self.params, values.len())?;
+        self.check(values.len(), values.iter().copied(), 0, scale)?;
+        let mut coefficients = self.params.embedding().encode(values)?;
+        coefficients.iter_mut().for_each(|c| *c = (*c * scale).round());
+        let coefficient = coefficients.iter().fold(0f64, |m, c| m.max(c.abs()));
+        if coefficient > EXACT || !coefficient.is_finite() {
+            let largest = values.iter().fold(0f64, |m, v| m.max(v.abs()));
+            let level = self.params.max_level();
+            return Err(CkksError::EncodeOverflow {
+                value: largest,
+                scale,
+                coefficient,
+                level,
+                limit: EXACT,
+            });
+        }
+        Ok(IntegerPlaintext::new_unchecked(scale, coefficients.into_iter().map(|c| c as i64).collect()))
     }
 
     /// The same value in every slot.
@@ -168,7 +196,7 @@ impl Encoder {
         }
         // Below 2^53 every rounded coefficient is an exact integer of 64 bits, and the fast kernel serves.
         let small: Option<Vec<i64>> =
-            (coefficient < 9e15).then(|| rounded.iter().map(|&c| c as i64).collect());
+            (coefficient <= EXACT).then(|| rounded.iter().map(|&c| c as i64).collect());
         let mut data = buffer::take(n * (level + 1));
         let tables = self.params.tables(level);
         par::for_each_chunk(&mut data, n, |i, limb| {

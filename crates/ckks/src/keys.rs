@@ -32,10 +32,21 @@ impl KeySpec {
     /// # Errors
     /// [`CkksError::NoSuchLevel`] or [`CkksError::BadRotation`].
     pub fn check(&self, params: &Parameters) -> Result<(), CkksError> {
+        self.check_within(params.max_level(), params.slots())
+    }
+
+    /// [`KeySpec::check`] against the highest level and the number of slots, for a specification whose parameters are not
+    /// built yet.
+    ///
+    /// # Errors
+    /// As [`KeySpec::check`].
+    pub fn check_within(&self, max_level: usize, slots: usize) -> Result<(), CkksError> {
         let mut seen = BTreeSet::new();
-        self.levels().try_for_each(|level| params.check_level(level))?;
+        if let Some(found) = self.levels().find(|&level| level > max_level) {
+            return Err(CkksError::NoSuchLevel { found, max: max_level });
+        }
         for &(rotation, _) in &self.rotations {
-            if rotation == 0 || rotation >= params.slots() {
+            if rotation == 0 || rotation >= slots {
                 return Err(CkksError::BadRotation {
                     rotation,
                     reason: "is not between 1 and the number of slots − 1",
@@ -73,7 +84,7 @@ impl KeySpec {
 
 /// One switching key, usable at any level up to its own.
 ///
-/// Per digit d a pair (b_d, a_d) modulo q_0 … q_ℓ and the special primes, b_d = −a_d·s' + e_d + P·g_d·s with g_d = 1
+/// Per digit d a pair (b_d, a_d) modulo q_0 … q_ℓ and the special primes, b_d = −a_d·s + e_d + P·g_d·s' with g_d = 1
 /// modulo the primes of digit d and 0 modulo the others. The a_d come from the seed, when they are first needed.
 pub struct SwitchingKey {
     level: usize,

@@ -35,7 +35,7 @@ impl Plaintext {
 
     /// Its level.
     #[must_use]
-    pub const fn level(&self) -> usize {
+    pub fn level(&self) -> usize {
         self.poly.limbs() - 1
     }
 
@@ -106,7 +106,7 @@ impl PeriodicPlaintext {
 
     /// Its level.
     #[must_use]
-    pub const fn level(&self) -> usize {
+    pub fn level(&self) -> usize {
         self.values.len() / self.blocks - 1
     }
 
@@ -139,6 +139,32 @@ impl PeriodicPlaintext {
     }
 }
 
+/// Encoded slot values of a period before any prime is chosen: rounded coefficients of the subring's element, one a block of
+/// [`PeriodicPlaintext`]. Its residues are made where they are needed, one limb at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IntegerPlaintext {
+    scale: f64,
+    coefficients: Vec<i64>,
+}
+
+impl IntegerPlaintext {
+    pub(crate) const fn new_unchecked(scale: f64, coefficients: Vec<i64>) -> Self {
+        Self { scale, coefficients }
+    }
+
+    /// Its scale.
+    #[must_use]
+    pub const fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// Its coefficients, a power of two of them.
+    #[must_use]
+    pub fn coefficients(&self) -> &[i64] {
+        &self.coefficients
+    }
+}
+
 /// Weights in whichever form is smaller.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EncodedWeights {
@@ -151,7 +177,7 @@ pub enum EncodedWeights {
 impl EncodedWeights {
     /// Its level.
     #[must_use]
-    pub const fn level(&self) -> usize {
+    pub fn level(&self) -> usize {
         match self {
             Self::Full(p) => p.level(),
             Self::Periodic(p) => p.level(),

@@ -1,7 +1,10 @@
 //! Times the engine's operations: `cargo run --release -p polyveil-client --example engine_bench [log_n levels bits digit]`.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on should stop")]
 
-use polyveil_ckks::{EncodedWeights, Encoder, Evaluator, KeySpec, Parameters, ParametersLiteral, RingKind};
+use polyveil_ckks::{
+    EncodedWeights, Encoder, Evaluator, GiantStep, KeySpec, Parameters, ParametersLiteral, RingKind,
+    RotatedProduct,
+};
 use polyveil_client::{SecretKey, decrypt, encrypt_symmetric, generate_evaluation_keys};
 use std::hint::black_box;
 use std::ops::ControlFlow;
@@ -59,10 +62,22 @@ fn main() {
         let terms = vec![(&ct, weights); 64];
         time(name, || evaluator.linear_combination(&terms).unwrap());
     }
-    time("multiply, relin, rescale", || evaluator.rescale(&evaluator.mul(&ct, &ct).unwrap()).unwrap());
+    time("multiply, relin, rescale", || {
+        evaluator.relinearize_rescale(&evaluator.mul_lazy(&ct, &ct).unwrap()).unwrap()
+    });
     time("rotate", || evaluator.rotate(&ct, 1).unwrap());
     let rotations: Vec<usize> = (1..=8).collect();
     time("8 hoisted rotations", || evaluator.rotate_hoisted(&ct, &rotations).unwrap());
+    let weights = encoder.encode_integer(&values[..64], scale).unwrap();
+    let products: Vec<RotatedProduct<'_>> =
+        (0..32).map(|r| RotatedProduct { input: 0, rotation: r % 9, weights: &weights }).collect();
+    for count in [2, 9] {
+        let giant = GiantStep { rotation: 0, products: products[..count].to_vec() };
+        let outputs = [vec![giant]];
+        time(&format!("{} rotations, weighted sum", count - 1), || {
+            evaluator.linear_transform(&[&ct], &outputs, true).unwrap()
+        });
+    }
     let product = evaluator.mul_plain(&ct, &plain).unwrap();
     time("rescale", || evaluator.rescale(&product).unwrap());
     time("add", || evaluator.add(&ct, &ct).unwrap());

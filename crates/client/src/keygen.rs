@@ -55,20 +55,20 @@ pub fn generate_evaluation_keys_with(
     }
     let mut rotations = BTreeMap::new();
     for &(rotation, level) in &spec.rotations {
-        // From s to σ^−1(s): the evaluator applies σ to the result.
-        let inverse = GaloisPermutation::rotation(params.ring(), params.log_n(), params.slots() - rotation);
-        rotations.insert(rotation, switching_key(sk, &Switch::To(inverse), level, randomness)?);
+        let permutation = GaloisPermutation::rotation(params.ring(), params.log_n(), rotation);
+        rotations.insert(rotation, switching_key(sk, &Switch::FromImage(permutation), level, randomness)?);
         report()?;
     }
     Ok(EvaluationKeys::from_parts(params, sk.key_id(), relin, rotations)?)
 }
 
 /// What a key switches.
+#[expect(clippy::large_enum_variant, reason = "one value at a time, never stored")]
 enum Switch {
     /// From s² to s.
     FromSquare,
-    /// From s to its image.
-    To(GaloisPermutation),
+    /// From the image of s to s.
+    FromImage(GaloisPermutation),
 }
 
 fn switching_key(
@@ -86,7 +86,7 @@ fn switching_key(
     Ok(SwitchingKey::from_parts(params, level, seed, digits)?)
 }
 
-/// b = −a·s' + e + P·g·s of one digit.
+/// b = −a·s + e + P·g·s' of one digit, s' what the key switches from.
 fn key_digit(
     sk: &SecretKey,
     switch: &Switch,
@@ -110,19 +110,13 @@ fn key_digit(
         };
         let modulus = tables[0].modulus();
         let secret = sk.extended_limb(i, level);
-        match switch {
-            Switch::FromSquare => simd::mul_assign(limb, secret, modulus),
-            Switch::To(permutation) => {
-                permutation.apply(secret, &mut scratch);
-                simd::mul_assign(limb, &scratch, modulus);
-            }
-        }
+        simd::mul_assign(limb, secret, modulus);
         simd::neg_assign(limb, modulus);
         simd::add_assign(limb, &transform_small(tables, &small), modulus);
         if own.contains(&i) {
             match switch {
                 Switch::FromSquare => simd::mul(&mut scratch, secret, secret, modulus),
-                Switch::To(_) => scratch.copy_from_slice(secret),
+                Switch::FromImage(permutation) => permutation.apply(secret, &mut scratch),
             }
             simd::scale_assign(&mut scratch, modulus.shoup(params.p_residues()[i]), modulus);
             simd::add_assign(limb, &scratch, modulus);

@@ -144,7 +144,8 @@ proptest! {
         let program = Program::load(&compiled.server).unwrap();
         let slots = compiled.client.pack(&x).unwrap();
         let (error, range) = largest_error(&compiled.client.unpack(&program.run_plain(&slots).unwrap()), &expected);
-        prop_assert!(error <= 2e-5 * range, "error {} of range {}", error, range);
+        // Cancellation may leave a result far below the values that it came from, whose rounding to f32 stays.
+        prop_assert!(error <= 2e-5 * range + 1e-6, "error {} of range {}", error, range);
     }
 }
 

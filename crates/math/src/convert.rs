@@ -5,7 +5,6 @@
 //! where |x| lies within about 2^−49 of Q/2, where it may be off by one Q. Cost a coefficient: α products once and α
 //! products per target prime.
 
-use crate::buffer;
 use crate::modulus::{Modulus, Shoup};
 use crate::simd;
 
@@ -17,20 +16,8 @@ pub struct BaseConverter {
     factors: Vec<Shoup>,
     hats: Vec<Vec<u64>>,
     corrections: Vec<u64>,
-}
-
-/// The shared first half of a conversion of one polynomial.
-#[derive(Debug, Clone)]
-pub struct Prepared {
-    limbs: Vec<u64>,
-    overflow: Vec<u64>,
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        buffer::give(std::mem::take(&mut self.limbs));
-        buffer::give(std::mem::take(&mut self.overflow));
-    }
+    /// Of the largest source prime.
+    bits: u32,
 }
 
 impl BaseConverter {
@@ -45,29 +32,26 @@ impl BaseConverter {
             factors: from.iter().enumerate().map(|(i, q)| q.shoup(q.inv(product(Some(i), q)))).collect(),
             hats: to.iter().map(|t| (0..from.len()).map(|i| product(Some(i), t)).collect()).collect(),
             corrections: to.iter().map(|t| t.neg(product(None, t))).collect(),
+            bits: from.iter().map(Modulus::bits).max().unwrap_or_default(),
             from: from.to_vec(),
             to: to.to_vec(),
         }
     }
 
-    /// First half, on `from.len()` limbs of coefficients.
-    #[must_use]
-    pub fn prepare(&self, mut limbs: Vec<u64>) -> Prepared {
-        let mut overflow = buffer::take(limbs.len() / self.from.len().max(1));
-        simd::convert_prepare(&mut limbs, &mut overflow, &self.factors, &self.from);
-        Prepared { limbs, overflow }
+    /// First half, in place on `from.len()` limbs of coefficients; sets the overflow, one value a coefficient.
+    pub fn prepare(&self, limbs: &mut [u64], overflow: &mut [u64]) {
+        simd::convert_prepare(limbs, overflow, &self.factors, &self.from);
     }
 
-    /// Second half for the target prime of that index.
-    pub fn combine(&self, prepared: &Prepared, target: usize, out: &mut [u64]) {
-        simd::convert_combine(
-            out,
-            &prepared.limbs,
-            &prepared.overflow,
-            &self.hats[target],
-            self.corrections[target],
-            &self.to[target],
-        );
+    /// Second half for the target prime of that index, from what [`BaseConverter::prepare`] left.
+    pub fn combine(&self, limbs: &[u64], overflow: &[u64], target: usize, out: &mut [u64]) {
+        let target = simd::Target {
+            hats: &self.hats[target],
+            correction: self.corrections[target],
+            source_bits: self.bits,
+            modulus: &self.to[target],
+        };
+        simd::convert_combine(out, limbs, overflow, &target);
     }
 }
 
@@ -92,11 +76,13 @@ mod tests {
             let converter = BaseConverter::new(&from, &to);
             // Well inside (−Q/2, Q/2).
             let values: Vec<i64> = values.iter().map(|v| v >> 20).collect();
-            let limbs = from.iter().flat_map(|q| values.iter().map(|&v| q.reduce_signed(v))).collect();
-            let prepared = converter.prepare(limbs);
+            let mut limbs: Vec<u64> =
+                from.iter().flat_map(|q| values.iter().map(|&v| q.reduce_signed(v))).collect();
+            let mut overflow = vec![0; values.len()];
+            converter.prepare(&mut limbs, &mut overflow);
             let mut out = vec![0; values.len()];
             for (index, t) in to.iter().enumerate() {
-                converter.combine(&prepared, index, &mut out);
+                converter.combine(&limbs, &overflow, index, &mut out);
                 let expected: Vec<u64> = values.iter().map(|&v| t.reduce_signed(v)).collect();
                 prop_assert_eq!(&out, &expected);
             }
@@ -108,9 +94,10 @@ mod tests {
         let from = moduli(50, 6);
         let to = moduli(20, 1);
         let converter = BaseConverter::new(&from, &to);
-        let limbs: Vec<u64> = from.iter().flat_map(|q| vec![q.value() - 1; 4]).collect();
-        let mut out = vec![0; 4];
-        converter.combine(&converter.prepare(limbs), 0, &mut out);
+        let mut limbs: Vec<u64> = from.iter().flat_map(|q| vec![q.value() - 1; 4]).collect();
+        let (mut overflow, mut out) = (vec![0; 4], vec![0; 4]);
+        converter.prepare(&mut limbs, &mut overflow);
+        converter.combine(&limbs, &overflow, 0, &mut out);
         assert_eq!(out, vec![to[0].value() - 1; 4]);
     }
 }

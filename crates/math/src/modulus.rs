@@ -40,10 +40,7 @@ impl Modulus {
     /// [`MathError::BadModulus`] otherwise.
     pub fn new(value: u64) -> Result<Self, MathError> {
         let bits = u64::BITS - value.leading_zeros();
-        if !(MIN_MODULUS_BITS..=MAX_MODULUS_BITS).contains(&bits)
-            || value.is_multiple_of(2)
-            || !is_prime(value)
-        {
+        if !(MIN_MODULUS_BITS..=MAX_MODULUS_BITS).contains(&bits) || value % 2 == 0 || !is_prime(value) {
             return Err(MathError::BadModulus {
                 value,
                 min_bits: MIN_MODULUS_BITS,
@@ -76,11 +73,13 @@ impl Modulus {
         self.ratio
     }
 
-    /// How many products of two residues may be summed before [`Modulus::reduce_wide`].
+    /// How many products of two residues may be summed before [`Modulus::reduce_wide`]; 2^30 where it would be more, which
+    /// fits `usize` on every target.
     #[inline]
     #[must_use]
     pub const fn lazy_products(&self) -> usize {
-        1 << (62 - self.bits)
+        let log = 62 - self.bits;
+        1 << if log < 30 { log } else { 30 }
     }
 
     /// `x + y` of residues.

@@ -45,7 +45,7 @@ impl<R: Representation> Poly<R> {
     /// # Errors
     /// [`MathError::Length`] if the length is no multiple of the degree.
     pub fn from_raw(degree: usize, data: Vec<u64>) -> Result<Self, MathError> {
-        if degree == 0 || !data.len().is_multiple_of(degree) {
+        if degree == 0 || data.len() % degree != 0 {
             return Err(MathError::Length { expected: degree, found: data.len() });
         }
         Ok(Self { degree, data, representation: PhantomData })
@@ -81,7 +81,7 @@ impl<R: Representation> Poly<R> {
 
     /// Number of limbs.
     #[must_use]
-    pub const fn limbs(&self) -> usize {
+    pub fn limbs(&self) -> usize {
         self.data.len() / self.degree
     }
 

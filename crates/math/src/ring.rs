@@ -8,6 +8,7 @@
 //! brv being bit reversal. X → X^(5^r) rotates the slots to the left by r and permutes the indices.
 
 use crate::bits;
+use crate::simd;
 
 /// Which ring polynomials live in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -68,11 +69,23 @@ impl RingKind {
     }
 }
 
-/// An automorphism as permutation of transform indices: `out[p] = in[source[p]]`.
+/// An automorphism as permutation of transform indices.
+///
+/// With x = brv(p), X → X^g sends the index p of the result to the index brv(g·x + h) of the input, h = (g − 1)/stride. The
+/// lowest three bits of p are the highest of x, so eight neighbours of the result stem from eight neighbours of the input in
+/// one of eight orders: one load and one shuffle in a vector unit, and N/8 entries instead of N.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GaloisPermutation {
-    source: Vec<u32>,
+    /// Per block of the result: 8 · (block of the input) + order.
+    blocks: Vec<u32>,
+    /// The orders: index within the input's block.
+    orders: [[u64; BLOCK]; BLOCK],
+    /// Degrees below 8 have one source index a value instead.
+    small: Vec<u32>,
 }
+
+/// Values that an automorphism keeps together.
+pub const BLOCK: usize = 8;
 
 impl GaloisPermutation {
     /// X → X^(5^r): slot j of the result is slot j + r of the input (indices modulo the number of slots).
@@ -103,27 +116,42 @@ impl GaloisPermutation {
 
     /// Applies the automorphism to one limb in transform order.
     pub fn apply(&self, input: &[u64], output: &mut [u64]) {
-        for (out, &source) in output.iter_mut().zip(&self.source) {
-            *out = input[source as usize];
-        }
+        self.apply_part(input, output, 0);
     }
 
-    /// Source index of every output index.
-    #[must_use]
-    pub fn source(&self) -> &[u32] {
-        &self.source
+    /// The values of the result from index `start` on, as many as `output` holds; both multiples of [`BLOCK`], or all of
+    /// a degree below it.
+    pub fn apply_part(&self, input: &[u64], output: &mut [u64], start: usize) {
+        if self.blocks.is_empty() {
+            for (out, &source) in output.iter_mut().zip(&self.small) {
+                *out = input[source as usize];
+            }
+        } else {
+            simd::permute(output, input, &self.blocks[start / BLOCK..], &self.orders);
+        }
     }
 
     fn power(kind: RingKind, log_n: u32, factor: usize) -> Self {
         let n = 1usize << log_n;
-        let (stride, mask) = (kind.stride(), kind.root_order(n) - 1);
-        let source = (0..n)
-            .map(|p| {
-                let exponent = ((1 + stride * bits::reverse(p, log_n)) * factor) & mask;
-                bits::reverse((exponent - 1) / stride, log_n) as u32
-            })
-            .collect();
-        Self { source }
+        let shift = (factor - 1) / kind.stride();
+        let mut orders = [[0; BLOCK]; BLOCK];
+        if n < BLOCK {
+            let source =
+                |p| bits::reverse((bits::reverse(p, log_n) * factor + shift) & (n - 1), log_n) as u32;
+            return Self { blocks: Vec::new(), orders, small: (0..n).map(source).collect() };
+        }
+        let log_blocks = log_n - BLOCK.ilog2();
+        let blocks = n / BLOCK;
+        for (carry, order) in orders.iter_mut().enumerate() {
+            for (b, index) in order.iter_mut().enumerate() {
+                *index = bits::reverse((bits::reverse(b, 3) * factor + carry) % BLOCK, 3) as u64;
+            }
+        }
+        let entry = |a| {
+            let z = (bits::reverse(a, log_blocks) * factor + shift) & (n - 1);
+            (bits::reverse(z % blocks, log_blocks) * BLOCK + z / blocks) as u32
+        };
+        Self { blocks: (0..blocks).map(entry).collect(), orders, small: Vec::new() }
     }
 }
 
@@ -131,9 +159,11 @@ impl GaloisPermutation {
 mod tests {
     use super::*;
 
+    const KINDS: [RingKind; 2] = [RingKind::ConjugateInvariant, RingKind::Standard];
+
     #[test]
     fn slots_cover_their_indices_once() {
-        for kind in [RingKind::ConjugateInvariant, RingKind::Standard] {
+        for kind in KINDS {
             for log_n in 1..10 {
                 let mut indices = kind.slot_indices(log_n);
                 indices.sort_unstable();
@@ -145,21 +175,46 @@ mod tests {
 
     #[test]
     fn rotation_moves_slots_to_the_left() {
-        for kind in [RingKind::ConjugateInvariant, RingKind::Standard] {
-            let log_n = 6;
+        for (kind, log_n) in KINDS.into_iter().flat_map(|kind| (1..10).map(move |log_n| (kind, log_n))) {
             let slots = kind.slots(1 << log_n);
+            let input = numbered(kind, log_n);
             let indices = kind.slot_indices(log_n);
-            let mut input = vec![u64::MAX; 1 << log_n];
-            for (j, &p) in indices.iter().enumerate() {
-                input[p as usize] = j as u64;
-            }
-            for r in [0, 1, 5, slots - 1, slots + 3] {
+            for r in (0..slots.min(9)).chain([slots - 1, slots + 3]) {
                 let mut output = vec![0; 1 << log_n];
                 GaloisPermutation::rotation(kind, log_n, r).apply(&input, &mut output);
                 for (j, &p) in indices.iter().enumerate() {
-                    assert_eq!(output[p as usize], ((j + r) % slots) as u64);
+                    assert_eq!(output[p as usize], ((j + r) % slots) as u64, "{kind:?} 2^{log_n} by {r}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn parts_are_those_of_the_whole() {
+        let permutation = GaloisPermutation::rotation(RingKind::ConjugateInvariant, 7, 5);
+        let input = numbered(RingKind::ConjugateInvariant, 7);
+        let (mut whole, mut part) = (vec![0; 128], vec![0; 48]);
+        permutation.apply(&input, &mut whole);
+        permutation.apply_part(&input, &mut part, 40);
+        assert_eq!(part, whole[40..88]);
+    }
+
+    #[test]
+    fn conjugation_is_an_involution_without_fixed_values() {
+        let permutation = GaloisPermutation::conjugation(RingKind::Standard, 6);
+        let input: Vec<u64> = (0..64).collect();
+        let (mut once, mut twice) = (vec![0; 64], vec![0; 64]);
+        permutation.apply(&input, &mut once);
+        permutation.apply(&once, &mut twice);
+        assert!(twice == input && once.iter().zip(&input).all(|(a, b)| a != b));
+    }
+
+    /// Slot numbers in transform order.
+    fn numbered(kind: RingKind, log_n: u32) -> Vec<u64> {
+        let mut input = vec![u64::MAX; 1 << log_n];
+        for (j, &p) in kind.slot_indices(log_n).iter().enumerate() {
+            input[p as usize] = j as u64;
+        }
+        input
     }
 }

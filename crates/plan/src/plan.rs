@@ -166,6 +166,9 @@ impl ServerPlan {
     /// [`PlanError::Unsound`] naming the first contradiction.
     pub fn validate(&self) -> Result<(), PlanError> {
         let unsound = |place: &str, reason: String| PlanError::Unsound { place: place.to_owned(), reason };
+        let slots = check_literal(&self.parameters)?;
+        let keys = self.keys.check_within(self.parameters.q.len() - 1, slots);
+        keys.map_err(|error| unsound("keys", error.to_string()))?;
         if self.values.len() != self.steps.len() + 1 || self.output >= self.values.len() {
             return Err(unsound(
                 "values",
@@ -329,6 +332,7 @@ impl ClientPlan {
     /// # Errors
     /// [`PlanError::Unsound`] naming the first contradiction.
     pub fn validate(&self) -> Result<(), PlanError> {
+        check_literal(&self.parameters)?;
         self.input.validate(&self.parameters)?;
         self.output.validate(&self.parameters)?;
         let elements = self.input_shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
@@ -400,6 +404,13 @@ impl Value {
         }
         Ok(())
     }
+}
+
+/// Checks the shape of parameters; the number of slots.
+fn check_literal(literal: &ParametersLiteral) -> Result<usize, PlanError> {
+    let refuse = |source| PlanError::Parameters { log_n: literal.log_n, source };
+    literal.check().map_err(refuse)?;
+    Ok(literal.ring.slots(1 << literal.log_n))
 }
 
 fn checked(literal: &ParametersLiteral) -> Result<Parameters, PlanError> {

@@ -74,6 +74,14 @@ fn hostile_plans_are_refused_at_once() {
     assert!(message.contains("at channel 18446744073709551615"), "{message}");
     let message = refused(&|p| linear(p, &|l| l.split.step = 1 << 40));
     assert!(message.contains("baby steps up to 1099511627776"), "{message}");
+    let message = refused(&|p| p.keys.relin_level = Some(p.parameters.q.len()));
+    assert!(message.contains("keys") && message.contains("level"), "{message}");
+    let message = refused(&|p| p.keys.rotations = vec![(1, 0), (1, 0)]);
+    assert!(message.contains("rotation 1 is listed twice"), "{message}");
+    let message = refused(&|p| p.parameters.digit_size = 0);
+    assert!(message.contains("digit"), "{message}");
+    let message = refused(&|p| p.parameters.log_n = 200);
+    assert!(message.contains("2^200"), "{message}");
     // As many copies as would fill no memory, were they listed.
     let message = refused(&|p| {
         let layout = &mut p.values[0].layout;

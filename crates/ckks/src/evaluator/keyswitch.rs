@@ -1,144 +1,305 @@
 //! Hybrid key switching (Han, Ki 2020), shared by relinearisation and rotations.
 //!
-//! 1. `Evaluator::key_products`: the polynomial is split into digits, each extended to all primes (ModUp) and multiplied
-//!    with the keys, modulo Q·P. It goes limb by limb, so that the extended digits of one limb stay in the cache and serve
-//!    *all* keys (hoisting); they are never all in memory. Cost: ℓ + 1 inverse and digits × (limbs + special limbs) −
-//!    (ℓ + 1) forward transforms, once for any number of keys.
-//! 2. `Evaluator::mod_down`: divides by P with rounding. Cost a part: one inverse transform a special prime, ℓ + 1
-//!    forward ones.
+//! 1. `Evaluator::switch`: the polynomial is split into digits, each extended to all primes (ModUp) and multiplied with the
+//!    keys, modulo Q·P. It goes limb by limb, so that the extended digits of one limb stay in the cache and serve *all*
+//!    keys (hoisting); they are never all in memory. An automorphism is applied to the digits while they are multiplied,
+//!    so keys are read in order. Cost: ℓ + 1 inverse and digits × (limbs + special limbs) − (ℓ + 1) forward transforms,
+//!    once for any number of keys.
+//! 2. `Evaluator::divide` by P.
 //!
-//! Sums of results of the first step need the second one once only: that is double hoisting.
+//! What is added to the result enters the products as one more term with factor P, so the second step serves it as well.
 
 use super::Evaluator;
 use crate::keys::SwitchingKey;
 use crate::par;
+use crate::parameters::Parameters;
+use arrayvec::ArrayVec;
 use polyveil_math::simd::{self, Term, Weights};
-use polyveil_math::{GaloisPermutation, Ntt, Poly, Prepared, buffer};
+use polyveil_math::{GaloisPermutation, Modulus, Ntt, NttTable, Poly, buffer};
 use std::cell::RefCell;
+use std::ops::Range;
+use std::thread::LocalKey;
 
-/// For each of several keys two polynomials modulo Q·P: limbs 0 … ℓ, then the special ones.
-pub(super) struct KeyProducts {
+/// At most this many digits (one a prime), and the added polynomial.
+const MAX_TERMS: usize = Parameters::MAX_Q + 1;
+
+/// What one key does to the digits.
+#[derive(Clone, Copy)]
+pub(super) struct Switch<'a> {
+    pub key: &'a SwitchingKey,
+    /// Applied to the digits and to what is added.
+    pub permutation: Option<&'a GaloisPermutation>,
+    /// Added to the two parts of the result.
+    pub add: [Added<'a>; 2],
+}
+
+/// What is added to one part of a product modulo Q·P.
+#[derive(Clone, Copy)]
+pub(super) enum Added<'a> {
+    Nothing,
+    /// A polynomial modulo Q times P, so that the division by P leaves the polynomial.
+    Lifted(&'a Poly<Ntt>),
+    /// One part of one output that still waits for the division.
+    Waiting(&'a Products, usize, usize),
+}
+
+/// For each of several outputs two polynomials modulo Q·P: limbs 0 … ℓ, then the special ones.
+pub(super) struct Products {
     level: usize,
     degree: usize,
-    keys: usize,
-    /// Limb after limb the two parts of every key, so that limbs can be spread over threads.
+    outputs: usize,
+    /// Limb after limb the two parts of every output, so that limbs can be spread over threads.
     data: Vec<u64>,
 }
 
-impl Drop for KeyProducts {
+impl<'a> Added<'a> {
+    /// Limb i and its factor; P modulo a special prime is 0.
+    fn limb(self, i: usize, level: usize, params: &'a Parameters) -> Option<(&'a [u64], &'a u64)> {
+        match self {
+            Self::Lifted(poly) if i <= level => Some((poly.limb(i), &params.p_residues()[i])),
+            Self::Nothing | Self::Lifted(_) => None,
+            Self::Waiting(products, output, part) => Some((products.limb(output, part, i), &1)),
+        }
+    }
+}
+
+impl Drop for Products {
     fn drop(&mut self) {
         buffer::give(std::mem::take(&mut self.data));
     }
 }
 
-impl KeyProducts {
-    fn limb(&self, key: usize, part: usize, index: usize) -> &[u64] {
-        let position = (index * self.keys + key) * 2 + part;
+impl Products {
+    pub(super) fn zero(params: &Parameters, level: usize, outputs: usize) -> Self {
+        let (degree, limbs) = (params.degree(), level + 1 + params.p().len());
+        Self { level, degree, outputs, data: buffer::take_zeroed(limbs * outputs * 2 * degree) }
+    }
+
+    pub(super) const fn level(&self) -> usize {
+        self.level
+    }
+
+    pub(super) fn limb(&self, output: usize, part: usize, index: usize) -> &[u64] {
+        let position = (index * self.outputs + output) * 2 + part;
         &self.data[position * self.degree..][..self.degree]
     }
 }
 
+/// The digits of a polynomial as coefficients, scaled for the extension.
+pub(super) struct Digits {
+    residues: Vec<u64>,
+    overflow: Vec<u64>,
+}
+
+impl Drop for Digits {
+    fn drop(&mut self) {
+        buffer::give(std::mem::take(&mut self.residues));
+        buffer::give(std::mem::take(&mut self.overflow));
+    }
+}
+
 thread_local! {
-    /// Working limbs of this thread; they hold public values only.
+    /// Working memory of this thread; holds public values only.
     static LIMBS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    static TILES: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Evaluator {
     /// Step 1; every key must reach the level, which callers check.
-    pub(super) fn key_products(&self, poly: &Poly<Ntt>, keys: &[&SwitchingKey]) -> KeyProducts {
-        let params = &self.params;
-        let (n, level) = (params.degree(), poly.limbs() - 1);
+    pub(super) fn switch(&self, poly: &Poly<Ntt>, switches: &[Switch<'_>]) -> Products {
+        let (n, level) = (self.params.degree(), poly.limbs() - 1);
         let prepared = self.prepare_digits(poly);
-        let keys: Vec<_> = keys.iter().map(|key| (key.level(), [key.b(), key.a(params)])).collect();
-        let mut data = buffer::take((level + 1 + params.p().len()) * keys.len() * 2 * n);
-        par::for_each_chunk(&mut data, keys.len() * 2 * n, |i, chunk| {
-            let table = params.extended_table(i, level);
-            with_limbs(prepared.len() * n, |digits| {
-                for (d, digit) in digits.chunks_exact_mut(n).enumerate() {
-                    if params.digit_range(d, level).contains(&i) {
-                        digit.copy_from_slice(poly.limb(i));
-                    } else {
-                        let converter = params.digit_converter(d, level);
-                        converter.combine(&prepared[d], params.extended_index(i, level), digit);
-                        table.forward(digit);
-                    }
-                }
-                let halves = keys.iter().flat_map(|(key_level, halves)| halves.map(|half| (key_level, half)));
-                for ((key_level, half), out) in halves.zip(chunk.chunks_exact_mut(n)) {
-                    // The key's special limbs follow its own, higher level.
-                    let key_limb = if i <= level { i } else { i - level + key_level };
-                    let terms: Vec<Term<'_>> = digits
-                        .chunks_exact(n)
-                        .zip(half)
-                        .map(|(values, half)| Term { values, weights: Weights::Full(half.limb(key_limb)) })
-                        .collect();
-                    simd::dot(out, &terms, table.modulus());
+        self.with_digits(&[(poly, &prepared)], level, switches.len(), |i, digits, outs| {
+            with_tiles((self.params.digits(level) + 2) * n, |scratch| {
+                for (switch, out) in switches.iter().zip(outs.chunks_exact_mut(2 * n)) {
+                    self.multiply(switch, (i, level), digits, 0..n, scratch, out);
                 }
             });
-        });
-        KeyProducts { level, degree: n, keys: keys.len(), data }
+        })
     }
 
-    /// Step 2 for one part of one key's product: divides by P, adds a polynomial, applies an automorphism.
+    /// Adds one output to the only output of `sum`.
+    pub(super) fn add_products(&self, sum: &mut Products, products: &Products, output: usize) {
+        let (n, level) = (sum.degree, sum.level);
+        par::for_each_chunk(&mut sum.data, 2 * n, |i, sum| {
+            let modulus = self.params.extended_table(i, level).modulus();
+            for (part, sum) in sum.chunks_exact_mut(n).enumerate() {
+                simd::add_assign(sum, products.limb(output, part, i), modulus);
+            }
+        });
+    }
+
+    /// The values `range` of both parts of limb i of one key's product, into the halves of `out`; `digits` are whole limbs,
+    /// `scratch` has room for two more ranges than there are digits.
+    pub(super) fn multiply(
+        &self,
+        switch: &Switch<'_>,
+        (i, level): (usize, usize),
+        digits: &[u64],
+        range: Range<usize>,
+        scratch: &mut [u64],
+        out: &mut [u64],
+    ) {
+        let params = &self.params;
+        let n = params.degree();
+        let modulus = params.extended_table(i, level).modulus();
+        // The key's special limbs follow its own, higher level.
+        let key_limb = if i <= level { i } else { i - level + switch.key.level() };
+        let halves = [switch.key.b(), switch.key.a(params)];
+        let add = switch.add.map(|added| added.limb(i, level, params));
+        let (origin, len) = (range.start, range.len());
+        let mut multiply = |digits: &[u64], adds: [Option<&[u64]>; 2], range: Range<usize>| {
+            let factors = add.map(|add| add.map(|(_, factor)| factor));
+            for (((out, half), add), factor) in out.chunks_exact_mut(len).zip(halves).zip(adds).zip(factors) {
+                let key = half.iter().map(|half| &half.limb(key_limb)[range.clone()]);
+                dot(
+                    &mut out[range.start - origin..range.end - origin],
+                    digits,
+                    key,
+                    add.zip(factor),
+                    modulus,
+                );
+            }
+        };
+        let Some(permutation) = switch.permutation else {
+            return multiply(digits, add.map(|add| add.map(|(values, _)| values)), range);
+        };
+        let sources = digits.chunks_exact(n).map(Some).chain(add.map(|add| add.map(|(values, _)| values)));
+        for (source, out) in sources.zip(scratch.chunks_exact_mut(len)) {
+            if let Some(source) = source {
+                permutation.apply_part(source, out, origin);
+            }
+        }
+        let (digits, adds) = scratch.split_at(digits.len() / n * len);
+        let adds = [add[0].map(|_| &adds[..len]), add[1].map(|_| &adds[len..2 * len])];
+        multiply(digits, adds, range);
+    }
+
+    /// Step 2 for one part of one output, together with the division by the last ciphertext prime if `rescale`.
     pub(super) fn mod_down(
         &self,
-        products: &KeyProducts,
-        (key, part): (usize, usize),
-        add: Option<&Poly<Ntt>>,
-        permutation: Option<&GaloisPermutation>,
+        products: &Products,
+        output: usize,
+        part: usize,
+        rescale: bool,
     ) -> Poly<Ntt> {
+        let (params, level) = (&self.params, products.level);
+        let division = if rescale { params.mod_down_rescale(level) } else { params.mod_down(level) };
+        let special = params.p().len();
+        let divisor = |j: usize| {
+            let index = if j < special { level + 1 + j } else { level };
+            (products.limb(output, part, index), params.extended_table(index, level))
+        };
+        self.divide(division, divisor, |i| products.limb(output, part, i))
+    }
+
+    /// Calls `work(limb, digits, out)` for every limb modulo Q·P: `digits` holds the extended digits of all polynomials, one
+    /// after the other, in transform order, `out` the two parts of every output.
+    pub(super) fn with_digits(
+        &self,
+        polys: &[(&Poly<Ntt>, &Digits)],
+        level: usize,
+        outputs: usize,
+        work: impl Fn(usize, &[u64], &mut [u64]) + Sync + Send,
+    ) -> Products {
         let params = &self.params;
-        let (n, level) = (products.degree, products.level);
-        let (converter, inverses) = params.mod_down();
-        let mut special = buffer::take(params.p().len() * n);
-        par::for_each_chunk(&mut special, n, |j, limb| {
-            limb.copy_from_slice(products.limb(key, part, level + 1 + j));
-            params.special_tables()[j].inverse(limb);
-        });
-        let prepared = converter.prepare(special);
-        self.new_poly(level, |i, out, modulus| {
-            let finish = |limb: &mut [u64]| {
-                converter.combine(&prepared, i, limb);
-                params.tables(level)[i].forward(limb);
-                simd::sub_from_scale(limb, products.limb(key, part, i), inverses[i], modulus);
-                if let Some(poly) = add {
-                    simd::add_assign(limb, poly.limb(i), modulus);
+        let n = params.degree();
+        let count = params.digits(level);
+        let mut data = buffer::take((level + 1 + params.p().len()) * outputs * 2 * n);
+        par::for_each_chunk(&mut data, outputs * 2 * n, |i, out| {
+            let table = params.extended_table(i, level);
+            with_limbs(polys.len() * count * n, |digits| {
+                for ((poly, prepared), digits) in polys.iter().zip(digits.chunks_exact_mut(count * n)) {
+                    for (d, digit) in digits.chunks_exact_mut(n).enumerate() {
+                        self.extend_digit(prepared, poly, d, i, table, digit);
+                    }
                 }
-            };
-            match permutation {
-                None => finish(out),
-                Some(permutation) => with_limbs(n, |limb| {
-                    finish(limb);
-                    permutation.apply(limb, out);
-                }),
-            }
-        })
+                work(i, digits, out);
+            });
+        });
+        Products { level, degree: n, outputs, data }
+    }
+
+    /// Digit d of a polynomial modulo extended prime i, transformed.
+    fn extend_digit(
+        &self,
+        prepared: &Digits,
+        poly: &Poly<Ntt>,
+        d: usize,
+        i: usize,
+        table: &NttTable,
+        out: &mut [u64],
+    ) {
+        let (params, n, level) = (&self.params, out.len(), poly.limbs() - 1);
+        let own = params.digit_range(d, level);
+        if own.contains(&i) {
+            out.copy_from_slice(poly.limb(i));
+        } else {
+            let residues = &prepared.residues[own.start * n..own.end * n];
+            let overflow = &prepared.overflow[d * n..(d + 1) * n];
+            let target = params.extended_index(i, level);
+            params.digit_converter(d, level).combine(residues, overflow, target, out);
+            table.forward(out);
+        }
     }
 
     /// Coefficients of each digit, ready to be extended.
-    fn prepare_digits(&self, poly: &Poly<Ntt>) -> Vec<Prepared> {
+    pub(super) fn prepare_digits(&self, poly: &Poly<Ntt>) -> Digits {
         let params = &self.params;
         let (n, level) = (params.degree(), poly.limbs() - 1);
-        par::map(params.digits(level), |d| {
+        let mut residues = buffer::take((level + 1) * n);
+        let mut overflow = buffer::take(params.digits(level) * n);
+        let size = params.digit_size() * n;
+        par::for_each_pair(&mut residues, size, &mut overflow, n, |d, residues, overflow| {
             let own = params.digit_range(d, level);
-            let mut limbs = buffer::take(own.len() * n);
-            par::for_each_chunk(&mut limbs, n, |i, limb| {
-                limb.copy_from_slice(poly.limb(own.start + i));
-                params.tables(level)[own.start + i].inverse(limb);
-            });
-            params.digit_converter(d, level).prepare(limbs)
-        })
+            for (i, limb) in own.zip(residues.chunks_exact_mut(n)) {
+                limb.copy_from_slice(poly.limb(i));
+                params.tables(level)[i].inverse(limb);
+            }
+            params.digit_converter(d, level).prepare(residues, overflow);
+        });
+        Digits { residues, overflow }
     }
 }
 
+/// Σ digit · key, plus `add` times its factor.
+fn dot<'a>(
+    out: &mut [u64],
+    digits: &'a [u64],
+    key: impl Iterator<Item = &'a [u64]>,
+    add: Option<(&'a [u64], &'a u64)>,
+    modulus: &Modulus,
+) {
+    let weighted = digits.chunks_exact(out.len()).zip(key);
+    let mut terms: ArrayVec<Term<'_>, MAX_TERMS> =
+        weighted.map(|(values, key)| Term { values, weights: Weights::Full(key) }).collect();
+    terms.extend(
+        add.map(|(values, factor)| Term { values, weights: Weights::Blocks(std::slice::from_ref(factor)) }),
+    );
+    simd::dot(out, &terms, modulus);
+}
+
 /// Runs `f` on this thread's working limbs, `len` values with unspecified contents.
-fn with_limbs<T>(len: usize, f: impl FnOnce(&mut [u64]) -> T) -> T {
+pub(super) fn with_limbs<T>(len: usize, f: impl FnOnce(&mut [u64]) -> T) -> T {
+    with_buffer(&LIMBS, len, f)
+}
+
+/// Runs `f` on this thread's small working buffer, `len` values with unspecified contents.
+pub(super) fn with_tiles<T>(len: usize, f: impl FnOnce(&mut [u64]) -> T) -> T {
+    with_buffer(&TILES, len, f)
+}
+
+fn with_buffer<T>(
+    cell: &'static LocalKey<RefCell<Vec<u64>>>,
+    len: usize,
+    f: impl FnOnce(&mut [u64]) -> T,
+) -> T {
     // The buffer is taken out while in use: should the thread run another such task meanwhile, that one gets its own.
-    let mut buffer = LIMBS.take();
+    let mut buffer = cell.take();
     if buffer.len() < len {
         buffer.resize(len, 0);
     }
     let result = f(&mut buffer[..len]);
-    LIMBS.set(buffer);
+    cell.set(buffer);
     result
 }

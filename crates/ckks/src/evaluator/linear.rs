@@ -162,7 +162,7 @@ impl Evaluator {
                 simd::dot(out, &terms, modulus);
             })
         };
-        Ok(Ciphertext { key_id: first.key_id, scale, parts: vec![part(0), part(1)] })
+        Ok(Ciphertext { key_id: first.key_id, scale, parts: [part(0), part(1)].into_iter().collect() })
     }
 
     /// A polynomial written limb by limb.

@@ -6,13 +6,19 @@
 //! | `multiply.rs` | products of ciphertexts, relinearisation | 0 (rescale separately) |
 //! | `rescale.rs` | rescale, dropping levels | 1 a rescale |
 //! | `rotate.rs` | rotations, one by one or hoisted | 0 |
+//! | `transform.rs` | weighted sums of rotations, double hoisted | 0, or 1 with the rescale |
 //! | `keyswitch.rs` | the steps that relinearisation and rotation share | 0 |
+//! | `divide.rs` | the division by primes that rescaling and key switching share | 0 |
 
+mod divide;
 mod keyswitch;
 mod linear;
 mod multiply;
 mod rescale;
 mod rotate;
+mod transform;
+
+pub use transform::{GiantStep, RotatedProduct};
 
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;

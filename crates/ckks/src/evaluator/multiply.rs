@@ -1,9 +1,11 @@
 //! Products of ciphertexts. (c_0, c_1)·(d_0, d_1) = (c_0·d_0, c_0·d_1 + c_1·d_0, c_1·d_1); relinearisation turns the
 //! quadratic part into two by one key switch. Sums of products should be relinearised once, after the sum.
 
+use super::keyswitch::{Added, Switch};
 use super::{Evaluator, reaches, two_parts};
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
+use arrayvec::ArrayVec;
 use polyveil_math::simd::{self, Term, Weights};
 
 impl Evaluator {
@@ -45,7 +47,11 @@ impl Evaluator {
             };
             simd::dot(out, &[term(0, 1), term(1, 0)], modulus);
         });
-        Ok(Ciphertext { key_id: a.key_id, scale, parts: vec![product(0, 0), cross, product(1, 1)] })
+        Ok(Ciphertext {
+            key_id: a.key_id,
+            scale,
+            parts: ArrayVec::from([product(0, 0), cross, product(1, 1)]),
+        })
     }
 
     /// a² with its quadratic part: three parts, one product fewer than [`Evaluator::mul_lazy`].
@@ -65,7 +71,11 @@ impl Evaluator {
                 }
             })
         };
-        Ok(Ciphertext { key_id: a.key_id, scale, parts: vec![product(0, 0), product(0, 1), product(1, 1)] })
+        Ok(Ciphertext {
+            key_id: a.key_id,
+            scale,
+            parts: ArrayVec::from([product(0, 0), product(0, 1), product(1, 1)]),
+        })
     }
 
     /// Removes the quadratic part; a ciphertext of two parts comes back as it is.
@@ -73,17 +83,29 @@ impl Evaluator {
     /// # Errors
     /// [`CkksError::MissingRelinKey`], [`CkksError::LevelTooLow`], [`CkksError::KeyMismatch`].
     pub fn relinearize(&self, a: &Ciphertext) -> Result<Ciphertext, CkksError> {
+        self.switch_quadratic(a, false)
+    }
+
+    /// [`Evaluator::relinearize`] and [`Evaluator::rescale`] in one division, for the price of the first: one level down,
+    /// rounded once.
+    ///
+    /// # Errors
+    /// As both.
+    pub fn relinearize_rescale(&self, a: &Ciphertext) -> Result<Ciphertext, CkksError> {
+        self.switch_quadratic(a, true)
+    }
+
+    fn switch_quadratic(&self, a: &Ciphertext, rescale: bool) -> Result<Ciphertext, CkksError> {
         self.check(a)?;
         let [c0, c1, c2] = a.parts.as_slice() else {
-            return Ok(a.clone());
+            return if rescale { self.rescale(a) } else { Ok(a.clone()) };
         };
+        let scale = if rescale { self.rescaled(a.scale, a.level())? } else { a.scale };
         let key = self.keys().and_then(|keys| keys.relin()).ok_or(CkksError::MissingRelinKey)?;
         reaches("the relinearisation key", key.level(), a.level())?;
-        let products = self.key_products(c2, &[key]);
-        let parts = vec![
-            self.mod_down(&products, (0, 0), Some(c0), None),
-            self.mod_down(&products, (0, 1), Some(c1), None),
-        ];
-        Ok(Ciphertext { key_id: a.key_id, scale: a.scale, parts })
+        let products = self
+            .switch(c2, &[Switch { key, permutation: None, add: [Added::Lifted(c0), Added::Lifted(c1)] }]);
+        let part = |part| self.mod_down(&products, 0, part, rescale);
+        Ok(Ciphertext { key_id: a.key_id, scale, parts: [part(0), part(1)].into_iter().collect() })
     }
 }

@@ -4,7 +4,7 @@
 use super::Evaluator;
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
-use polyveil_math::{buffer, simd};
+use crate::parameters::Parameters;
 
 impl Evaluator {
     /// Divides by the last prime.
@@ -13,26 +13,21 @@ impl Evaluator {
     /// [`CkksError::LevelExhausted`] at level 0, [`CkksError::BadScale`] if the scale is below the prime.
     pub fn rescale(&self, a: &Ciphertext) -> Result<Ciphertext, CkksError> {
         self.check(a)?;
-        let level = a.level();
+        let (level, scale) = (a.level(), self.rescaled(a.scale, a.level())?);
+        let (division, table) = (self.params.rescale(level), &self.params.tables(level)[level]);
+        let parts =
+            a.parts.iter().map(|part| self.divide(division, |_| (part.limb(level), table), |i| part.limb(i)));
+        Ok(Ciphertext { key_id: a.key_id, scale, parts: parts.collect() })
+    }
+
+    /// The scale after a rescale at a level.
+    pub(super) fn rescaled(&self, scale: f64, level: usize) -> Result<f64, CkksError> {
         if level == 0 {
             return Err(CkksError::LevelExhausted { from: 0, to: "-1".to_owned() });
         }
-        let scale = a.scale / self.params.q()[level] as f64;
-        crate::Parameters::check_scale(scale)?;
-        let tables = self.params.tables(level);
-        let (converter, inverses) = self.params.rescale(level);
-        let parts = a.parts.iter().map(|part| {
-            let mut last = buffer::take(self.params.degree());
-            last.copy_from_slice(part.limb(level));
-            tables[level].inverse(&mut last);
-            let prepared = converter.prepare(last);
-            self.new_poly(level - 1, |i, out, modulus| {
-                converter.combine(&prepared, i, out);
-                tables[i].forward(out);
-                simd::sub_from_scale(out, part.limb(i), inverses[i], modulus);
-            })
-        });
-        Ok(Ciphertext { key_id: a.key_id, scale, parts: parts.collect() })
+        let scale = scale / self.params.q()[level] as f64;
+        Parameters::check_scale(scale)?;
+        Ok(scale)
     }
 
     /// Forgets limbs above a level; free, exact, same scale.

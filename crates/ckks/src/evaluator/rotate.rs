@@ -1,9 +1,9 @@
 //! Rotations: slot j of the result is slot j + r of the input.
 //!
-//! A rotation key switches from s to σ^−1(s), so that the automorphism σ is applied to the *result*: one decomposition
-//! then serves any number of rotations without permuting its digits (hoisting), and sums can be permuted before the
-//! special primes are divided out (double hoisting).
+//! A rotation key switches from σ(s) to s. The automorphism σ is applied to the extended digits, which one decomposition
+//! makes for any number of rotations (hoisting).
 
+use super::keyswitch::{Added, Products, Switch};
 use super::{Evaluator, reaches, two_parts};
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
@@ -23,8 +23,19 @@ impl Evaluator {
     /// # Errors
     /// [`CkksError::MissingRotationKey`], [`CkksError::LevelTooLow`], [`CkksError::Parts`], [`CkksError::KeyMismatch`].
     pub fn rotate(&self, a: &Ciphertext, r: usize) -> Result<Ciphertext, CkksError> {
-        let mut rotated = self.rotate_hoisted(a, &[r])?;
-        rotated.pop().ok_or(CkksError::NoTerms)
+        self.check(a)?;
+        two_parts(a)?;
+        let Some((rotation, key)) = self.rotation_key(r, a.level())? else {
+            return Ok(a.clone());
+        };
+        let permutation = self.permutation(rotation);
+        let switch = Switch {
+            key,
+            permutation: Some(&permutation),
+            add: [Added::Lifted(&a.parts[0]), Added::Nothing],
+        };
+        let products = self.switch(&a.parts[1], &[switch]);
+        Ok(self.switched(a, &products, 0))
     }
 
     /// Several rotations of one ciphertext, in the order asked for; its decomposition is shared. All keys are checked
@@ -51,17 +62,26 @@ impl Evaluator {
     }
 
     fn rotate_batch(&self, a: &Ciphertext, batch: &[(usize, &SwitchingKey)]) -> Vec<Ciphertext> {
-        let keys: Vec<&SwitchingKey> = batch.iter().map(|(_, key)| *key).collect();
-        let products = self.key_products(&a.parts[1], &keys);
-        par::map(batch.len(), |k| {
-            let permutation = self.permutation(batch[k].0);
-            let part = |part, add| self.mod_down(&products, (k, part), add, Some(&permutation));
-            let parts = vec![part(0, Some(&a.parts[0])), part(1, None)];
-            Ciphertext { key_id: a.key_id, scale: a.scale, parts }
-        })
+        let permutations: Vec<_> = batch.iter().map(|&(rotation, _)| self.permutation(rotation)).collect();
+        let switches: Vec<Switch<'_>> = batch
+            .iter()
+            .zip(&permutations)
+            .map(|(&(_, key), p)| Switch {
+                key,
+                permutation: Some(p),
+                add: [Added::Lifted(&a.parts[0]), Added::Nothing],
+            })
+            .collect();
+        let products = self.switch(&a.parts[1], &switches);
+        par::map(batch.len(), |k| self.switched(a, &products, k))
     }
 
-    fn permutation(&self, rotation: usize) -> Cow<'_, GaloisPermutation> {
+    fn switched(&self, a: &Ciphertext, products: &Products, output: usize) -> Ciphertext {
+        let part = |part| self.mod_down(products, output, part, false);
+        Ciphertext { key_id: a.key_id, scale: a.scale, parts: [part(0), part(1)].into_iter().collect() }
+    }
+
+    pub(super) fn permutation(&self, rotation: usize) -> Cow<'_, GaloisPermutation> {
         let make = || GaloisPermutation::rotation(self.params.ring(), self.params.log_n(), rotation);
         let cached = self.permutations.get(&rotation).map(|cell| cell.get_or_init(make));
         cached.map_or_else(|| Cow::Owned(make()), Cow::Borrowed)

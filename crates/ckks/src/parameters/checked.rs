@@ -8,11 +8,6 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-const MIN_LOG_N: u32 = 4;
-const MAX_LOG_N: u32 = 17;
-const MAX_Q: usize = 80;
-const MAX_P: usize = 20;
-
 /// Checked parameters: cheap to clone, tables built once (32·N bytes a prime).
 #[derive(Clone)]
 pub struct Parameters {
@@ -30,14 +25,42 @@ struct Inner {
     reconstructor: Reconstructor,
     /// `digits[d][c − 1]`: from the first c primes of digit d to all primes.
     digits: Vec<Vec<BaseConverter>>,
-    mod_down: BaseConverter,
-    p_inverse: Vec<Shoup>,
     p_residue: Vec<u64>,
-    /// Entry ℓ − 1 serves the step from level ℓ to ℓ − 1.
-    rescale: Vec<(BaseConverter, Vec<Shoup>)>,
+    /// By P, entry ℓ at level ℓ.
+    mod_down: Vec<Division>,
+    /// By q_ℓ and by P·q_ℓ: entry ℓ − 1 serves the step from level ℓ to ℓ − 1.
+    rescale: Vec<Division>,
+    mod_down_rescale: Vec<Division>,
+}
+
+/// Constants of a division by some primes, for a result modulo q_0 … q_ℓ.
+pub(crate) struct Division {
+    /// From the divisors to the primes of the result.
+    pub converter: BaseConverter,
+    /// Number of divisors.
+    pub divisors: usize,
+    /// The inverse of the divisors' product modulo each prime of the result.
+    pub inverses: Vec<Shoup>,
+}
+
+impl Division {
+    fn new(divisors: &[Modulus], to: &[Modulus]) -> Self {
+        let inverse = |m: &Modulus| {
+            let product = divisors.iter().fold(1, |product, d| m.mul(product, m.reduce(d.value())));
+            m.shoup(m.inv(product))
+        };
+        Self {
+            converter: BaseConverter::new(divisors, to),
+            divisors: divisors.len(),
+            inverses: to.iter().map(inverse).collect(),
+        }
+    }
 }
 
 impl Parameters {
+    /// Most ciphertext primes.
+    pub const MAX_Q: usize = 80;
+
     /// Checks a literal: degree, distinct primes of at most 50 bits that are 1 modulo 4N, digit size against special
     /// primes, and at least 128 bits of security by the table in [`Security`].
     ///
@@ -45,7 +68,7 @@ impl Parameters {
     /// [`ParameterError`] names what is wrong and the limit.
     pub fn new(literal: ParametersLiteral) -> Result<Self, ParameterError> {
         let (log_n, log_qp) = (literal.log_n, literal.log_qp());
-        check_shape(&literal)?;
+        literal.check()?;
         let security = Security::of(log_n, log_qp);
         if security == Security::Insecure {
             let limit = Security::max_log_qp(log_n);
@@ -60,7 +83,7 @@ impl Parameters {
     /// # Errors
     /// [`ParameterError`], but never for security.
     pub fn new_insecure(literal: ParametersLiteral) -> Result<Self, ParameterError> {
-        check_shape(&literal)?;
+        literal.check()?;
         let security = Security::of(literal.log_n, literal.log_qp());
         Self::build(literal, security)
     }
@@ -273,14 +296,19 @@ impl Parameters {
         &self.inner.digits[digit][self.digit_range(digit, level).len() - 1]
     }
 
-    pub(crate) fn mod_down(&self) -> (&BaseConverter, &[Shoup]) {
-        (&self.inner.mod_down, &self.inner.p_inverse)
+    /// By the special primes.
+    pub(crate) fn mod_down(&self, level: usize) -> &Division {
+        &self.inner.mod_down[level]
     }
 
-    /// For a level of at least 1.
-    pub(crate) fn rescale(&self, level: usize) -> (&BaseConverter, &[Shoup]) {
-        let (converter, inverses) = &self.inner.rescale[level - 1];
-        (converter, inverses)
+    /// By the special primes and the last one of a level of at least 1.
+    pub(crate) fn mod_down_rescale(&self, level: usize) -> &Division {
+        &self.inner.mod_down_rescale[level - 1]
+    }
+
+    /// By the last prime of a level of at least 1.
+    pub(crate) fn rescale(&self, level: usize) -> &Division {
+        &self.inner.rescale[level - 1]
     }
 
     fn limb_bits(&self, level: usize) -> u64 {
@@ -303,13 +331,7 @@ impl Parameters {
             .collect();
         let p_residue: Vec<u64> =
             q.iter().map(|m| p.iter().fold(1, |product, p| m.mul(product, m.reduce(p.value())))).collect();
-        let inverse = |m: &Modulus, of: u64| m.shoup(m.inv(m.reduce(of)));
-        let rescale = (1..q.len())
-            .map(|l| {
-                let inverses = q[..l].iter().map(|m| inverse(m, q[l].value())).collect();
-                (BaseConverter::new(&q[l..=l], &q[..l]), inverses)
-            })
-            .collect();
+        let fused = |l: usize| Division::new(&[p, &q[l..=l]].concat(), &q[..l]);
         Ok(Self {
             inner: Arc::new(Inner {
                 fingerprint: fingerprint(&literal, security),
@@ -317,10 +339,10 @@ impl Parameters {
                 embedding: Embedding::new(literal.ring, literal.log_n)?,
                 reconstructor: Reconstructor::new(q),
                 digits,
-                mod_down: BaseConverter::new(p, q),
-                p_inverse: q.iter().zip(&p_residue).map(|(m, &r)| inverse(m, r)).collect(),
+                mod_down: (0..q.len()).map(|l| Division::new(p, &q[..=l])).collect(),
+                rescale: (1..q.len()).map(|l| Division::new(&q[l..=l], &q[..l])).collect(),
+                mod_down_rescale: (1..q.len()).map(fused).collect(),
                 p_residue,
-                rescale,
                 literal,
                 tables,
                 moduli,
@@ -352,36 +374,6 @@ impl fmt::Display for Parameters {
 /// First eight bytes in hexadecimal.
 pub(crate) fn short_hex(bytes: &[u8]) -> String {
     bytes.iter().take(8).map(|b| format!("{b:02x}")).collect()
-}
-
-/// Everything but security, before any table is built, so that a hostile literal costs nothing.
-fn check_shape(literal: &ParametersLiteral) -> Result<(), ParameterError> {
-    if !(MIN_LOG_N..=MAX_LOG_N).contains(&literal.log_n) {
-        return Err(ParameterError::Degree { found: literal.log_n, min: MIN_LOG_N, max: MAX_LOG_N });
-    }
-    for (what, primes, max) in [("ciphertext", &literal.q, MAX_Q), ("special", &literal.p, MAX_P)] {
-        if primes.is_empty() || primes.len() > max {
-            return Err(ParameterError::PrimeCount { what, found: primes.len(), max });
-        }
-    }
-    if literal.digit_size == 0 || literal.digit_size > literal.q.len() {
-        return Err(ParameterError::DigitSize { found: literal.digit_size, max: literal.q.len() });
-    }
-    let all: Vec<u64> = literal.q.iter().chain(&literal.p).copied().collect();
-    for (i, &prime) in all.iter().enumerate() {
-        Modulus::new(prime)?;
-        if all[..i].contains(&prime) {
-            return Err(ParameterError::Repeated { prime });
-        }
-    }
-    let log = |primes: &[u64]| primes.iter().map(|&q| (q as f64).log2()).sum::<f64>();
-    let log_digit = literal.q.chunks(literal.digit_size).map(log).fold(0.0, f64::max);
-    let log_p = log(&literal.p);
-    // Primes are picked on both sides of a power of two, so equal sizes may differ by a fraction of a bit.
-    if log_p < log_digit - 0.5 {
-        return Err(ParameterError::SpecialTooSmall { log_p, log_digit });
-    }
-    Ok(())
 }
 
 fn fingerprint(literal: &ParametersLiteral, security: Security) -> [u8; 32] {

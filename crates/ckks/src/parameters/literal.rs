@@ -1,6 +1,11 @@
 //! What a user writes, and why it may be refused.
 
-use polyveil_math::{MathError, RingKind, ntt_primes};
+use super::checked::Parameters;
+use polyveil_math::{MathError, Modulus, RingKind, ntt_primes};
+
+const MIN_LOG_N: u32 = 4;
+const MAX_LOG_N: u32 = 17;
+const MAX_P: usize = 20;
 
 /// Unchecked parameters; [`crate::Parameters::new`] checks them.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -44,6 +49,40 @@ impl ParametersLiteral {
         let p = pick(p_bits)?;
         let q = pick(q_bits)?;
         Ok(Self { ring, log_n, q, p, digit_size })
+    }
+
+    /// Everything but security: degree, number of primes, distinct primes of at most 50 bits, digit size against special
+    /// primes. No table is built, so a hostile literal costs nothing.
+    ///
+    /// # Errors
+    /// [`ParameterError`] names what is wrong and the limit.
+    pub fn check(&self) -> Result<(), ParameterError> {
+        if !(MIN_LOG_N..=MAX_LOG_N).contains(&self.log_n) {
+            return Err(ParameterError::Degree { found: self.log_n, min: MIN_LOG_N, max: MAX_LOG_N });
+        }
+        for (what, primes, max) in [("ciphertext", &self.q, Parameters::MAX_Q), ("special", &self.p, MAX_P)] {
+            if primes.is_empty() || primes.len() > max {
+                return Err(ParameterError::PrimeCount { what, found: primes.len(), max });
+            }
+        }
+        if self.digit_size == 0 || self.digit_size > self.q.len() {
+            return Err(ParameterError::DigitSize { found: self.digit_size, max: self.q.len() });
+        }
+        let all: Vec<u64> = self.q.iter().chain(&self.p).copied().collect();
+        for (i, &prime) in all.iter().enumerate() {
+            Modulus::new(prime)?;
+            if all[..i].contains(&prime) {
+                return Err(ParameterError::Repeated { prime });
+            }
+        }
+        let log = |primes: &[u64]| primes.iter().map(|&q| (q as f64).log2()).sum::<f64>();
+        let log_digit = self.q.chunks(self.digit_size).map(log).fold(0.0, f64::max);
+        let log_p = log(&self.p);
+        // Primes are picked on both sides of a power of two, so equal sizes may differ by a fraction of a bit.
+        if log_p < log_digit - 0.5 {
+            return Err(ParameterError::SpecialTooSmall { log_p, log_digit });
+        }
+        Ok(())
     }
 
     /// log2 of Q·P.

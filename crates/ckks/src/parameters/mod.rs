@@ -4,6 +4,7 @@ mod checked;
 mod literal;
 mod security;
 
+pub(crate) use checked::Division;
 pub use checked::Parameters;
 pub use literal::{ParameterError, ParametersLiteral};
 pub use security::{SECURITY_TABLE, Security, SecurityRow};

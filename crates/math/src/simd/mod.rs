@@ -1,25 +1,58 @@
 //! The kernels that everything runs on, and the one place that chooses their back end.
 //!
 //! Every kernel takes and leaves fully reduced residues, so all back ends agree bit for bit; [`scalar`] is the reference
-//! and is always built. The choice is made once, from the processor's features, and can be overridden for tests by the
-//! environment variable `POLYVEIL_SIMD` (`scalar`, `avx512`). A value that this build or processor does not offer falls
-//! back to `scalar`.
+//! and is always built. The choice is made once, the fastest that the processor offers, and can be overridden by the
+//! environment variable `POLYVEIL_SIMD` (`scalar`, `avx2`, `avx512`; unset or empty is no wish). A library has nobody to
+//! tell about a value that it does not know or cannot obey, so it takes `scalar`; [`requested`] says what was asked for,
+//! and a program refuses what it does not like.
 
 #[cfg(target_arch = "x86_64")]
+#[clippy::msrv = "1.95"]
+pub mod avx2;
+#[cfg(target_arch = "x86_64")]
+#[clippy::msrv = "1.95"]
 pub mod avx512;
 pub mod scalar;
 
 use crate::modulus::{Modulus, Shoup};
 use std::sync::OnceLock;
 
+/// The environment variable that names the back end.
+pub const VARIABLE: &str = "POLYVEIL_SIMD";
+
+/// All names of back ends, slowest first, whatever this build and processor offer.
+pub const NAMES: [&str; 3] = ["scalar", "avx2", "avx512"];
+
 /// A set of kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     /// Portable 64-bit code.
     Scalar,
+    /// AVX2 with residues as doubles.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(avx2::Avx2),
     /// AVX-512 with 52-bit products.
     #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Avx512),
+}
+
+/// A wish in `POLYVEIL_SIMD` that cannot be obeyed; the back end is then `scalar`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// No back end has that name.
+    #[error("{VARIABLE} is '{found}'; it may be {}", NAMES.join(", "))]
+    Unknown {
+        /// The value.
+        found: String,
+    },
+    /// This build or processor has no such back end.
+    #[error("{VARIABLE} is '{name}', which this machine does not offer; it may be {}", available.join(", "))]
+    Unavailable {
+        /// The value.
+        name: &'static str,
+        /// The names of those that can be had.
+        available: Vec<&'static str>,
+    },
 }
 
 impl Backend {
@@ -29,37 +62,68 @@ impl Backend {
         match self {
             Self::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "avx512",
         }
     }
 
-    /// All that this processor can run.
+    /// All that this processor can run, slowest first.
     #[must_use]
     pub fn available() -> Vec<Self> {
-        let mut all = vec![Self::Scalar];
         #[cfg(target_arch = "x86_64")]
-        all.extend(avx512::Avx512::detect().map(Self::Avx512));
-        all
+        let vectors = [avx2::Avx2::detect().map(Self::Avx2), avx512::Avx512::detect().map(Self::Avx512)];
+        #[cfg(not(target_arch = "x86_64"))]
+        let vectors = [None; 0];
+        std::iter::once(Self::Scalar).chain(vectors.into_iter().flatten()).collect()
+    }
+
+    /// The one of that name; `None` for an empty one.
+    fn named(name: &str) -> Result<Option<Self>, RequestError> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let all = Self::available();
+        if let Some(&backend) = all.iter().find(|b| b.name() == name) {
+            return Ok(Some(backend));
+        }
+        Err(match NAMES.into_iter().find(|&known| known == name) {
+            Some(name) => {
+                RequestError::Unavailable { name, available: all.into_iter().map(Self::name).collect() }
+            }
+            None => RequestError::Unknown { found: name.to_owned() },
+        })
     }
 }
 
-/// The back end in use.
+/// The back end in use: the one of [`requested`], `scalar` if the wish cannot be obeyed, the fastest if there is none.
 #[must_use]
 pub fn backend() -> Backend {
     static CHOICE: OnceLock<Backend> = OnceLock::new();
-    *CHOICE.get_or_init(|| {
-        let wanted = std::env::var("POLYVEIL_SIMD").ok();
-        let available = Backend::available();
-        let best = available.last().copied().unwrap_or(Backend::Scalar);
-        wanted
-            .map_or(best, |name| available.into_iter().find(|b| b.name() == name).unwrap_or(Backend::Scalar))
+    *CHOICE.get_or_init(|| match requested() {
+        Ok(wish) => wish.or_else(|| Backend::available().pop()).unwrap_or(Backend::Scalar),
+        Err(_) => Backend::Scalar,
     })
 }
 
+/// The back end that `POLYVEIL_SIMD` asks for; `None` where it is unset or empty.
+///
+/// # Errors
+/// [`RequestError`] if there is no back end of that name or none here.
+pub fn requested() -> Result<Option<Backend>, RequestError> {
+    std::env::var_os(VARIABLE).map_or(Ok(None), |name| Backend::named(&name.to_string_lossy()))
+}
+
+/// Calls a kernel of the back end in use, or of a given one.
 macro_rules! dispatch {
     ($name:ident($($arg:expr),*)) => {
-        match backend() {
+        dispatch!(backend() => $name($($arg),*))
+    };
+    ($backend:expr => $name:ident($($arg:expr),*)) => {
+        match $backend {
             Backend::Scalar => scalar::$name($($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx2(token) => token.$name($($arg),*),
             #[cfg(target_arch = "x86_64")]
             Backend::Avx512(token) => token.$name($($arg),*),
         }
@@ -149,6 +213,11 @@ pub fn sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modul
     dispatch!(sub_from_scale(out, x, factor, modulus));
 }
 
+/// Block b of `out` (eight values each) is block `blocks[b] / 8` of `input` in the order `orders[blocks[b] % 8]`.
+pub fn permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]) {
+    dispatch!(permute(out, input, blocks, orders));
+}
+
 /// Residues of signed integers.
 pub fn reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus) {
     dispatch!(reduce_signed(out, x, modulus));
@@ -170,16 +239,22 @@ pub fn convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup
     dispatch!(convert_prepare(limbs, overflow, factors, moduli));
 }
 
+/// One target of a base conversion.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// (Q / q_i) modulo the target prime, one per source prime.
+    pub hats: &'a [u64],
+    /// −Q modulo the target prime.
+    pub correction: u64,
+    /// Bits of the largest source prime.
+    pub source_bits: u32,
+    /// The target prime.
+    pub modulus: &'a Modulus,
+}
+
 /// Second half: `out = Σ limb_i · hats[i] + overflow · correction` modulo the target prime.
-pub fn convert_combine(
-    out: &mut [u64],
-    limbs: &[u64],
-    overflow: &[u64],
-    hats: &[u64],
-    correction: u64,
-    modulus: &Modulus,
-) {
-    dispatch!(convert_combine(out, limbs, overflow, hats, correction, modulus));
+pub fn convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>) {
+    dispatch!(convert_combine(out, limbs, overflow, target));
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! k levels values are below (2k + 1)·q < 2^56 at 17 levels and 50 bits. Shoup products accept any 64-bit factor, so no
 //! reduction is needed before the end. **Inverse.** Sums are brought back below 2q at every level.
 
-use super::{Term, Twiddles, Weights};
+use super::{Target, Term, Twiddles, Weights};
 use crate::modulus::{Modulus, Shoup};
 
 /// Values handled at once by the sums of products: 128-bit accumulators of this many values stay in the first cache.
@@ -134,6 +134,17 @@ pub fn sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modul
     }
 }
 
+/// See [`super::permute`].
+pub fn permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]) {
+    for (out, &entry) in out.chunks_exact_mut(8).zip(blocks) {
+        let (start, order) = (entry as usize / 8 * 8, &orders[entry as usize % 8]);
+        let source = &input[start..start + 8];
+        for (out, &index) in out.iter_mut().zip(order) {
+            *out = source[index as usize % 8];
+        }
+    }
+}
+
 /// See [`super::reduce_signed`].
 pub fn reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus) {
     for (o, &x) in out.iter_mut().zip(x) {
@@ -196,14 +207,8 @@ pub fn convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup
 }
 
 /// See [`super::convert_combine`].
-pub fn convert_combine(
-    out: &mut [u64],
-    limbs: &[u64],
-    overflow: &[u64],
-    hats: &[u64],
-    correction: u64,
-    modulus: &Modulus,
-) {
+pub fn convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>) {
+    let Target { hats, correction, modulus, .. } = *target;
     let n = out.len();
     if let [hat] = hats {
         for ((o, &x), &v) in out.iter_mut().zip(limbs).zip(overflow) {

@@ -6,18 +6,18 @@ use crate::prime::ntt_primes;
 use crate::ring::RingKind;
 use crate::sample::SeedStream;
 
-fn tokens() -> Option<avx512::Avx512> {
-    let token = avx512::Avx512::detect();
-    if token.is_none() {
-        println!("skipped: this processor has no AVX-512 IFMA");
-    }
-    token
+/// All back ends but the reference.
+fn vectors() -> Vec<Backend> {
+    let mut all = Backend::available();
+    all.retain(|&b| b != Backend::Scalar);
+    println!("against scalar: {:?}", all.iter().map(|b| b.name()).collect::<Vec<_>>());
+    all
 }
 
 fn moduli() -> Vec<Modulus> {
-    [37, 61, 97, 65_537, 1_048_583, (1 << 40) - 87, (1 << 49) - 81, (1 << 50) - 27]
-        .map(|q| Modulus::new(q).unwrap())
-        .to_vec()
+    let two = |log: u32, less: u64| (1 << log) - less;
+    let large = [two(40, 87), two(45, 55), two(48, 59), two(49, 81), two(50, 27)];
+    [37, 61, 97, 65_537, 1_048_583].into_iter().chain(large).map(|q| Modulus::new(q).unwrap()).collect()
 }
 
 /// Random residues with the largest ones in front.
@@ -30,14 +30,18 @@ fn values(m: &Modulus, n: usize, seed: u64) -> Vec<u64> {
 
 #[test]
 fn transforms_equal_their_scalar_twins() {
-    let Some(token) = tokens() else { return };
+    vectors().into_iter().for_each(transforms);
+}
+
+fn transforms(backend: Backend) {
     for log_n in 1..=16 {
-        for bits in [20, 50].into_iter().filter(|&b| b > log_n + 2) {
+        for bits in [20, 42, 48, 49, 50].into_iter().filter(|&b| b > log_n + 2) {
             let prime = ntt_primes(bits, log_n, 1, &[]).unwrap()[0];
             let table = NttTable::new(RingKind::ConjugateInvariant, log_n, prime).unwrap();
             let (m, n) = (*table.modulus(), table.degree());
-            for fill in 0..2 {
-                let input = if fill == 0 { values(&m, n, 1) } else { vec![prime - 1; n] };
+            let alternating = (0..n).map(|i| (i as u64 & 1) * (prime - 1)).collect();
+            let halves = (0..n).map(|i| if i < n / 2 { prime - 1 } else { 1 }).collect();
+            for input in [values(&m, n, 1), vec![prime - 1; n], vec![prime / 2; n], alternating, halves] {
                 table.with_tables(|forward, inverse, scale, last, iota| {
                     let check = |scalar: &dyn Fn(&mut [u64]), vector: &dyn Fn(&mut [u64])| {
                         let (mut a, mut b) = (input.clone(), input.clone());
@@ -45,12 +49,15 @@ fn transforms_equal_their_scalar_twins() {
                         vector(&mut b);
                         assert!(a == b, "2^{log_n}, {bits} bits");
                     };
-                    check(&|x| scalar::ntt_forward(x, forward, &m), &|x| token.ntt_forward(x, forward, &m));
+                    check(
+                        &|x| scalar::ntt_forward(x, forward, &m),
+                        &|x| dispatch!(backend => ntt_forward(x, forward, &m)),
+                    );
                     check(&|x| scalar::ntt_inverse(x, inverse, scale, last, &m), &|x| {
-                        token.ntt_inverse(x, inverse, scale, last, &m);
+                        dispatch!(backend => ntt_inverse(x, inverse, scale, last, &m));
                     });
-                    check(&|x| scalar::fold(x, iota, &m), &|x| token.fold(x, iota, &m));
-                    check(&|x| scalar::unfold(x, iota, &m), &|x| token.unfold(x, iota, &m));
+                    check(&|x| scalar::fold(x, iota, &m), &|x| dispatch!(backend => fold(x, iota, &m)));
+                    check(&|x| scalar::unfold(x, iota, &m), &|x| dispatch!(backend => unfold(x, iota, &m)));
                 });
             }
         }
@@ -59,7 +66,10 @@ fn transforms_equal_their_scalar_twins() {
 
 #[test]
 fn pointwise_kernels_equal_their_scalar_twins() {
-    let Some(token) = tokens() else { return };
+    vectors().into_iter().for_each(pointwise_kernels);
+}
+
+fn pointwise_kernels(backend: Backend) {
     for m in moduli() {
         for n in [1, 7, 8, 64, 200, 1024] {
             let (x, y) = (values(&m, n, 1), values(&m, n, 2));
@@ -81,34 +91,49 @@ fn pointwise_kernels_equal_their_scalar_twins() {
                 vector(&mut b);
                 assert_eq!(a, b, "modulo {}", m.value());
             };
-            check(&|o| scalar::add_assign(o, &y, &m), &|o| token.add_assign(o, &y, &m));
-            check(&|o| scalar::sub_assign(o, &y, &m), &|o| token.sub_assign(o, &y, &m));
-            check(&|o| scalar::neg_assign(o, &m), &|o| token.neg_assign(o, &m));
-            check(&|o| scalar::mul(o, &x, &y, &m), &|o| token.mul(o, &x, &y, &m));
-            check(&|o| scalar::mul_assign(o, &y, &m), &|o| token.mul_assign(o, &y, &m));
-            check(&|o| scalar::scale_assign(o, w, &m), &|o| token.scale_assign(o, w, &m));
-            check(&|o| scalar::sub_from_scale(o, &y, w, &m), &|o| token.sub_from_scale(o, &y, w, &m));
-            check(&|o| scalar::reduce_signed(o, &signed, &m), &|o| token.reduce_signed(o, &signed, &m));
+            check(&|o| scalar::add_assign(o, &y, &m), &|o| dispatch!(backend => add_assign(o, &y, &m)));
+            check(&|o| scalar::sub_assign(o, &y, &m), &|o| dispatch!(backend => sub_assign(o, &y, &m)));
+            check(&|o| scalar::neg_assign(o, &m), &|o| dispatch!(backend => neg_assign(o, &m)));
+            check(&|o| scalar::mul(o, &x, &y, &m), &|o| dispatch!(backend => mul(o, &x, &y, &m)));
+            check(&|o| scalar::mul_assign(o, &y, &m), &|o| dispatch!(backend => mul_assign(o, &y, &m)));
+            check(&|o| scalar::scale_assign(o, w, &m), &|o| dispatch!(backend => scale_assign(o, w, &m)));
+            check(
+                &|o| scalar::sub_from_scale(o, &y, w, &m),
+                &|o| dispatch!(backend => sub_from_scale(o, &y, w, &m)),
+            );
+            check(
+                &|o| scalar::reduce_signed(o, &signed, &m),
+                &|o| dispatch!(backend => reduce_signed(o, &signed, &m)),
+            );
         }
     }
 }
 
 #[test]
 fn sums_of_products_equal_their_scalar_twins() {
-    let Some(token) = tokens() else { return };
+    vectors().into_iter().for_each(sums_of_products);
+}
+
+fn sums_of_products(backend: Backend) {
     for m in moduli() {
-        for (n, count) in [(8, 3), (64, 1), (256, 5), (1024, 3), (64, 4100), (64, 9000)] {
-            let (x, y) = (values(&m, n, 1), values(&m, n, 2));
+        let sizes =
+            [(8, 3), (64, 1), (256, 4), (256, 5), (1024, 3), (64, 8), (64, 129), (64, 4100), (64, 9000)];
+        for (n, count) in sizes {
+            let (mut x, mut y) = (values(&m, n, 1), values(&m, n, 2));
+            // The largest sums that there can be.
+            for largest in [&mut x[n / 2..], &mut y[n / 2..]] {
+                largest.fill(m.value() - 1);
+            }
             for log_blocks in 0..=n.ilog2() {
                 let blocks = Weights::Blocks(&y[..1 << log_blocks]);
                 let mut terms = vec![Term { values: &x, weights: Weights::Full(&y) }; count];
                 terms[count / 2] = Term { values: &y, weights: blocks };
                 let (mut a, mut b) = (vec![0; n], vec![0; n]);
                 scalar::dot(&mut a, &terms, &m);
-                token.dot(&mut b, &terms, &m);
+                dispatch!(backend => dot(&mut b, &terms, &m));
                 assert_eq!(a, b, "{count} terms modulo {}", m.value());
                 scalar::mul_blocks(&mut a, &x, &y[..1 << log_blocks], &m);
-                token.mul_blocks(&mut b, &x, &y[..1 << log_blocks], &m);
+                dispatch!(backend => mul_blocks(&mut b, &x, &y[..1 << log_blocks], &m));
                 assert_eq!(a, b);
                 if count > 100 {
                     break;
@@ -120,25 +145,63 @@ fn sums_of_products_equal_their_scalar_twins() {
 
 #[test]
 fn conversions_equal_their_scalar_twins() {
-    let Some(token) = tokens() else { return };
-    for count in [1, 2, 5, 16] {
+    vectors().into_iter().for_each(conversions);
+}
+
+fn conversions(backend: Backend) {
+    for (count, bits) in [(1, 50), (2, 50), (5, 50), (16, 50), (1, 42), (5, 47), (16, 45)] {
         let from: Vec<Modulus> =
-            ntt_primes(50, 5, count, &[]).unwrap().iter().map(|&q| Modulus::new(q).unwrap()).collect();
+            ntt_primes(bits, 5, count, &[]).unwrap().iter().map(|&q| Modulus::new(q).unwrap()).collect();
         for n in [5, 64, 512] {
             let limbs: Vec<u64> = from.iter().zip(1..).flat_map(|(m, i)| values(m, n, i)).collect();
             let factors: Vec<Shoup> = from.iter().map(|m| m.shoup(m.value() / 3)).collect();
             let (mut a, mut b) = (limbs.clone(), limbs.clone());
             let (mut va, mut vb) = (vec![0; n], vec![0; n]);
             scalar::convert_prepare(&mut a, &mut va, &factors, &from);
-            token.convert_prepare(&mut b, &mut vb, &factors, &from);
+            dispatch!(backend => convert_prepare(&mut b, &mut vb, &factors, &from));
             assert_eq!((&a, &va), (&b, &vb));
             for to in moduli() {
                 let hats = values(&to, count, 9);
                 let (mut x, mut y) = (vec![0; n], vec![0; n]);
-                scalar::convert_combine(&mut x, &a, &va, &hats, to.value() - 1, &to);
-                token.convert_combine(&mut y, &a, &va, &hats, to.value() - 1, &to);
+                let target =
+                    Target { hats: &hats, correction: to.value() - 1, source_bits: bits, modulus: &to };
+                scalar::convert_combine(&mut x, &a, &va, &target);
+                dispatch!(backend => convert_combine(&mut y, &a, &va, &target));
                 assert_eq!(x, y, "to {}", to.value());
             }
         }
+    }
+}
+
+#[test]
+fn every_back_end_answers_to_its_name_and_others_are_refused() {
+    for backend in Backend::available() {
+        assert!(NAMES.contains(&backend.name()));
+        assert_eq!(Backend::named(backend.name()), Ok(Some(backend)));
+    }
+    assert_eq!(Backend::named(""), Ok(None));
+    let unknown = Backend::named("AVX2").unwrap_err();
+    assert_eq!(unknown.to_string(), "POLYVEIL_SIMD is 'AVX2'; it may be scalar, avx2, avx512");
+    let available: Vec<_> = Backend::available().into_iter().map(Backend::name).collect();
+    for name in NAMES {
+        let found = Backend::named(name);
+        assert_eq!(found.is_ok(), available.contains(&name));
+        if let Err(error) = found {
+            assert_eq!(error, RequestError::Unavailable { name, available: available.clone() });
+            assert!(error.to_string().contains("does not offer; it may be scalar"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn permutations_equal_their_scalar_twin() {
+    let input: Vec<u64> = (0..64).map(|i| i * i).collect();
+    let blocks: Vec<u32> = (0..64).rev().collect();
+    let orders = std::array::from_fn(|i| std::array::from_fn(|j| (3 * i + 5 * j) as u64 % 8));
+    let (mut a, mut b) = (vec![0; 512], vec![0; 512]);
+    scalar::permute(&mut a, &input, &blocks, &orders);
+    for backend in vectors() {
+        dispatch!(backend => permute(&mut b, &input, &blocks, &orders));
+        assert_eq!(a, b);
     }
 }

@@ -14,7 +14,7 @@ mod ntt;
 mod pointwise;
 mod sums;
 
-use super::{Term, Twiddles};
+use super::{Target, Term, Twiddles};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
@@ -60,12 +60,11 @@ entries! {
     pointwise::mul_blocks(out: &mut [u64], values: &[u64], weights: &[u64], modulus: &Modulus);
     pointwise::scale_assign(out: &mut [u64], factor: Shoup, modulus: &Modulus);
     pointwise::sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modulus);
+    pointwise::permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]);
     pointwise::reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus);
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
     sums::convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup], moduli: &[Modulus]);
-    sums::convert_combine(
-        out: &mut [u64], limbs: &[u64], overflow: &[u64], hats: &[u64], correction: u64, modulus: &Modulus
-    );
+    sums::convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>);
 }
 
 /// A modulus spread over a vector.
@@ -233,6 +232,19 @@ impl Barrett {
         let estimate = _mm512_madd52hi_epu64(self.m.zero, top, self.ratio);
         let r = _mm512_and_si512(_mm512_madd52lo_epu64(low, estimate, self.m.minus_q), self.m.mask);
         self.m.reduce4(r)
+    }
+
+    /// Whether a sum of `terms` products of residues with factors of at most `bits` bits stays below 2^(bits of q + 50).
+    pub(super) fn fits(terms: usize, bits: u32) -> bool {
+        terms.next_power_of_two().ilog2() + bits <= 50
+    }
+
+    /// high·2^52 + low with accumulators of products that [`Barrett::fits`].
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn reduce_short_sum(self, low: V, high: V) -> V {
+        let high = _mm512_add_epi64(high, _mm512_srli_epi64::<52>(low));
+        self.reduce_pair(_mm512_and_si512(low, self.m.mask), high)
     }
 
     /// high·2^52 + low with accumulators of up to 4096 products.

@@ -109,3 +109,12 @@ pub(super) fn reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus) {
     }
     scalar::reduce_signed(rest, x_rest, modulus);
 }
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]) {
+    let (input, _) = input.as_chunks::<8>();
+    for (out, &entry) in out.as_chunks_mut::<8>().0.iter_mut().zip(blocks) {
+        let (source, order) = (&input[entry as usize / 8], &orders[entry as usize % 8]);
+        store(out, _mm512_permutexvar_epi64(load(order), load(source)));
+    }
+}

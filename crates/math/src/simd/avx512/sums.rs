@@ -1,14 +1,45 @@
 //! Sums of products and base conversion.
 
-use super::super::{Term, Weights, scalar};
-use super::{Barrett, Factor, Mod, load, spread, store};
+use super::super::{Target, Term, Weights, scalar};
+use super::{Barrett, Factor, Lane, Mod, load, spread, store};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
 /// Values whose accumulators fit the registers of one sum of products.
 const BLOCK: usize = 64;
-/// Terms of one sum of products before its accumulators are reduced.
-const MAX_TERMS: usize = 4000;
+/// Vectors that a conversion does together, so that its products need not wait for each other.
+const WIDE: usize = 4;
+/// Terms between two reductions; the accumulators would hold 4096.
+const GROUP: usize = 64;
+
+/// A term in blocks, so that the loop over terms only indexes.
+#[derive(Clone, Copy)]
+struct Chunked<'a> {
+    values: &'a [[u64; BLOCK]],
+    weights: ChunkedWeights<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum ChunkedWeights<'a> {
+    Full(&'a [[u64; BLOCK]]),
+    /// One weight for 2^shift blocks.
+    Spread(&'a [u64], u32),
+    /// One weight for so many values, fewer than a block.
+    Short(&'a [u64], usize),
+}
+
+impl<'a> Chunked<'a> {
+    fn new(term: &Term<'a>, n: usize) -> Self {
+        let weights = match term.weights {
+            Weights::Full(weights) => ChunkedWeights::Full(weights.as_chunks().0),
+            Weights::Blocks(weights) if n / weights.len() >= BLOCK => {
+                ChunkedWeights::Spread(weights, (n / weights.len() / BLOCK).ilog2())
+            }
+            Weights::Blocks(weights) => ChunkedWeights::Short(weights, n / weights.len()),
+        };
+        Self { values: term.values.as_chunks().0, weights }
+    }
+}
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
@@ -18,46 +49,62 @@ pub(super) fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
     }
     let b = Barrett::new(modulus);
     let (blocks, _) = out.as_chunks_mut::<BLOCK>();
-    let mut weights_buffer = [0u64; BLOCK];
-    for (index, out) in blocks.iter_mut().enumerate() {
-        let start = index * BLOCK;
-        let mut low = [b.m.zero; BLOCK / 8];
-        let mut high = [b.m.zero; BLOCK / 8];
-        for (count, term) in terms.iter().enumerate() {
-            if count % MAX_TERMS == MAX_TERMS - 1 {
-                for (l, h) in low.iter_mut().zip(&mut high) {
-                    (*l, *h) = (b.reduce_sum(*l, *h), b.m.zero);
-                }
-            }
-            let (values, _) = term.values[start..start + BLOCK].as_chunks::<8>();
-            let weights = match term.weights {
-                Weights::Full(weights) => &weights[start..start + BLOCK],
-                Weights::Blocks(weights) if n / weights.len() >= BLOCK => {
-                    let w = spread(weights[start / (n / weights.len())]);
-                    for ((l, h), x) in low.iter_mut().zip(&mut high).zip(values) {
-                        let x = load(x);
-                        *l = _mm512_madd52lo_epu64(*l, x, w);
-                        *h = _mm512_madd52hi_epu64(*h, x, w);
-                    }
-                    continue;
-                }
-                Weights::Blocks(weights) => {
-                    let size = n / weights.len();
-                    for (chunk, &w) in weights_buffer.chunks_exact_mut(size).zip(&weights[start / size..]) {
-                        chunk.fill(w);
-                    }
-                    &weights_buffer[..]
-                }
-            };
-            for (((l, h), x), w) in low.iter_mut().zip(&mut high).zip(values).zip(weights.as_chunks::<8>().0)
-            {
-                let (x, w) = (load(x), load(w));
-                *l = _mm512_madd52lo_epu64(*l, x, w);
-                *h = _mm512_madd52hi_epu64(*h, x, w);
-            }
+    if terms.is_empty() {
+        blocks.as_flattened_mut().fill(0);
+    }
+    let empty = Chunked { values: &[], weights: ChunkedWeights::Full(&[]) };
+    for (group, terms) in terms.chunks(GROUP).enumerate() {
+        let mut chunked = [empty; GROUP];
+        for (c, term) in chunked.iter_mut().zip(terms) {
+            *c = Chunked::new(term, n);
         }
-        for ((o, l), h) in out.as_chunks_mut().0.iter_mut().zip(low).zip(high) {
-            store(o, b.reduce_sum(l, h));
+        let chunked = &chunked[..terms.len()];
+        let short = Barrett::fits(terms.len() + 1, modulus.bits());
+        for (index, out) in blocks.iter_mut().enumerate() {
+            let (lanes, _) = out.as_chunks_mut::<8>();
+            let mut low = [b.m.zero; BLOCK / 8];
+            let mut high = [b.m.zero; BLOCK / 8];
+            if group > 0 {
+                for (l, o) in low.iter_mut().zip(&*lanes) {
+                    *l = load(o);
+                }
+            }
+            for term in chunked {
+                let (values, _) = term.values[index].as_chunks::<8>();
+                match term.weights {
+                    ChunkedWeights::Spread(weights, shift) => {
+                        let w = spread(weights[index >> shift]);
+                        for ((l, h), x) in low.iter_mut().zip(&mut high).zip(values) {
+                            let x = load(x);
+                            *l = _mm512_madd52lo_epu64(*l, x, w);
+                            *h = _mm512_madd52hi_epu64(*h, x, w);
+                        }
+                    }
+                    ChunkedWeights::Full(weights) => {
+                        let (weights, _) = weights[index].as_chunks::<8>();
+                        for (((l, h), x), w) in low.iter_mut().zip(&mut high).zip(values).zip(weights) {
+                            let (x, w) = (load(x), load(w));
+                            *l = _mm512_madd52lo_epu64(*l, x, w);
+                            *h = _mm512_madd52hi_epu64(*h, x, w);
+                        }
+                    }
+                    ChunkedWeights::Short(weights, size) => {
+                        let mut full = [0; BLOCK];
+                        for (chunk, &w) in full.chunks_exact_mut(size).zip(&weights[index * BLOCK / size..]) {
+                            chunk.fill(w);
+                        }
+                        let (weights, _) = full.as_chunks::<8>();
+                        for (((l, h), x), w) in low.iter_mut().zip(&mut high).zip(values).zip(weights) {
+                            let (x, w) = (load(x), load(w));
+                            *l = _mm512_madd52lo_epu64(*l, x, w);
+                            *h = _mm512_madd52hi_epu64(*h, x, w);
+                        }
+                    }
+                }
+            }
+            for ((o, l), h) in lanes.iter_mut().zip(low).zip(high) {
+                store(o, if short { b.reduce_short_sum(l, h) } else { b.reduce_sum(l, h) });
+            }
         }
     }
 }
@@ -89,29 +136,33 @@ pub(super) fn convert_prepare(
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn convert_combine(
-    out: &mut [u64],
-    limbs: &[u64],
-    overflow: &[u64],
-    hats: &[u64],
-    correction: u64,
-    modulus: &Modulus,
-) {
+pub(super) fn convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>) {
+    let Target { hats, correction, source_bits, modulus } = *target;
     let n = out.len();
-    if !n.is_multiple_of(8) {
-        return scalar::convert_combine(out, limbs, overflow, hats, correction, modulus);
+    if !n.is_multiple_of(8 * WIDE) {
+        return scalar::convert_combine(out, limbs, overflow, target);
     }
     let b = Barrett::new(modulus);
-    let correction = spread(correction);
-    for ((index, o), v) in out.as_chunks_mut().0.iter_mut().enumerate().zip(overflow.as_chunks().0) {
-        let v = load(v);
-        let mut low = _mm512_madd52lo_epu64(b.m.zero, v, correction);
-        let mut high = _mm512_madd52hi_epu64(b.m.zero, v, correction);
+    let short = Barrett::fits(hats.len() + 1, source_bits);
+    let (groups, _) = out.as_chunks_mut::<8>().0.as_chunks_mut::<WIDE>();
+    let (overflow, _) = overflow.as_chunks::<8>().0.as_chunks::<WIDE>();
+    for (index, (out, overflow)) in groups.iter_mut().zip(overflow).enumerate() {
+        let mut low = [b.m.zero; WIDE];
+        let mut high = [b.m.zero; WIDE];
+        let mut add = |x: &[Lane; WIDE], w: u64| {
+            let w = spread(w);
+            for ((l, h), x) in low.iter_mut().zip(&mut high).zip(x) {
+                let x = load(x);
+                *l = _mm512_madd52lo_epu64(*l, x, w);
+                *h = _mm512_madd52hi_epu64(*h, x, w);
+            }
+        };
+        add(overflow, correction);
         for (limb, &hat) in limbs.chunks_exact(n).zip(hats) {
-            let (x, hat) = (load(&limb.as_chunks().0[index]), spread(hat));
-            low = _mm512_madd52lo_epu64(low, x, hat);
-            high = _mm512_madd52hi_epu64(high, x, hat);
+            add(&limb.as_chunks::<8>().0.as_chunks::<WIDE>().0[index], hat);
         }
-        store(o, b.reduce_sum(low, high));
+        for ((o, l), h) in out.iter_mut().zip(low).zip(high) {
+            store(o, if short { b.reduce_short_sum(l, h) } else { b.reduce_sum(l, h) });
+        }
     }
 }

@@ -1,0 +1,318 @@
+//! Linear transforms with baby steps and giant steps (Halevi, Shoup, Crypto 2018) and double hoisting (Bossuat et al.,
+//! Eurocrypt 2021, section 5).
+//!
+//! output = Σ_g rotate(Σ_b rotate(input_b, r_b) ⊙ w_b, r_g). The inner sums are formed modulo Q·P, limb by limb and tile by
+//! tile, so rotated inputs are never in memory as a whole and never divided by P; the outer sum is formed modulo Q·P too.
+//! Weights are encoded on the way, one limb at a time, so that they take one integer a coefficient.
+//!
+//! Transforms, with k special primes and d digits at ℓ + 1 limbs: ℓ + 1 + d·(ℓ + 1 + k) − (ℓ + 1) an input that is rotated,
+//! as many and ℓ + 1 + k a giant step, 2·(ℓ + 1 + k) an output, however many baby steps there are.
+
+use super::keyswitch::{Added, Digits, Products, Switch, with_tiles};
+use super::{Evaluator, same_scale, two_parts};
+use crate::ciphertext::Ciphertext;
+use crate::error::CkksError;
+use crate::keys::SwitchingKey;
+use crate::par;
+use crate::plaintext::IntegerPlaintext;
+use polyveil_math::simd::{self, Term, Weights};
+use polyveil_math::{GaloisPermutation, Ntt, Poly, buffer};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// Words of encoded weights, and of inner sums, that may be in memory together.
+const WORDS: usize = 16 << 20;
+/// Words of all rotated tiles: they come back from the outer cache once a sum.
+const TILE_WORDS: usize = 256 << 10;
+/// Bounds of a tile: the multiply-accumulate kernel's block, and what keeps the digits' tiles in the second-level cache.
+/// Long tiles matter, as keys are streamed from memory.
+const TILE: (usize, usize) = (64, 4096);
+
+/// `rotate(inputs[input], rotation) ⊙ weights`.
+#[derive(Debug, Clone, Copy)]
+pub struct RotatedProduct<'a> {
+    /// Which input.
+    pub input: usize,
+    /// Rotation to the left.
+    pub rotation: usize,
+    /// One period of weights.
+    pub weights: &'a IntegerPlaintext,
+}
+
+/// A sum of products, to be rotated.
+#[derive(Debug, Clone)]
+pub struct GiantStep<'a> {
+    /// Rotation of the sum to the left.
+    pub rotation: usize,
+    /// The products.
+    pub products: Vec<RotatedProduct<'a>>,
+}
+
+/// A distinct rotation of an input.
+struct Turn<'a> {
+    input: usize,
+    /// `None` for rotation 0.
+    switch: Option<(&'a SwitchingKey, Cow<'a, GaloisPermutation>)>,
+}
+
+/// A giant step with its products as (turn, weights).
+struct Sum<'a> {
+    rotation: Option<(usize, &'a SwitchingKey)>,
+    products: Vec<(usize, &'a IntegerPlaintext)>,
+}
+
+impl Evaluator {
+    /// One ciphertext per output. All inputs share level and key and have two parts; the products of an output share one
+    /// scale, which the output has. With `rescale` the output is divided by the last prime on the way, one level down.
+    /// All keys are checked before any work starts.
+    ///
+    /// # Errors
+    /// [`CkksError::NoTerms`] for an output without products or a product without input, and those of
+    /// [`Evaluator::rotate`], [`Evaluator::linear_combination`] and [`Evaluator::rescale`].
+    pub fn linear_transform(
+        &self,
+        inputs: &[&Ciphertext],
+        outputs: &[Vec<GiantStep<'_>>],
+        rescale: bool,
+    ) -> Result<Vec<Ciphertext>, CkksError> {
+        let first = *inputs.first().ok_or(CkksError::NoTerms)?;
+        for input in inputs {
+            self.check_pair(first, input)?;
+            two_parts(input)?;
+        }
+        let scales = outputs
+            .iter()
+            .map(|output| self.output_scale(inputs, output, rescale))
+            .collect::<Result<Vec<f64>, _>>()?;
+        let (turns, plan) = self.turns(outputs, first.level())?;
+        let rotating: Vec<usize> =
+            (0..inputs.len()).filter(|&i| turns.iter().any(|t| t.input == i && t.switch.is_some())).collect();
+        let digits = par::map(rotating.len(), |i| self.prepare_digits(&inputs[rotating[i]].parts[1]));
+        let digits: BTreeMap<usize, Digits> = rotating.into_iter().zip(digits).collect();
+
+        let mut results = Vec::with_capacity(outputs.len());
+        let mut rest = plan.as_slice();
+        while !rest.is_empty() {
+            let (batch, later) = rest.split_at(self.batch(rest, first.level()));
+            let sums: Vec<&Sum<'_>> = batch.iter().flatten().collect();
+            let inner = self.inner_sums(inputs, &digits, &turns, &sums);
+            let starts: Vec<usize> = batch
+                .iter()
+                .scan(0, |next, output| {
+                    *next += output.len();
+                    Some(*next - output.len())
+                })
+                .collect();
+            results.extend(par::map(batch.len(), |o| self.outer_sum(&inner, starts[o], &batch[o], rescale)));
+            rest = later;
+        }
+        let finish = |(parts, scale): ([Poly<Ntt>; 2], f64)| Ciphertext {
+            key_id: first.key_id,
+            scale,
+            parts: parts.into_iter().collect(),
+        };
+        Ok(results.into_iter().zip(scales).map(finish).collect())
+    }
+
+    fn output_scale(
+        &self,
+        inputs: &[&Ciphertext],
+        output: &[GiantStep<'_>],
+        rescale: bool,
+    ) -> Result<f64, CkksError> {
+        let mut scale = None;
+        for product in output.iter().flat_map(|giant| &giant.products) {
+            let input = inputs.get(product.input).ok_or(CkksError::NoTerms)?;
+            let expected = self.params.degree();
+            if product.weights.coefficients().len() > expected {
+                let found = product.weights.coefficients().len();
+                return Err(polyveil_math::MathError::Length { expected, found }.into());
+            }
+            let found = input.scale * product.weights.scale();
+            same_scale(*scale.get_or_insert(found), found)?;
+            self.check_product_scale(found, input.level())?;
+        }
+        let scale = scale.ok_or(CkksError::NoTerms)?;
+        if output.iter().any(|giant| giant.products.is_empty()) {
+            return Err(CkksError::NoTerms);
+        }
+        if rescale { self.rescaled(scale, inputs[0].level()) } else { Ok(scale) }
+    }
+
+    /// The distinct rotations of inputs, and the giant steps in terms of them.
+    fn turns<'a>(
+        &'a self,
+        outputs: &[Vec<GiantStep<'a>>],
+        level: usize,
+    ) -> Result<(Vec<Turn<'a>>, Vec<Vec<Sum<'a>>>), CkksError> {
+        let slots = self.params.slots();
+        let mut turns = Vec::new();
+        let mut index: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+        let mut plan = Vec::with_capacity(outputs.len());
+        for output in outputs {
+            let mut sums = Vec::with_capacity(output.len());
+            for giant in output {
+                let mut products = Vec::with_capacity(giant.products.len());
+                for product in &giant.products {
+                    let place = (product.input, product.rotation % slots);
+                    let turn = match index.get(&place) {
+                        Some(&turn) => turn,
+                        None => {
+                            let key = self.rotation_key(place.1, level)?;
+                            let switch = key.map(|(rotation, key)| (key, self.permutation(rotation)));
+                            turns.push(Turn { input: place.0, switch });
+                            index.insert(place, turns.len() - 1);
+                            turns.len() - 1
+                        }
+                    };
+                    products.push((turn, product.weights));
+                }
+                sums.push(Sum { rotation: self.rotation_key(giant.rotation, level)?, products });
+            }
+            plan.push(sums);
+        }
+        Ok((turns, plan))
+    }
+
+    /// How many of the outputs are done together: at least one, as many as memory is meant for.
+    fn batch(&self, outputs: &[Vec<Sum<'_>>], level: usize) -> usize {
+        let sum_words = 2 * (level + 1 + self.params.p().len()) * self.params.degree();
+        let (mut sums, mut weights) = (0, 0);
+        let fits = |output: &&Vec<Sum<'_>>| {
+            sums += output.len() * sum_words;
+            weights +=
+                output.iter().flat_map(|s| &s.products).map(|(_, w)| w.coefficients().len()).sum::<usize>();
+            sums <= 2 * WORDS && weights <= WORDS
+        };
+        outputs.iter().take_while(fits).count().max(1)
+    }
+
+    fn inner_sums(
+        &self,
+        inputs: &[&Ciphertext],
+        digits: &BTreeMap<usize, Digits>,
+        turns: &[Turn<'_>],
+        sums: &[&Sum<'_>],
+    ) -> Products {
+        let (params, level) = (&self.params, inputs[0].level());
+        let n = params.degree();
+        let count = params.digits(level) * n;
+        let polys: Vec<(&Poly<Ntt>, &Digits)> =
+            digits.iter().map(|(&i, digits)| (&inputs[i].parts[1], digits)).collect();
+        let place: BTreeMap<usize, usize> = digits.keys().enumerate().map(|(k, &input)| (input, k)).collect();
+        let tile = (TILE_WORDS / (2 * turns.len().max(1))).next_power_of_two().clamp(TILE.0, TILE.1).min(n);
+        self.with_digits(&polys, level, sums.len(), |i, digits, out| {
+            let weights = self.encode_limb(sums, i, level);
+            let modulus = params.extended_table(i, level).modulus();
+            let scratch = (params.digits(level) + 2) * tile;
+            with_tiles(scratch + 2 * turns.len() * tile, |memory| {
+                let (scratch, rotated) = memory.split_at_mut(scratch);
+                for start in (0..n).step_by(tile) {
+                    for (turn, out) in turns.iter().zip(rotated.chunks_exact_mut(2 * tile)) {
+                        let input = inputs[turn.input];
+                        let Some((key, permutation)) = &turn.switch else {
+                            self.lift(input, (i, level), start, out);
+                            continue;
+                        };
+                        let add = [Added::Lifted(&input.parts[0]), Added::Nothing];
+                        let switch = Switch { key, permutation: Some(permutation), add };
+                        let digits = &digits[place[&turn.input] * count..][..count];
+                        self.multiply(&switch, (i, level), digits, start..start + tile, scratch, out);
+                    }
+                    let mut rest = weights.as_slice();
+                    for (sum, out) in sums.iter().zip(out.chunks_exact_mut(2 * n)) {
+                        let (own, later) = rest.split_at(sum.weights());
+                        rest = later;
+                        for (part, out) in out.chunks_exact_mut(n).enumerate() {
+                            let terms = sum.terms(own, rotated, part, (n, start, tile));
+                            simd::dot(&mut out[start..start + tile], &terms, modulus);
+                        }
+                    }
+                }
+            });
+            buffer::give(weights);
+        })
+    }
+
+    /// The values from `start` on of both parts of limb i, times P: rotation by 0.
+    fn lift(&self, input: &Ciphertext, (i, level): (usize, usize), start: usize, out: &mut [u64]) {
+        if i > level {
+            return out.fill(0);
+        }
+        let modulus = self.params.extended_table(i, level).modulus();
+        let tile = out.len() / 2;
+        for (part, out) in input.parts.iter().zip(out.chunks_exact_mut(tile)) {
+            let values = &part.limb(i)[start..start + tile];
+            simd::mul_blocks(out, values, &self.params.p_residues()[i..=i], modulus);
+        }
+    }
+
+    /// The weights of all products modulo extended prime i, transformed, one after the other.
+    fn encode_limb(&self, sums: &[&Sum<'_>], i: usize, level: usize) -> Vec<u64> {
+        let table = self.params.extended_table(i, level);
+        let mut data = buffer::take(sums.iter().map(|sum| sum.weights()).sum());
+        let mut rest = data.as_mut_slice();
+        for (_, weights) in sums.iter().flat_map(|sum| &sum.products) {
+            let (own, later) = rest.split_at_mut(weights.coefficients().len());
+            simd::reduce_signed(own, weights.coefficients(), table.modulus());
+            table.forward(own);
+            rest = later;
+        }
+        data
+    }
+
+    /// Σ rotate(sum, giant), divided by P.
+    fn outer_sum(&self, inner: &Products, start: usize, sums: &[Sum<'_>], rescale: bool) -> [Poly<Ntt>; 2] {
+        if let [Sum { rotation: None, .. }] = sums {
+            return [0, 1].map(|part| self.mod_down(inner, start, part, rescale));
+        }
+        let mut total = None;
+        for (index, sum) in (start..).zip(sums) {
+            let Some((rotation, key)) = sum.rotation else {
+                continue;
+            };
+            let add = [Added::Waiting(inner, index, 0), Added::Nothing];
+            let permutation = self.permutation(rotation);
+            let switch = Switch { key, permutation: Some(&permutation), add };
+            let product = self.switch(&self.mod_down(inner, index, 1, false), &[switch]);
+            match &mut total {
+                None => total = Some(product),
+                Some(total) => self.add_products(total, &product, 0),
+            }
+        }
+        let still = (start..).zip(sums).filter(|(_, sum)| sum.rotation.is_none()).map(|(index, _)| index);
+        let mut total = total.unwrap_or_else(|| Products::zero(&self.params, inner.level(), 1));
+        still.for_each(|index| self.add_products(&mut total, inner, index));
+        [0, 1].map(|part| self.mod_down(&total, 0, part, rescale))
+    }
+}
+
+impl Sum<'_> {
+    /// Words of its encoded weights, one limb.
+    fn weights(&self) -> usize {
+        self.products.iter().map(|(_, weights)| weights.coefficients().len()).sum()
+    }
+
+    /// The terms of one part of a tile: `encoded` holds the weights of the products, `rotated` both parts of every turn.
+    fn terms<'a>(
+        &self,
+        encoded: &'a [u64],
+        rotated: &'a [u64],
+        part: usize,
+        (n, start, tile): (usize, usize, usize),
+    ) -> Vec<Term<'a>> {
+        let mut rest = encoded;
+        let term = |&(turn, weights): &(usize, &IntegerPlaintext)| {
+            let (own, later) = rest.split_at(weights.coefficients().len());
+            rest = later;
+            let block = n / own.len();
+            let weights = match block {
+                1 => Weights::Full(&own[start..start + tile]),
+                _ if block >= tile => Weights::Blocks(&own[start / block..=start / block]),
+                _ => Weights::Blocks(&own[start / block..(start + tile) / block]),
+            };
+            Term { values: &rotated[(2 * turn + part) * tile..][..tile], weights }
+        };
+        self.products.iter().map(term).collect()
+    }
+}

@@ -1,0 +1,51 @@
+//! In the steady state rotations and multiplications reuse buffers.
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
+mod common;
+
+use common::Context;
+use polyveil_ckks::{KeySpec, ParametersLiteral, RingKind};
+
+/// N = 2^13: limbs are as long as the smallest buffer that is kept.
+fn context() -> Context {
+    let literal =
+        ParametersLiteral::generate(RingKind::ConjugateInvariant, 13, &[50, 40, 40, 40], &[46, 46], 2);
+    Context::new(literal.unwrap(), &KeySpec { relin_level: Some(3), rotations: vec![(1, 3), (5, 3)] })
+}
+
+/// Allocations of three runs after two that fill the pool. Threads are rayon's business: handing work to another thread may
+/// allocate, so one thread does it all here.
+fn allocations(mut run: impl FnMut() + Send) -> u64 {
+    let measure = || {
+        run();
+        run();
+        allocation_counter::measure(|| (0..3).for_each(|_| run())).count_total
+    };
+    #[cfg(feature = "parallel")]
+    return rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(measure);
+    #[cfg(not(feature = "parallel"))]
+    return { measure }();
+}
+
+#[test]
+fn rotations_and_products_allocate_nothing() {
+    let mut c = context();
+    let (x, y) = (c.values(1), c.values(2));
+    let (x, y) = (c.encrypt(&x, 3), c.encrypt(&y, 3));
+    c.evaluator.keys().unwrap().expand(&c.params);
+    let e = &c.evaluator;
+    assert_eq!(allocations(|| drop(e.rotate(&x, 1).unwrap())), 0, "rotation");
+    assert_eq!(
+        allocations(|| drop((e.rotate(&x, 1).unwrap(), e.rotate(&y, 5).unwrap()))),
+        0,
+        "two rotations"
+    );
+    assert_eq!(allocations(|| drop(e.mul(&x, &y).unwrap())), 0, "product");
+    assert_eq!(
+        allocations(|| drop(e.relinearize_rescale(&e.square_lazy(&x).unwrap()).unwrap())),
+        0,
+        "square, relinearised and rescaled"
+    );
+    assert_eq!(allocations(|| drop(e.rescale(&e.add(&x, &y).unwrap()).unwrap())), 0, "sum, rescaled");
+    assert!(allocations(|| drop(std::hint::black_box(vec![1u8; 100]))) >= 3, "the counter counts");
+}

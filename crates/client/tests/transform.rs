@@ -1,0 +1,118 @@
+//! Linear transforms against plain arithmetic, in both rings.
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
+mod common;
+
+use common::{Context, KINDS, SCALE, assert_close, literal, values};
+use polyveil_ckks::{CkksError, GiantStep, IntegerPlaintext, KeySpec, RotatedProduct};
+
+const ROTATIONS: [usize; 5] = [1, 2, 7, 40, 100];
+
+fn context(kind: polyveil_ckks::RingKind) -> Context {
+    let rotations = ROTATIONS.iter().map(|&r| (r, 4)).collect();
+    Context::new(literal(kind), &KeySpec { relin_level: None, rotations })
+}
+
+/// (giant rotation, products as (input, rotation, period of the weights)) of each output.
+type Shape<'a> = &'a [&'a [(usize, &'a [(usize, usize, usize)])]];
+
+fn check(shape: Shape<'_>, level: usize, rescale: bool) {
+    for kind in KINDS {
+        let mut c = context(kind);
+        let slots = c.params.slots();
+        let inputs: Vec<Vec<f64>> = (0..3).map(|seed| c.values(seed)).collect();
+        let encrypted: Vec<_> = inputs.iter().map(|x| c.encrypt(x, level)).collect();
+        let encrypted: Vec<_> = encrypted.iter().collect();
+        // Weights of every product, in order.
+        let all = || shape.iter().flat_map(|output| output.iter().flat_map(|(_, products)| *products));
+        let plain: Vec<Vec<f64>> =
+            all().zip(20..).map(|(&(_, _, period), seed)| values(period, seed)).collect();
+        let weights: Vec<IntegerPlaintext> =
+            plain.iter().map(|w| c.encoder.encode_integer(w, SCALE).unwrap()).collect();
+        let mut next = weights.iter();
+        let outputs: Vec<Vec<GiantStep<'_>>> = shape
+            .iter()
+            .map(|output| {
+                let giant = |&(rotation, products): &(usize, &[(usize, usize, usize)])| GiantStep {
+                    rotation,
+                    products: products
+                        .iter()
+                        .map(|&(input, rotation, _)| RotatedProduct {
+                            input,
+                            rotation,
+                            weights: next.next().unwrap(),
+                        })
+                        .collect(),
+                };
+                output.iter().map(giant).collect()
+            })
+            .collect();
+        let results = c.evaluator.linear_transform(&encrypted, &outputs, rescale).unwrap();
+        assert_eq!(results.len(), shape.len());
+        let mut next = plain.iter();
+        for (result, output) in results.iter().zip(shape) {
+            let mut expected = vec![0.0; slots];
+            for &(giant, products) in *output {
+                let mut sum = vec![0.0; slots];
+                for &(input, rotation, period) in products {
+                    let w = next.next().unwrap();
+                    for (j, s) in sum.iter_mut().enumerate() {
+                        *s += inputs[input][(j + rotation) % slots] * w[j % period];
+                    }
+                }
+                expected.iter_mut().enumerate().for_each(|(j, e)| *e += sum[(j + giant) % slots]);
+            }
+            assert_eq!(result.level(), level - usize::from(rescale));
+            assert_close(&c.decrypt(result), &expected, 1e-7);
+        }
+    }
+}
+
+#[test]
+fn baby_steps_share_a_decomposition() {
+    check(&[&[(0, &[(0, 1, 8), (0, 7, 16), (0, 0, 256), (0, 100, 1)])]], 4, true);
+    check(&[&[(0, &[(0, 1, 128)])]], 2, false);
+    check(&[&[(0, &[(0, 0, 2)])]], 3, true);
+}
+
+#[test]
+fn giant_steps_inputs_and_outputs_combine() {
+    let first: &[(usize, &[(usize, usize, usize)])] =
+        &[(0, &[(0, 1, 8), (1, 1, 8)]), (40, &[(0, 2, 4), (2, 0, 64)]), (100, &[(1, 7, 256)])];
+    let second: &[(usize, &[(usize, usize, usize)])] = &[(2, &[(2, 1, 16)])];
+    let third: &[(usize, &[(usize, usize, usize)])] = &[(0, &[(2, 0, 1)]), (0, &[(1, 0, 1)])];
+    for (level, rescale) in [(4, true), (4, false), (1, true)] {
+        check(&[first, second, third], level, rescale);
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_by_name() {
+    let mut c = context(KINDS[0]);
+    let x = c.values(1);
+    let (x, low, high) = (c.encrypt(&x, 4), c.encrypt(&x, 3), c.encrypt(&x, 5));
+    let w = c.encoder.encode_integer(&[0.5, 1.0], SCALE).unwrap();
+    let other = c.encoder.encode_integer(&[0.5], SCALE * 2.0).unwrap();
+    let run = |inputs: &[_], products: Vec<RotatedProduct<'_>>, rotation| {
+        c.evaluator.linear_transform(inputs, &[vec![GiantStep { rotation, products }]], true).unwrap_err()
+    };
+    let product = |input, rotation, weights| RotatedProduct { input, rotation, weights };
+    assert!(matches!(run(&[], vec![product(0, 1, &w)], 0), CkksError::NoTerms));
+    assert!(matches!(run(&[&x], vec![], 0), CkksError::NoTerms));
+    assert!(matches!(run(&[&x], vec![product(1, 1, &w)], 0), CkksError::NoTerms));
+    assert!(matches!(run(&[&x, &low], vec![product(0, 1, &w)], 0), CkksError::LevelMismatch { .. }));
+    assert!(matches!(
+        run(&[&x], vec![product(0, 3, &w)], 0),
+        CkksError::MissingRotationKey { rotation: 3, .. }
+    ));
+    assert!(matches!(
+        run(&[&x], vec![product(0, 1, &w)], 5),
+        CkksError::MissingRotationKey { rotation: 5, .. }
+    ));
+    assert!(matches!(run(&[&high], vec![product(0, 1, &w)], 0), CkksError::LevelTooLow { .. }));
+    let mixed = vec![product(0, 1, &w), product(0, 2, &other)];
+    assert!(matches!(run(&[&x], mixed, 0), CkksError::ScaleMismatch { .. }));
+    assert!(matches!(c.encoder.encode_integer(&[1e10], 1e10), Err(CkksError::EncodeOverflow { .. })));
+    assert!(matches!(c.encoder.encode_integer(&[f64::NAN], SCALE), Err(CkksError::NotFinite { .. })));
+    assert!(matches!(c.encoder.encode_integer(&[1.0; 3], SCALE), Err(CkksError::SlotCount { .. })));
+}

@@ -1,0 +1,200 @@
+//! Sums of products and base conversion.
+//!
+//! **Accumulators.** The high one starts at C = 2^(52+k), where doubles have the unit 2^k. While it stays below 2C, adding
+//! x·w to it with one fused multiply-add rounds the sum to a multiple of 2^k; what it grew by, h, is exact, and so is
+//! l = x·w − h, an integer of at most 2^(k−1), which is added to the low one: four operations a term.
+//!
+//! **How many terms.** With x < 2^a, w < 2^b and at most 2^t terms, t = ⌊(105 − a − b)/2⌋ (or 12 if that is less) and
+//! k = 54 − t: the sum is below 2^(t+a+b) ≤ 2^(51+k), so the high one stays below 2C, and the low one is at most
+//! 2^t·2^(k−1) = 2^53, an exact integer. That is 4 terms of 50 bits and 128 of 45.
+//!
+//! **Their end.** With H = high − C, e = round(fl(H·fl(1/q))) is off by at most 1/2 + |H/q|·2^−52, so |H − e·q| ≤ q/2 + 2^(k−1),
+//! which is below 2^52 as k ≤ 52. The low one is brought to q/2 + 3 the same way, the sum of both is below 2^53, and is
+//! reduced to q/2 + 1. That remainder starts the next low one, and counts as a term there: it is below
+//! 2^(k−1) = 2^(53−t), since 2·t ≤ 105 − a − b with b ≤ a, or t = 12 and q < 2^41.
+
+use super::super::{Target, Term, Weights, scalar};
+use super::{Lane, Mod, V, WORD, double, load, spread, store};
+use crate::modulus::{Modulus, Shoup};
+use std::arch::x86_64::*;
+
+/// Vectors of one sum of products whose accumulators stay in registers.
+const VECTORS: usize = 4;
+/// The same in values.
+const BLOCK: usize = 4 * VECTORS;
+/// Values of a conversion handled at once for all limbs.
+const CHUNK: usize = 256;
+/// Most terms between reductions, as power of two.
+const MAX_LOG_TERMS: u32 = 12;
+
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
+    let n = out.len();
+    if n < BLOCK {
+        return scalar::dot(out, terms, modulus);
+    }
+    let limits = Limits::new(modulus.bits(), modulus);
+    let (blocks, _) = out.as_chunks_mut::<BLOCK>();
+    for (index, out) in blocks.iter_mut().enumerate() {
+        let start = index * BLOCK;
+        let mut sums = Sums::<VECTORS>::new(limits);
+        for term in terms {
+            let (values, _) = term.values[start..start + BLOCK].as_chunks::<4>();
+            match term.weights {
+                Weights::Full(weights) => {
+                    let (weights, _) = weights[start..start + BLOCK].as_chunks::<4>();
+                    sums.add(values, |i| double(load(&weights[i])));
+                }
+                Weights::Blocks(weights) => {
+                    let size = n / weights.len();
+                    if size >= BLOCK {
+                        let w = spread(weights[start / size]);
+                        sums.add(values, |_| w);
+                    } else {
+                        let mut expanded = [0; BLOCK];
+                        for (chunk, &w) in expanded.chunks_exact_mut(size).zip(&weights[start / size..]) {
+                            chunk.fill(w);
+                        }
+                        let (expanded, _) = expanded.as_chunks::<4>();
+                        sums.add(values, |i| double(load(&expanded[i])));
+                    }
+                }
+            }
+        }
+        sums.finish(out.as_chunks_mut().0);
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn convert_prepare(
+    limbs: &mut [u64],
+    overflow: &mut [u64],
+    factors: &[Shoup],
+    moduli: &[Modulus],
+) {
+    let n = overflow.len();
+    if !n.is_multiple_of(BLOCK) {
+        return scalar::convert_prepare(limbs, overflow, factors, moduli);
+    }
+    for (index, overflow) in overflow.chunks_mut(CHUNK).enumerate() {
+        let at = index * CHUNK..index * CHUNK + overflow.len();
+        let mut sums = [_mm256_set1_pd(0.5); CHUNK / 4];
+        for ((limb, &factor), modulus) in limbs.chunks_exact_mut(n).zip(factors).zip(moduli) {
+            let m = Mod::new(modulus);
+            let w = m.spread(factor.value);
+            for (x, sum) in limb[at.clone()].as_chunks_mut().0.iter_mut().zip(&mut sums) {
+                let scaled = m.word(m.mul(double(load(x)), w));
+                store(x, scaled);
+                // Product and sum are rounded apart, as in the scalar twin.
+                *sum = _mm256_add_pd(*sum, _mm256_mul_pd(double(scaled), m.inverse));
+            }
+        }
+        for (o, sum) in overflow.as_chunks_mut().0.iter_mut().zip(sums) {
+            // At most the number of limbs, far below 2^31.
+            store(o, _mm256_cvtepi32_epi64(_mm256_cvttpd_epi32(sum)));
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>) {
+    let n = out.len();
+    if !n.is_multiple_of(BLOCK) {
+        return scalar::convert_combine(out, limbs, overflow, target);
+    }
+    let Target { hats, correction, source_bits, modulus } = *target;
+    let limits = Limits::new(source_bits.max(modulus.bits()), modulus);
+    let correction = spread(correction);
+    let (blocks, _) = out.as_chunks_mut::<BLOCK>();
+    for (index, out) in blocks.iter_mut().enumerate() {
+        let at = index * BLOCK..index * BLOCK + BLOCK;
+        let mut sums = Sums::<VECTORS>::new(limits);
+        sums.add(overflow[at.clone()].as_chunks().0, |_| correction);
+        for (limb, &hat) in limbs.chunks_exact(n).zip(hats) {
+            let hat = spread(hat);
+            sums.add(limb[at.clone()].as_chunks().0, |_| hat);
+        }
+        sums.finish(out.as_chunks_mut().0);
+    }
+}
+
+/// What the sums of one modulus have in common.
+#[derive(Clone, Copy)]
+struct Limits {
+    m: Mod,
+    /// C = 2^(52 + k).
+    start: V,
+    /// 2^t.
+    terms: usize,
+}
+
+/// Accumulators of one block.
+#[derive(Clone, Copy)]
+struct Sums<const K: usize> {
+    limits: Limits,
+    high: [V; K],
+    low: [V; K],
+    /// Terms that may still be added before the next reduction.
+    room: usize,
+}
+
+impl Limits {
+    /// For values below 2^`bits` and weights below the modulus, which has at most as many bits.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn new(bits: u32, modulus: &Modulus) -> Self {
+        let log_terms = ((105 - bits - modulus.bits()) / 2).min(MAX_LOG_TERMS);
+        let unit = (1u64 << (54 - log_terms)) as f64;
+        Self { m: Mod::new(modulus), start: _mm256_set1_pd(WORD * unit), terms: 1 << log_terms }
+    }
+}
+
+impl<const K: usize> Sums<K> {
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn new(limits: Limits) -> Self {
+        Self { limits, high: [limits.start; K], low: [_mm256_setzero_pd(); K], room: limits.terms }
+    }
+
+    /// One term, its weights by vector.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn add(&mut self, values: &[Lane], weights: impl Fn(usize) -> V) {
+        if self.room == 0 {
+            for (high, low) in self.high.iter_mut().zip(&mut self.low) {
+                (*high, *low) = (self.limits.start, self.limits.reduce(*high, *low));
+            }
+            self.room = self.limits.terms - 1;
+        }
+        self.room -= 1;
+        for (i, ((high, low), x)) in self.high.iter_mut().zip(&mut self.low).zip(values).enumerate() {
+            let (x, w) = (double(load(x)), weights(i));
+            let sum = _mm256_fmadd_pd(x, w, *high);
+            let grown = _mm256_sub_pd(sum, *high);
+            *low = _mm256_add_pd(*low, _mm256_fmsub_pd(x, w, grown));
+            *high = sum;
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn finish(self, out: &mut [Lane]) {
+        for ((o, high), low) in out.iter_mut().zip(self.high).zip(self.low) {
+            store(o, self.limits.m.word(self.limits.reduce(high, low)));
+        }
+    }
+}
+
+impl Limits {
+    /// Remainder of both accumulators, at most q/2 + 1 in magnitude.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn reduce(self, high: V, low: V) -> V {
+        let [high, low] = [_mm256_sub_pd(high, self.start), low].map(|x| {
+            let estimate = _mm256_mul_pd(x, self.m.inverse);
+            let estimate = _mm256_round_pd::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(estimate);
+            _mm256_fnmadd_pd(estimate, self.m.q, x)
+        });
+        self.m.reduce(_mm256_add_pd(high, low))
+    }
+}

@@ -7,8 +7,9 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use polyveil_ckks::{
-    Ciphertext, CkksError, EncodedWeights, Encoder, Evaluator, KeySpec, ParameterError, Parameters,
-    ParametersLiteral, Plaintext, PrecisionStats, RingKind, Security, noise,
+    Ciphertext, CkksError, EncodedWeights, Encoder, Evaluator, GiantStep, IntegerPlaintext, KeySpec,
+    ParameterError, Parameters, ParametersLiteral, Plaintext, PrecisionStats, RingKind, RotatedProduct,
+    Security, noise,
 };
 use polyveil_client::{
     ClientError, PublicKey, SecretKey, decrypt, encrypt_public, encrypt_symmetric, generate_evaluation_keys,
@@ -133,7 +134,7 @@ timings! {
     mul_relin_rescale "multiply, relinearise, rescale"
     rotate "rotate"
     rotate_hoisted "rotate, one of 8 hoisted"
-    rotate_hoisted_sum "rotate, one of 8 hoisted and summed"
+    rotate_hoisted_sum "rotate, one of 8 weighted, summed, rescaled"
     rescale "rescale"
     keygen "make a rotation key"
 }
@@ -227,7 +228,7 @@ impl<'a> Bench<'a> {
         let contributions = [
             noise::multiply(encryption, rms, encryption, rms),
             2.0 * rms * (fresh * fresh - encryption * encryption).sqrt(),
-            noise::key_switch(params, level, self.scale * self.scale),
+            noise::key_product(params, level, self.scale * self.scale),
             noise::rescale(params, product.scale()),
         ];
         Ok(Accuracy::new(&self.decrypt(&product)?, &expected, noise::root_of_squares(&contributions)))
@@ -251,8 +252,7 @@ impl<'a> Bench<'a> {
     }
 
     fn decrypt(&self, ciphertext: &Ciphertext) -> Result<Vec<f64>, CliError> {
-        let plain = decrypt(&self.secret, ciphertext).map_err(client)?;
-        self.encoder.decode(&plain).map_err(engine)
+        decrypt_values(&self.secret, ciphertext).map_err(client)
     }
 
     /// Times every operation.
@@ -266,6 +266,11 @@ impl<'a> Bench<'a> {
         let product = evaluator.mul_plain(x, plain).map_err(engine)?;
         let rotations: Vec<usize> = (1..=HOISTED).collect();
         let period = self.values.get(..PERIOD).unwrap_or(&self.values);
+        let weights = (0..HOISTED as u64).map(|seed| {
+            let values = uniform(self.values.len(), seed);
+            encoder.encode_integer(values.get(..PERIOD).unwrap_or(&values), self.scale).map_err(engine)
+        });
+        let weights = weights.collect::<Result<Vec<_>, _>>()?;
         let progress = self.session.progress("measure", Timings::COUNT as u64);
         let timer = Timer { reps: self.reps, session: self.session, progress, done: Cell::new(0) };
         Ok(Timings {
@@ -298,7 +303,7 @@ impl<'a> Bench<'a> {
             rotate_hoisted: timer
                 .time(|| evaluator.rotate_hoisted(x, &rotations).map_err(engine))?
                 .each_of(HOISTED),
-            rotate_hoisted_sum: timer.time(|| self.rotate_hoisted_sum(x, &rotations))?.each_of(HOISTED),
+            rotate_hoisted_sum: timer.time(|| self.rotate_hoisted_sum(x, &weights))?.each_of(HOISTED),
             rescale: timer.time(|| evaluator.rescale(&product).map_err(engine))?,
             keygen: self.keygen,
         })
@@ -310,17 +315,15 @@ impl<'a> Bench<'a> {
     }
 
     fn mul_relin_rescale(&self, x: &Ciphertext, y: &Ciphertext) -> Result<Ciphertext, CliError> {
-        let product = self.evaluator.mul(x, y).map_err(engine)?;
-        self.evaluator.rescale(&product).map_err(engine)
+        let product = self.evaluator.mul_lazy(x, y).map_err(engine)?;
+        self.evaluator.relinearize_rescale(&product).map_err(engine)
     }
 
-    /// Σ of rotations of one ciphertext.
-    fn rotate_hoisted_sum(&self, x: &Ciphertext, rotations: &[usize]) -> Result<Ciphertext, CliError> {
-        let mut total = x.clone();
-        for rotated in self.evaluator.rotate_hoisted(x, rotations).map_err(engine)? {
-            self.evaluator.add_assign(&mut total, &rotated).map_err(engine)?;
-        }
-        Ok(total)
+    /// Σ of rotations of one ciphertext, each with weights, rescaled: one step of a linear layer.
+    fn rotate_hoisted_sum(&self, x: &Ciphertext, weights: &[IntegerPlaintext]) -> Result<(), CliError> {
+        let product = |(k, weights)| RotatedProduct { input: 0, rotation: k + 1, weights };
+        let sum = GiantStep { rotation: 0, products: weights.iter().enumerate().map(product).collect() };
+        self.evaluator.linear_transform(&[x], &[vec![sum]], true).map(drop).map_err(engine)
     }
 
     /// One product of a sum of many, each with weights of its own that were encoded beforehand.

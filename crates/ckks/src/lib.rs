@@ -39,7 +39,7 @@ pub use encoder::Encoder;
 pub use error::CkksError;
 pub use evaluator::{Evaluator, GiantStep, RotatedProduct};
 pub use expand::{uniform_extended, uniform_q};
-pub use keys::{EvaluationKeys, KeyId, KeySpec, SwitchingKey};
+pub use keys::{EvaluationKeys, KeyId, KeySource, KeySpec, SwitchingKey};
 pub use parameters::{ParameterError, Parameters, ParametersLiteral, SECURITY_TABLE, Security, SecurityRow};
 pub use plaintext::{EncodedWeights, IntegerPlaintext, PeriodicPlaintext, Plaintext};
 pub use polyveil_math::{Ntt, Poly, RingKind};

@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
-use polyveil_ckks::{Ciphertext, EvaluationKeys, KeySpec, Parameters, SeededCiphertext, SwitchingKey};
+use polyveil_ckks::{
+    Ciphertext, CkksError, EvaluationKeys, KeySpec, Parameters, SeededCiphertext, SwitchingKey,
+};
 use polyveil_client::{
     ClientError, Flooding, Release, SecretKey, decrypt_for_release, encrypt_values, generate_evaluation_keys,
 };
@@ -51,6 +53,7 @@ impl Client {
         mut take: impl FnMut(Option<usize>, &SwitchingKey) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let spec = &self.plan.keys;
+        let loading = |e: CkksError| refused(e.into());
         let display = session.progress("keygen", spec.count() as u64);
         let mut done = 0;
         let mut step = |name: &str| {
@@ -63,14 +66,14 @@ impl Client {
         };
         if let Some(level) = spec.relin_level {
             let keys = one(KeySpec { relin_level: Some(level), rotations: Vec::new() })?;
-            keys.relin().map_or(Ok(()), |key| take(None, key))?;
+            keys.relin().map_err(loading)?.map_or(Ok(()), |key| take(None, key))?;
             step("relinearisation")?;
         }
         let mut rotations = spec.rotations.clone();
         rotations.sort_unstable();
         for (rotation, level) in rotations {
             let keys = one(KeySpec { relin_level: None, rotations: vec![(rotation, level)] })?;
-            keys.rotations().get(&rotation).map_or(Ok(()), |key| take(Some(rotation), key))?;
+            keys.rotation(rotation).map_err(loading)?.map_or(Ok(()), |key| take(Some(rotation), key))?;
             step(&format!("rotation {rotation}"))?;
         }
         Ok(())

@@ -12,8 +12,8 @@ use polyveil_ckks::{
     Security, noise,
 };
 use polyveil_client::{
-    ClientError, PublicKey, SecretKey, decrypt, encrypt_public, encrypt_symmetric, generate_evaluation_keys,
-    generate_public_key,
+    ClientError, PublicKey, SecretKey, decrypt_values, encrypt_public, encrypt_symmetric,
+    generate_evaluation_keys, generate_public_key,
 };
 use polyveil_math::SeedStream;
 use serde::Serialize;

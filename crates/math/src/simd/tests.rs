@@ -31,8 +31,8 @@ fn values(m: &Modulus, n: usize, seed: u64) -> Vec<u64> {
 #[test]
 fn transforms_equal_their_scalar_twins() {
     let Some(token) = tokens() else { return };
-    for log_n in 1..=16 {
-        for bits in [20, 50].into_iter().filter(|&b| b > log_n + 2) {
+    for log_n in 1..=17 {
+        for bits in [20, 45, 46, 50].into_iter().filter(|&b| b > log_n + 4) {
             let prime = ntt_primes(bits, log_n, 1, &[]).unwrap()[0];
             let table = NttTable::new(RingKind::ConjugateInvariant, log_n, prime).unwrap();
             let (m, n) = (*table.modulus(), table.degree());
@@ -49,6 +49,20 @@ fn transforms_equal_their_scalar_twins() {
                     check(&|x| scalar::ntt_inverse(x, inverse, scale, last, &m), &|x| {
                         token.ntt_inverse(x, inverse, scale, last, &m);
                     });
+                    check(
+                        &|x| {
+                            scalar::fold(x, iota, &m);
+                            scalar::ntt_forward(x, forward, &m);
+                        },
+                        &|x| token.ntt_forward_folded(x, iota, forward, &m),
+                    );
+                    check(
+                        &|x| {
+                            scalar::ntt_inverse(x, inverse, scale, last, &m);
+                            scalar::unfold(x, iota, &m);
+                        },
+                        &|x| token.ntt_inverse_unfolded(x, iota, inverse, scale, last, &m),
+                    );
                     check(&|x| scalar::fold(x, iota, &m), &|x| token.fold(x, iota, &m));
                     check(&|x| scalar::unfold(x, iota, &m), &|x| token.unfold(x, iota, &m));
                 });

@@ -21,7 +21,7 @@ pub(super) fn first_pass<const LEAN: bool>(
     context: &Context<'_>,
 ) {
     let minus_iota = modulus.neg(iota.value);
-    let mut levels = context.factors8(1, 0);
+    let mut levels = factors8!(context, 1);
     levels[0] = Factor::of(modulus.shoup(modulus.mul(minus_iota, context.twiddles.values[1])));
     let joined = Joined { iota: Factor::of(iota), scale: levels[0], levels };
     // Lane 0 of the left-over columns has its mirror images elsewhere and is folded here.
@@ -42,7 +42,7 @@ pub(super) fn first_pass<const LEAN: bool>(
         let (low, high) = rest.half.split_at_mut(4);
         fold(&mut low[k], &mut high[3 - k]);
     }
-    let (mut a, mut b) = (rest.a.each_ref().map(|x| load(x)), rest.b.each_ref().map(|x| load(x)));
+    let (mut a, mut b) = (load_run(&rest.a), load_run(&rest.b));
     fold_columns::<LEAN>(&mut a, &mut b, &joined, context);
     for k in 0..8 {
         a[k] = _mm512_mask_blend_epi64(1, a[k], spread(rest.first[k]));
@@ -50,10 +50,8 @@ pub(super) fn first_pass<const LEAN: bool>(
     }
     let a = forward::eight::<LEAN, true>(a, levels, context);
     let b = forward::eight::<LEAN, true>(b, levels, context);
-    for k in 0..8 {
-        store(&mut rest.a[k], a[k]);
-        store(&mut rest.b[k], b[k]);
-    }
+    store_run(&mut rest.a, a);
+    store_run(&mut rest.b, b);
     columns(values, |mut a, mut b| {
         fold_columns::<LEAN>(&mut a, &mut b, &joined, context);
         let a = forward::eight::<LEAN, true>(a, joined.levels, context);
@@ -72,12 +70,12 @@ pub(super) fn last_pass<const LEAN: bool>(
     modulus: &Modulus,
     context: &Context<'_>,
 ) {
-    let mut levels = context.factors8(1, 0);
+    let mut levels = factors8!(context, 1);
     levels[0] = Factor::of(modulus.shoup(modulus.mul(iota.value, context.twiddles.values[1])));
     let scaled_iota = modulus.shoup(modulus.mul(iota.value, scale.value));
     let joined = Joined { iota: Factor::of(scaled_iota), scale: Factor::of(scale), levels };
     let mut rest = Rest::gather(values);
-    let (a, b) = (rest.a.each_ref().map(|x| load(x)), rest.b.each_ref().map(|x| load(x)));
+    let (a, b) = (load_run(&rest.a), load_run(&rest.b));
     let mut a = inverse::eight::<LEAN>(a, levels, context);
     let mut b = inverse::eight::<LEAN>(b, levels, context);
     for k in 0..8 {
@@ -88,10 +86,8 @@ pub(super) fn last_pass<const LEAN: bool>(
         rest.half[k] = modulus.reduce(lane[0]);
     }
     unfold_columns(&mut a, &mut b, &joined, context);
-    for k in 0..8 {
-        store(&mut rest.a[k], a[k]);
-        store(&mut rest.b[k], b[k]);
-    }
+    store_run(&mut rest.a, a);
+    store_run(&mut rest.b, b);
     let unfold = |x: &mut u64, y: &mut u64| {
         let (sum, difference) = (modulus.add(*x, *y), modulus.sub(*x, *y));
         (*x, *y) = (modulus.mul_shoup(sum, scale), modulus.mul_shoup(difference, scaled_iota));
@@ -157,14 +153,14 @@ fn columns(values: &mut [u64], f: impl Fn([V; 8], [V; 8]) -> ([V; 8], [V; 8])) {
     let mut column = 8;
     while column < len / 2 {
         let (left, right) = (column, len - column - 7);
-        let rows = [0, 1, 2, 3, 4, 5, 6, 7];
-        let a = rows.map(|k| load(lane(values, k * len + left)));
-        let b = rows.map(|k| _mm512_permutexvar_epi64(reverse, load(lane(values, k * len + right))));
-        let (a, b) = f(a, b);
-        for k in rows {
-            store(lane_mut(values, k * len + left), a[k]);
+        let (mut a, mut b) = ([_mm512_setzero_si512(); 8], [_mm512_setzero_si512(); 8]);
+        for k in 0..8 {
+            a[k] = load(lane(values, k * len + left));
+            b[k] = _mm512_permutexvar_epi64(reverse, load(lane(values, k * len + right)));
         }
-        for k in rows {
+        let (a, b) = f(a, b);
+        for k in 0..8 {
+            store(lane_mut(values, k * len + left), a[k]);
             store(lane_mut(values, k * len + right), _mm512_permutexvar_epi64(reverse, b[k]));
         }
         column += 8;

@@ -9,7 +9,7 @@ pub(in super::super) fn ntt_forward(values: &mut [u64], twiddles: Twiddles<'_>, 
     }
     let context = Context::new(twiddles, modulus);
     let (lanes, _) = values.as_chunks_mut::<8>();
-    if modulus.bits() <= LEAN_BITS {
+    if modulus.value() <= MAX_LEAN {
         node::<true>(lanes, 1, 0, &context);
     } else {
         node::<false>(lanes, 1, 0, &context);
@@ -29,7 +29,7 @@ pub(in super::super) fn ntt_forward_folded(
         return ntt_forward(values, twiddles, modulus);
     }
     let context = Context::new(twiddles, modulus);
-    if modulus.bits() <= LEAN_BITS {
+    if modulus.value() <= MAX_LEAN {
         folded::<true>(values, iota, modulus, &context);
     } else {
         folded::<false>(values, iota, modulus, &context);
@@ -85,13 +85,11 @@ fn pass<const LEAN: bool>(lanes: &mut [Lane], m: usize, j: usize, step: u32, con
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn pass8<const LEAN: bool>(lanes: &mut [Lane], m: usize, j: usize, context: &Context<'_>) {
-    let w = context.factors8(m, j);
-    let rows = rows8(lanes);
+    let w = factors8!(context, m + j);
+    let mut rows = rows8(lanes);
     for i in 0..rows[0].len() {
-        let v = eight::<LEAN, false>([0, 1, 2, 3, 4, 5, 6, 7].map(|k| load(&rows[k][i])), w, context);
-        for k in 0..8 {
-            store(&mut rows[k][i], v[k]);
-        }
+        let v = eight::<LEAN, false>(load_rows(&rows, i), w, context);
+        store_rows(&mut rows, i, v);
     }
 }
 
@@ -200,9 +198,9 @@ pub(super) fn eight<const LEAN: bool, const FOLDED: bool>(
 
 /// The last six levels of runs of 64 values, fully reduced.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn tail<const LEAN: bool>(lanes: &mut [Lane], m: usize, first: usize, context: &Context<'_>) {
+fn tail<const LEAN: bool>(lanes: &mut [Lane], m: usize, number: usize, context: &Context<'_>) {
     let (runs, _) = lanes.as_chunks_mut::<8>();
-    let tail = Tail::new(context.twiddles, m, first, runs.len());
+    let tail = Tail::new(context.twiddles, m, number, runs.len());
     let two_q = context.m.two_q;
     let low = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0);
     let high = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
@@ -211,35 +209,34 @@ fn tail<const LEAN: bool>(lanes: &mut [Lane], m: usize, first: usize, context: &
     let q = context.m.two_q;
     let offsets = _mm512_mask_blend_epi64(0b0000_0001, _mm512_mask_blend_epi64(0b0000_0010, q, context.four_q), context.six_q);
     let offsets = _mm512_maskz_mov_epi64(0b0000_1111, offsets);
+    let [first, second, third] = tail.across;
     for (index, run) in runs.iter_mut().enumerate() {
-        let mut v = (*run).each_ref().map(|x| load(x));
+        let w = factors8!(first, second, third, index);
+        let mut v = load_run(run);
         if LEAN {
             v[0] = add(v[0], offsets);
         }
-        let v = eight::<LEAN, false>(v, tail.across(index), context);
-        for pair in 0..4 {
-            let [w4, w2, w1] = tail.within(index, pair);
-            let (x, y) = shuffle(v[2 * pair], v[2 * pair + 1]);
-            if LEAN {
-                let (x, y) = butterfly::<true>(x, y, w4, context);
-                let (x, y) = shuffle(x, y);
-                let (x, y) = butterfly::<true>(x, y, w2, context);
-                let (x, y) = shuffle(x, y);
-                let (x, y) = butterfly::<true>(x, y, w1, context);
-                let (x, y) = shuffle(context.finish_lean(x), context.finish_lean(y));
-                store(&mut run[2 * pair], x);
-                store(&mut run[2 * pair + 1], y);
-            } else {
-                let (x, y) = butterfly::<false>(lower(x, two_q), y, w4, context);
-                let (x, y) = shuffle(x, add(y, two_q));
-                let (x, y) = butterfly::<false>(lower(x, two_q), y, w2, context);
-                let (x, y) = shuffle(x, add(y, two_q));
-                let (x, y) = butterfly::<false>(lower(x, two_q), y, w1, context);
-                let (x, y) = shuffle(context.m.reduce4(x), context.m.reduce2(lift(y, two_q)));
-                store(&mut run[2 * pair], x);
-                store(&mut run[2 * pair + 1], y);
+        let mut v = eight::<LEAN, false>(v, w, context);
+        // Level by level over all pairs, because one pair alone is a chain of dependent instructions.
+        for level in 0..3 {
+            for pair in 0..4 {
+                let (x, y) = shuffle(v[2 * pair], v[2 * pair + 1]);
+                let x = if LEAN { x } else { lower(x, two_q) };
+                let (x, y) = butterfly::<LEAN>(x, y, tail.within(index, pair, level), context);
+                let y = if LEAN || level == 2 { y } else { add(y, two_q) };
+                (v[2 * pair], v[2 * pair + 1]) = (x, y);
             }
         }
+        for pair in 0..4 {
+            let (x, y) = (v[2 * pair], v[2 * pair + 1]);
+            let (x, y) = if LEAN {
+                (context.finish_lean(x), context.finish_lean(y))
+            } else {
+                (context.m.reduce4(x), context.m.reduce2(lift(y, two_q)))
+            };
+            (v[2 * pair], v[2 * pair + 1]) = shuffle(x, y);
+        }
+        store_run(run, v);
     }
 }
 

@@ -16,7 +16,7 @@ pub(in super::super) fn ntt_inverse(
     let context = Context::new(twiddles, modulus);
     let factors = (Factor::of(scale), Factor::of(last));
     let (lanes, _) = values.as_chunks_mut::<8>();
-    if modulus.bits() <= LEAN_BITS {
+    if modulus.value() <= MAX_LEAN {
         node::<true>(lanes, 1, 0, Some(factors), &context);
     } else {
         node::<false>(lanes, 1, 0, Some(factors), &context);
@@ -38,7 +38,7 @@ pub(in super::super) fn ntt_inverse_unfolded(
         return unfold(values, iota, modulus);
     }
     let context = Context::new(twiddles, modulus);
-    if modulus.bits() <= LEAN_BITS {
+    if modulus.value() <= MAX_LEAN {
         unfolded::<true>(values, iota, scale, modulus, &context);
     } else {
         unfolded::<false>(values, iota, scale, modulus, &context);
@@ -133,25 +133,21 @@ fn pass8<const LEAN: bool>(
     last: Option<(Factor, Factor)>,
     context: &Context<'_>,
 ) {
-    let w = context.factors8(m, j);
-    let rows = rows8(lanes);
+    let w = factors8!(context, m + j);
+    let mut rows = rows8(lanes);
     if let Some(last) = last {
         for i in 0..rows[0].len() {
-            let mut v = two_of_three::<LEAN>([0, 1, 2, 3, 4, 5, 6, 7].map(|k| load(&rows[k][i])), w, context);
+            let mut v = two_of_three::<LEAN>(load_rows(&rows, i), w, context);
             (v[0], v[4]) = scaled::<LEAN, true>(v[0], v[4], context.thirty_two_q, last, context);
             (v[1], v[5]) = scaled::<LEAN, true>(v[1], v[5], context.four_q, last, context);
             (v[2], v[6]) = scaled::<LEAN, false>(v[2], v[6], context.m.two_q, last, context);
             (v[3], v[7]) = scaled::<LEAN, false>(v[3], v[7], context.m.two_q, last, context);
-            for k in 0..8 {
-                store(&mut rows[k][i], v[k]);
-            }
+            store_rows(&mut rows, i, v);
         }
     } else {
         for i in 0..rows[0].len() {
-            let v = eight::<LEAN>([0, 1, 2, 3, 4, 5, 6, 7].map(|k| load(&rows[k][i])), w, context);
-            for k in 0..8 {
-                store(&mut rows[k][i], v[k]);
-            }
+            let v = eight::<LEAN>(load_rows(&rows, i), w, context);
+            store_rows(&mut rows, i, v);
         }
     }
 }
@@ -292,31 +288,33 @@ pub(super) fn eight<const LEAN: bool>(v: [V; 8], w: [Factor; 7], context: &Conte
 
 /// The last six levels of runs of 64 values, from residues.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn tail<const LEAN: bool>(lanes: &mut [Lane], m: usize, first: usize, context: &Context<'_>) {
+fn tail<const LEAN: bool>(lanes: &mut [Lane], m: usize, number: usize, context: &Context<'_>) {
     let (runs, _) = lanes.as_chunks_mut::<8>();
-    let tail = Tail::new(context.twiddles, m, first, runs.len());
+    let tail = Tail::new(context.twiddles, m, number, runs.len());
     let two_q = context.m.two_q;
     let even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
     let odd = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
     let shuffle = |x: V, y: V| (_mm512_permutex2var_epi64(x, even, y), _mm512_permutex2var_epi64(x, odd, y));
+    let [first, second, third] = tail.across;
     for (index, run) in runs.iter_mut().enumerate() {
-        let mut v = (*run).each_ref().map(|x| load(x));
+        let w = factors8!(first, second, third, index);
+        let mut v = load_run(run);
+        // Level by level over all pairs, because one pair alone is a chain of dependent instructions.
+        let bounds = [context.four_q, two_q, context.m.q];
+        for level in [2, 1, 0] {
+            for pair in 0..4 {
+                let (x, y) = shuffle(v[2 * pair], v[2 * pair + 1]);
+                let w = tail.within(index, pair, level);
+                let (x, y) = butterfly::<LEAN, false>(x, y, bounds[level], w, context);
+                let x = if LEAN || level == 2 { x } else { lower(x, two_q) };
+                (v[2 * pair], v[2 * pair + 1]) = (x, y);
+            }
+        }
         for pair in 0..4 {
-            let [w4, w2, w1] = tail.within(index, pair);
-            let (x, y) = shuffle(v[2 * pair], v[2 * pair + 1]);
-            let (x, y) = butterfly::<LEAN, false>(x, y, context.m.q, w1, context);
-            let (x, y) = shuffle(x, y);
-            let (x, y) = butterfly::<LEAN, false>(x, y, two_q, w2, context);
-            let x = if LEAN { x } else { lower(x, two_q) };
-            let (x, y) = shuffle(x, y);
-            let (x, y) = butterfly::<LEAN, false>(x, y, context.four_q, w4, context);
-            let x = if LEAN { x } else { lower(x, two_q) };
-            (v[2 * pair], v[2 * pair + 1]) = shuffle(x, y);
+            (v[2 * pair], v[2 * pair + 1]) = shuffle(v[2 * pair], v[2 * pair + 1]);
         }
-        let v = eight::<LEAN>(v, tail.across(index), context);
-        for k in 0..8 {
-            store(&mut run[k], v[k]);
-        }
+        let v = eight::<LEAN>(v, w, context);
+        store_run(run, v);
     }
 }
 

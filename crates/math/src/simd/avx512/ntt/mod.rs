@@ -8,7 +8,7 @@
 //! **Strict** (any modulus, 4q < 2^52): Harvey's butterflies; see [`super`]. Of x + t and x − t the second may stay
 //! negative in a register, since its next use is either `min(d, d + 2q)` or `d + 2q`.
 //!
-//! **Lean** (at most [`LEAN_BITS`] bits): nothing is reduced on the way. Values are numbers v in [0, 2^52) of which only
+//! **Lean** (moduli up to [`MAX_LEAN`]): nothing is reduced on the way. Values are numbers v in [0, 2^52) of which only
 //! the low 52 bits are kept, because a 52-bit multiplier reads no more; whatever additions leave above is ignored and
 //! masked at the end. Forward, a product lies in [0, 2q), and each value that is the left operand of k levels in a row gets
 //! 2kq beforehand, so no difference is negative; a level therefore adds at most 4q, and 17 levels and the fold stay below
@@ -39,8 +39,8 @@ const MIN_LEN: usize = 64;
 const MIN_FOLD_LEN: usize = 512;
 /// Values of a node that is finished pass by pass: 16 KB, half a first cache.
 const BLOCK: usize = 2048;
-/// Largest modulus, in bits, without reductions on the way.
-const LEAN_BITS: u32 = 45;
+/// Largest modulus without reductions on the way: a little below 2^45.81.
+const MAX_LEAN: u64 = ((1 << 52) - 1) / 73;
 
 /// Constants of a transform.
 #[derive(Clone, Copy)]
@@ -77,18 +77,12 @@ impl<'a> Context<'a> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn factor(&self, index: usize) -> Factor {
-        Factor {
-            value: spread(self.twiddles.values[index]),
-            quotient: spread(self.twiddles.quotients52[index]),
-        }
+        broadcast(self.table(), index)
     }
 
-    /// The factors of three levels below node `j` of the level with `m` nodes, level by level.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn factors8(&self, m: usize, j: usize) -> [Factor; 7] {
-        let (a, b, c) = (m + j, 2 * (m + j), 4 * (m + j));
-        [a, b, b + 1, c, c + 1, c + 2, c + 3].map(|index| self.factor(index))
+    fn table(&self) -> [&'a [u64]; 2] {
+        [self.twiddles.values, self.twiddles.quotients52]
     }
 
     /// The same for two levels.
@@ -96,7 +90,7 @@ impl<'a> Context<'a> {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn factors4(&self, m: usize, j: usize) -> [Factor; 3] {
         let (a, b) = (m + j, 2 * (m + j));
-        [a, b, b + 1].map(|index| self.factor(index))
+        [self.factor(a), self.factor(b), self.factor(b + 1)]
     }
 
     /// w·x whose low 52 bits lie in [0, 2q), for x of 52 bits and something above.
@@ -148,6 +142,47 @@ fn rows8(node: &mut [Lane]) -> [&mut [Lane]; 8] {
     let (low, high) = node.split_at_mut(node.len() / 2);
     let ([a, b, c, d], [e, f, g, h]) = (rows4(low), rows4(high));
     [a, b, c, d, e, f, g, h]
+}
+
+// Closures given to functions of the standard library, such as `map` of arrays, are not compiled for these processor
+// features; hence arrays are written out or filled in loops.
+
+/// Vector `i` of each row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn load_rows(rows: &[&mut [Lane]; 8], i: usize) -> [V; 8] {
+    let mut v = [_mm512_setzero_si512(); 8];
+    for k in 0..8 {
+        v[k] = load(&rows[k][i]);
+    }
+    v
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn store_rows(rows: &mut [&mut [Lane]; 8], i: usize, v: [V; 8]) {
+    for k in 0..8 {
+        store(&mut rows[k][i], v[k]);
+    }
+}
+
+/// Eight vectors in a row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn load_run(run: &[Lane; 8]) -> [V; 8] {
+    let mut v = [_mm512_setzero_si512(); 8];
+    for k in 0..8 {
+        v[k] = load(&run[k]);
+    }
+    v
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn store_run(run: &mut [Lane; 8], v: [V; 8]) {
+    for k in 0..8 {
+        store(&mut run[k], v[k]);
+    }
 }
 
 #[inline]
@@ -214,29 +249,43 @@ impl<'a> Tail<'a> {
         }
     }
 
-    /// Factors of the three levels across vectors.
+    /// Factors of one of the three levels within a pair of vectors.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn across(&self, run: usize) -> [Factor; 7] {
-        let one = |level: usize, index: usize| Factor {
-            value: spread(self.across[level][0][index]),
-            quotient: spread(self.across[level][1][index]),
-        };
-        let (b, c) = (2 * run, 4 * run);
-        [one(0, run), one(1, b), one(1, b + 1), one(2, c), one(2, c + 1), one(2, c + 2), one(2, c + 3)]
+    fn within(&self, run: usize, pair: usize, level: usize) -> Factor {
+        let (two, four, eight) = (self.two, self.four, self.eight);
+        match level {
+            0 => Factor { value: load2(&two[0][run][pair]), quotient: load2(&two[1][run][pair]) },
+            1 => Factor { value: load4(&four[0][run][pair]), quotient: load4(&four[1][run][pair]) },
+            _ => Factor { value: load(&eight[0][run][pair]), quotient: load(&eight[1][run][pair]) },
+        }
     }
+}
 
-    /// Factors of the three levels within a pair of vectors.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn within(&self, run: usize, pair: usize) -> [Factor; 3] {
-        let two = |t: &[[[u64; 2]; 4]]| load2(&t[run][pair]);
-        let four = |t: &[[[u64; 4]; 4]]| load4(&t[run][pair]);
-        let eight = |t: &[[Lane; 4]]| load(&t[run][pair]);
+/// The factors of three levels from three tables, node `j` of the first and its descendants, for [`forward::eight`] and
+/// [`inverse::eight`]. A macro, because a function would return 14 vectors through memory.
+macro_rules! factors8 {
+    ($first:expr, $second:expr, $third:expr, $j:expr) => {{
+        let (j, first, second, third) = ($j, $first, $second, $third);
         [
-            Factor { value: two(self.two[0]), quotient: two(self.two[1]) },
-            Factor { value: four(self.four[0]), quotient: four(self.four[1]) },
-            Factor { value: eight(self.eight[0]), quotient: eight(self.eight[1]) },
+            broadcast(first, j),
+            broadcast(second, 2 * j),
+            broadcast(second, 2 * j + 1),
+            broadcast(third, 4 * j),
+            broadcast(third, 4 * j + 1),
+            broadcast(third, 4 * j + 2),
+            broadcast(third, 4 * j + 3),
         ]
-    }
+    }};
+    ($context:expr, $node:expr) => {{
+        let table = $context.table();
+        factors8!(table, table, table, $node)
+    }};
+}
+use factors8;
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn broadcast([values, quotients]: [&[u64]; 2], index: usize) -> Factor {
+    Factor { value: spread(values[index]), quotient: spread(quotients[index]) }
 }

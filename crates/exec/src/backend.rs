@@ -11,6 +11,28 @@ pub struct Weights {
     pub scale: f64,
 }
 
+/// Σ_g rotate(Σ_p rotate(inputs, p) ⊙ w_p, g) for every output: the weighted sums of a linear step.
+pub struct WeightedRotations<'a, C> {
+    /// The inputs at the step's level.
+    pub inputs: &'a [C],
+    /// The distinct rotations of inputs: which input, how far to the left.
+    pub babies: &'a [(usize, usize)],
+    /// The giant steps of every output; an output that no weight reaches has none.
+    pub outputs: &'a [Vec<GiantSum<'a>>],
+    /// Scale of the results after a rescale, or none if they are not to be rescaled.
+    pub rescale: Option<f64>,
+    /// Whether sums are to be formed before the division by the special primes, where the mode has such a thing.
+    pub double_hoisted: bool,
+}
+
+/// A sum of products and its rotation.
+pub struct GiantSum<'a> {
+    /// Rotation to the left.
+    pub rotation: usize,
+    /// Which of the babies, and what makes the weights.
+    pub products: Vec<(usize, Box<dyn Fn() -> Weights + Send + Sync + 'a>)>,
+}
+
 /// A mode of running a plan. Every operation is pure; the interpreter decides order and threads.
 pub trait Backend: Sync {
     /// One ciphertext, or what stands for it.
@@ -24,6 +46,14 @@ pub trait Backend: Sync {
 
     /// `Σ x ⊙ weights`; the products' scales must agree. No rescaling.
     fn weighted_sum(&self, products: &[(&Self::Cipher, Weights)]) -> Result<Self::Cipher, CkksError>;
+
+    /// The weighted sums of a linear step; `None` for outputs without products.
+    fn weighted_rotations(
+        &self,
+        request: &WeightedRotations<'_, Self::Cipher>,
+    ) -> Result<Vec<Option<Self::Cipher>>, CkksError> {
+        crate::linear::step_by_step(self, request)
+    }
 
     /// `Σ x`, of equal scales.
     fn sum(&self, terms: &[&Self::Cipher]) -> Result<Self::Cipher, CkksError>;

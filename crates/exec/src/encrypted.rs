@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use polyveil_ckks::{Ciphertext, CkksError, EncodedWeights, Encoder, EvaluationKeys, Evaluator, Parameters};
+use polyveil_ckks::{
+    Ciphertext, CkksError, EncodedWeights, Encoder, EvaluationKeys, Evaluator, GiantStep, IntegerPlaintext,
+    Parameters, RotatedProduct,
+};
+use rayon::prelude::*;
 
-use crate::backend::{Backend, Weights};
+use crate::backend::{Backend, GiantSum, WeightedRotations, Weights};
 
 /// Runs on ciphertexts.
 pub struct Encrypted {
@@ -33,6 +37,67 @@ impl Encrypted {
         }
         Ok(EncodedWeights::Periodic(periodic))
     }
+}
+
+impl Encrypted {
+    fn transform(
+        &self,
+        request: &WeightedRotations<'_, Ciphertext>,
+        outputs: &[Vec<GiantSum<'_>>],
+    ) -> Result<Vec<Option<Ciphertext>>, CkksError> {
+        let products: Vec<_> = outputs.iter().flatten().flat_map(|giant| &giant.products).collect();
+        let weights: Vec<IntegerPlaintext> = products
+            .par_iter()
+            .map(|(_, weights)| {
+                let weights = weights();
+                self.encoder.encode_integer(&weights.period, weights.scale)
+            })
+            .collect::<Result<_, _>>()?;
+        let mut weights = weights.iter();
+        let mut giant = |giant: &GiantSum<'_>| GiantStep {
+            rotation: giant.rotation,
+            products: giant
+                .products
+                .iter()
+                .zip(&mut weights)
+                .map(|((baby, _), weights)| {
+                    let (input, rotation) = request.babies[*baby];
+                    RotatedProduct { input, rotation, weights }
+                })
+                .collect(),
+        };
+        let steps: Vec<Vec<GiantStep<'_>>> = outputs
+            .iter()
+            .filter(|output| !output.is_empty())
+            .map(|output| output.iter().map(&mut giant).collect())
+            .collect();
+        let inputs: Vec<&Ciphertext> = request.inputs.iter().collect();
+        let mut results =
+            self.evaluator.linear_transform(&inputs, &steps, request.rescale.is_some())?.into_iter();
+        outputs
+            .iter()
+            .map(|output| match (output.is_empty(), request.rescale) {
+                (true, _) => Ok(None),
+                (false, None) => Ok(results.next()),
+                (false, Some(scale)) => {
+                    results.next().map(|mut x| declare(&mut x, scale).map(|()| x)).transpose()
+                }
+            })
+            .collect()
+    }
+}
+
+/// Products whose weights are encoded together where sums are double hoisted: bounds memory.
+const BATCH: usize = 512;
+
+/// How many outputs make a batch of products, at least one.
+fn batch(outputs: &[Vec<GiantSum<'_>>]) -> usize {
+    let mut products = 0;
+    let fits = |output: &&Vec<GiantSum<'_>>| {
+        products += output.iter().map(|giant| giant.products.len()).sum::<usize>();
+        products <= BATCH
+    };
+    outputs.iter().take_while(fits).count().max(1)
 }
 
 /// Shortest block of equal weights that is multiplied as a block.
@@ -70,6 +135,23 @@ impl Backend for Encrypted {
             }
         }
         total.ok_or(CkksError::NoTerms)
+    }
+
+    fn weighted_rotations(
+        &self,
+        request: &WeightedRotations<'_, Self::Cipher>,
+    ) -> Result<Vec<Option<Self::Cipher>>, CkksError> {
+        if !request.double_hoisted {
+            return crate::linear::step_by_step(self, request);
+        }
+        let mut results = Vec::with_capacity(request.outputs.len());
+        let mut rest = request.outputs;
+        while !rest.is_empty() {
+            let (batch, later) = rest.split_at(batch(rest));
+            results.extend(self.transform(request, batch)?);
+            rest = later;
+        }
+        Ok(results)
     }
 
     fn sum(&self, terms: &[&Self::Cipher]) -> Result<Self::Cipher, CkksError> {
@@ -111,8 +193,9 @@ impl Backend for Encrypted {
     }
 
     fn square(&self, x: &Self::Cipher, scale: f64) -> Result<Self::Cipher, CkksError> {
-        let squared = self.evaluator.square(x)?;
-        self.rescale(&squared, scale)
+        let mut x = self.evaluator.relinearize_rescale(&self.evaluator.square_lazy(x)?)?;
+        declare(&mut x, scale)?;
+        Ok(x)
     }
 }
 

@@ -16,12 +16,13 @@ mod backend;
 mod costs;
 mod encrypted;
 mod error;
+mod linear;
 mod modes;
 mod plain;
 mod program;
 mod simulated;
 
-pub use backend::{Backend, Weights};
+pub use backend::{Backend, GiantSum, WeightedRotations, Weights};
 pub use costs::measure_unit_costs;
 pub use encrypted::Encrypted;
 pub use error::ExecError;

@@ -4,11 +4,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use polyveil_ckks::CkksError;
-use polyveil_plan::{Diagonals, LinearStep, Schedule, ServerPlan, StepKind, Value, Weighting};
+use polyveil_plan::{
+    Diagonals, Giant, LinearStep, OutputSchedule, Product, Schedule, ServerPlan, StepKind, Value, Weighting,
+    double_hoisting_pays,
+};
 use rayon::prelude::*;
 
 use crate::ExecError;
-use crate::backend::{Backend, Weights};
+use crate::backend::{Backend, GiantSum, WeightedRotations, Weights};
+use crate::linear;
 
 /// A plan with its rotations and weight vectors at hand.
 pub struct Program {
@@ -117,7 +121,7 @@ impl Program {
                     values[*input].par_iter().map(|ct| backend.square(ct, out.scale)).collect()
                 }
                 (StepKind::Linear(linear), Some(diagonals)) => {
-                    self.linear(backend, &values, linear, diagonals, out)
+                    self.linear(backend, &values, k, linear, diagonals)
                 }
                 (StepKind::Linear(_), None) => Ok(Vec::new()),
             };
@@ -135,62 +139,22 @@ impl Program {
         &self,
         backend: &B,
         values: &[Vec<B::Cipher>],
+        k: usize,
         linear: &LinearStep,
         diagonals: &Diagonals,
-        out: &Value,
     ) -> Result<Vec<B::Cipher>, CkksError> {
-        let weighted = matches!(linear.weighting, Weighting::Weighted { .. });
-        let level = out.level + usize::from(weighted);
+        let out = &self.plan.values[k + 1];
+        let level = out.level + usize::from(linear.is_weighted());
         let schedule = Schedule::new(linear, diagonals, out.layout.slots);
-        let babies = self.babies(backend, values, linear, &schedule, level)?;
-
-        let tasks: Vec<(usize, usize)> = schedule
-            .outputs
-            .iter()
-            .enumerate()
-            .flat_map(|(o, output)| (0..output.giants.len()).map(move |g| (o, g)))
-            .collect();
-        let sums: Vec<B::Cipher> = tasks
-            .par_iter()
-            .map(|&(o, g)| {
-                let giant = &schedule.outputs[o].giants[g];
-                let sum = if weighted {
-                    let products: Vec<(&B::Cipher, Weights)> = giant
-                        .products
-                        .iter()
-                        .map(|p| {
-                            let scale = self.weight_scale(linear, out, p.diagonal.term);
-                            (&babies[p.baby], Weights { period: p.weights(giant.rotation), scale })
-                        })
-                        .collect();
-                    backend.weighted_sum(&products)?
-                } else {
-                    let terms: Vec<&B::Cipher> = giant.products.iter().map(|p| &babies[p.baby]).collect();
-                    backend.sum(&terms)?
-                };
-                if giant.rotation == 0 {
-                    return Ok(sum);
-                }
-                let mut rotated = backend.rotate_many(&sum, &[giant.rotation])?;
-                Ok(rotated.pop().unwrap_or(sum))
-            })
-            .collect::<Result<_, CkksError>>()?;
-        drop(babies);
-
-        let mut outputs: Vec<Option<B::Cipher>> = vec![None; schedule.outputs.len()];
-        for (sum, (o, _)) in sums.into_iter().zip(tasks) {
-            match &mut outputs[o] {
-                Some(total) => backend.add_assign(total, &sum)?,
-                empty => *empty = Some(sum),
-            }
-        }
-        let bias = self.bias(linear, out);
         let mask = match linear.weighting {
             Weighting::Weighted { mask_scale: Some(scale) } => {
                 Some((out.layout.pack(&vec![1.0; out.layout.elements()]), scale))
             }
             _ => None,
         };
+        let rescale = (linear.is_weighted() && mask.is_none()).then_some(out.scale);
+        let outputs = self.sums(backend, values, k, linear, &schedule, rescale)?;
+        let bias = self.bias(linear, out);
         outputs
             .into_par_iter()
             .enumerate()
@@ -198,15 +162,14 @@ impl Program {
                 // An output ciphertext that no weight reaches holds zeros: any input times zero.
                 let mut x = match total {
                     Some(total) => total,
-                    None => self.zero(backend, values, linear, out, level)?,
+                    None => self.zero(backend, values, linear, out, level, rescale)?,
                 };
                 if let Some((mask, scale)) = &mask {
-                    x = backend.mask(&x, &mask[o], *scale)?;
+                    x = backend.rescale(&backend.mask(&x, &mask[o], *scale)?, out.scale)?;
                 }
-                x = match linear.weighting {
-                    Weighting::Weighted { .. } => backend.rescale(&x, out.scale)?,
-                    Weighting::Constant(factor) => backend.constant(x, factor, out.scale)?,
-                };
+                if let Weighting::Constant(factor) = linear.weighting {
+                    x = backend.constant(x, factor, out.scale)?;
+                }
                 for &fold in &diagonals.folds {
                     for rotated in backend.rotate_many(&x, &[fold])? {
                         backend.add_assign(&mut x, &rotated)?;
@@ -220,32 +183,81 @@ impl Program {
             .collect()
     }
 
-    /// The hoisted rotations of a step, in the schedule's order.
-    fn babies<B: Backend>(
+    /// The sums of a step, one an output.
+    fn sums<B: Backend>(
         &self,
         backend: &B,
         values: &[Vec<B::Cipher>],
+        k: usize,
         linear: &LinearStep,
         schedule: &Schedule<'_>,
-        level: usize,
-    ) -> Result<Vec<B::Cipher>, CkksError> {
-        // Group by input ciphertext: one decomposition each.
-        let mut groups: Vec<((usize, usize), Vec<usize>)> = Vec::new();
-        for &(term, ct, rotation) in &schedule.babies {
-            match groups.last_mut() {
-                Some((key, rotations)) if *key == (term, ct) => rotations.push(rotation),
-                _ => groups.push(((term, ct), vec![rotation])),
-            }
-        }
-        let rotated: Vec<Vec<B::Cipher>> = groups
-            .par_iter()
-            .map(|((term, ct), rotations)| {
-                let value = &values[linear.terms[*term].value];
-                let x = backend.drop_to(&value[*ct], level)?;
-                backend.rotate_many(&x, rotations)
-            })
+        rescale: Option<f64>,
+    ) -> Result<Vec<Option<B::Cipher>>, CkksError> {
+        let out = &self.plan.values[k + 1];
+        let level = out.level + usize::from(linear.is_weighted());
+        let mut sources: Vec<(usize, usize)> =
+            schedule.babies.iter().map(|&(term, ct, _)| (term, ct)).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        let inputs: Vec<B::Cipher> = sources
+            .iter()
+            .map(|&(term, ct)| backend.drop_to(&values[linear.terms[term].value][ct], level))
             .collect::<Result<_, CkksError>>()?;
-        Ok(rotated.into_iter().flatten().collect())
+        let babies: Vec<(usize, usize)> = schedule
+            .babies
+            .iter()
+            .map(|&(term, ct, rotation)| (sources.partition_point(|&s| s < (term, ct)), rotation))
+            .collect();
+        if !linear.is_weighted() {
+            return self.plain_sums(backend, &inputs, &babies, schedule);
+        }
+        let outputs: Vec<Vec<GiantSum<'_>>> = schedule
+            .outputs
+            .iter()
+            .map(|output| output.giants.iter().map(|g| self.giant(linear, out, g)).collect())
+            .collect();
+        backend.weighted_rotations(&WeightedRotations {
+            inputs: &inputs,
+            babies: &babies,
+            outputs: &outputs,
+            rescale,
+            double_hoisted: double_hoisting_pays(&self.plan, k, schedule),
+        })
+    }
+
+    fn giant<'a>(&'a self, linear: &'a LinearStep, out: &'a Value, giant: &Giant<'a>) -> GiantSum<'a> {
+        let rotation = giant.rotation;
+        let product = |&product: &Product<'a>| {
+            let weights = move || {
+                let scale = self.weight_scale(linear, out, product.diagonal.term);
+                Weights { period: product.weights(rotation), scale }
+            };
+            (product.baby, Box::new(weights) as Box<_>)
+        };
+        GiantSum { rotation, products: giant.products.iter().map(product).collect() }
+    }
+
+    /// The sums of a step whose weights are all one constant.
+    fn plain_sums<B: Backend>(
+        &self,
+        backend: &B,
+        inputs: &[B::Cipher],
+        babies: &[(usize, usize)],
+        schedule: &Schedule<'_>,
+    ) -> Result<Vec<Option<B::Cipher>>, CkksError> {
+        let rotated = linear::rotations(backend, inputs, babies)?;
+        let sum = |giant: &Giant<'_>| {
+            let terms: Vec<&B::Cipher> = giant.products.iter().map(|p| &rotated[p.baby]).collect();
+            linear::turn(backend, backend.sum(&terms)?, giant.rotation)
+        };
+        let output = |output: &OutputSchedule<'_>| {
+            let sums = output.giants.par_iter().map(sum).collect::<Result<Vec<_>, CkksError>>()?;
+            if sums.is_empty() {
+                return Ok(None);
+            }
+            backend.sum(&sums.iter().collect::<Vec<_>>()).map(Some)
+        };
+        schedule.outputs.par_iter().map(output).collect()
     }
 
     fn zero<B: Backend>(
@@ -255,11 +267,13 @@ impl Program {
         linear: &LinearStep,
         out: &Value,
         level: usize,
+        rescale: Option<f64>,
     ) -> Result<B::Cipher, CkksError> {
         let value = &values[linear.terms[0].value];
         let x = backend.drop_to(&value[0], level)?;
         let scale = self.weight_scale(linear, out, 0);
-        backend.weighted_sum(&[(&x, Weights { period: vec![0.0], scale })])
+        let zero = backend.weighted_sum(&[(&x, Weights { period: vec![0.0], scale })])?;
+        rescale.map_or(Ok(zero.clone()), |scale| backend.rescale(&zero, scale))
     }
 
     /// The scale of the weights on `term`, so that the rescaled product stands at the output's scale.

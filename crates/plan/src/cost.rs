@@ -5,7 +5,7 @@ use polyveil_ckks::Security;
 use serde::{Deserialize, Serialize};
 
 use crate::diagonals::Diagonals;
-use crate::plan::{ServerPlan, StepKind, Weighting};
+use crate::plan::{LinearStep, ServerPlan, StepKind, Weighting};
 use crate::schedule::Schedule;
 
 /// Nanoseconds of one operation on one limb (N coefficients), measured on the machine at hand.
@@ -94,6 +94,21 @@ pub struct Estimate {
     pub layers: Vec<(String, f64)>,
 }
 
+impl UnitCosts {
+    /// Typical ones at degree `n`, for comparing plans on no machine in particular.
+    fn typical(n: f64) -> Self {
+        Self {
+            ntt_ns: n * n.log2() * 0.15,
+            mac_full_ns: n * 0.25,
+            mac_periodic_ns: n * 0.12,
+            key_mac_ns: n * 0.4,
+            convert_ns: n * 0.14,
+            embed_ns: n * n.log2() * 1.2,
+            speedup: 1.0,
+        }
+    }
+}
+
 impl StepWork {
     fn add_decomposition(&mut self, s: &Shape) {
         self.ntt += s.limbs + s.digits * (s.limbs + s.specials) - s.limbs;
@@ -101,10 +116,19 @@ impl StepWork {
     }
 
     fn add_switch(&mut self, s: &Shape) {
+        self.add_key_product(s);
+        self.add_division(s, 2.0);
+    }
+
+    fn add_key_product(&mut self, s: &Shape) {
         self.switches += 1.0;
         self.key_mac += 2.0 * s.digits * (s.limbs + s.specials);
-        self.ntt += 2.0 * (s.limbs + s.specials);
-        self.convert += 2.0 * s.specials * s.limbs;
+    }
+
+    /// Of so many polynomials by the special primes.
+    fn add_division(&mut self, s: &Shape, polynomials: f64) {
+        self.ntt += polynomials * (s.limbs + s.specials);
+        self.convert += polynomials * s.specials * s.limbs;
     }
 
     fn add_rescale(&mut self, s: &Shape) {
@@ -151,39 +175,16 @@ impl Work {
             let out = &plan.values[k + 1];
             match (&step.kind, lowered.get(k).copied().flatten()) {
                 (StepKind::Linear(linear), Some(diagonals)) => {
-                    let weighted = matches!(linear.weighting, Weighting::Weighted { .. });
-                    let shape = Shape::at(plan, out.level + usize::from(weighted));
+                    let shape = Shape::at(plan, out.level + usize::from(linear.is_weighted()));
                     let schedule = Schedule::new(linear, diagonals, slots);
-                    let turning: Vec<_> = schedule.babies.iter().filter(|b| b.2 != 0).collect();
-                    let mut sources: Vec<_> = turning.iter().map(|b| (b.0, b.1)).collect();
-                    sources.dedup();
-                    for _ in &sources {
-                        work.add_decomposition(&shape);
-                    }
-                    for _ in &turning {
-                        work.add_switch(&shape);
-                    }
+                    let double = double_hoisting_pays(plan, k, &schedule);
+                    work = sums_of_rotations(linear, &schedule, &shape, slots, double);
                     work.live_limbs = (schedule.babies.len() as f64 + 4.0) * shape.limbs;
-                    for output in &schedule.outputs {
-                        for giant in output.giants.iter().filter(|g| g.rotation != 0) {
-                            work.add_decomposition(&shape);
-                            work.add_switch(&shape);
-                            debug_assert!(!giant.products.is_empty());
-                        }
-                        if weighted {
-                            for product in output.giants.iter().flat_map(|g| &g.products) {
-                                // A periodic vector is embedded and transformed as one period.
-                                let share = product.diagonal.weights.len() as f64 / slots as f64;
-                                work.embed += share;
-                                work.ntt += shape.limbs * share;
-                                if share > 1.0 / 16.0 {
-                                    work.mac_full += 2.0 * shape.limbs;
-                                } else {
-                                    work.mac_periodic += 2.0 * shape.limbs;
-                                }
-                            }
-                            work.add_rescale(&shape);
-                        }
+                    if double {
+                        let sums = schedule.outputs.iter().map(|o| o.giants.len()).sum::<usize>();
+                        work.live_limbs = (sums as f64 + 4.0) * (shape.limbs + shape.specials);
+                    }
+                    for _ in &schedule.outputs {
                         if matches!(linear.weighting, Weighting::Weighted { mask_scale: Some(_) }) {
                             work.mac_full += 2.0 * shape.limbs;
                             work.embed += 1.0;
@@ -221,16 +222,7 @@ impl Work {
     /// A machine-independent cost for comparing plans: typical unit costs, plus keys.
     #[must_use]
     pub fn relative_cost(&self, n: usize) -> f64 {
-        let limb = n as f64;
-        let unit = UnitCosts {
-            ntt_ns: limb * limb.log2() * 0.25,
-            mac_full_ns: limb * 1.2,
-            mac_periodic_ns: limb * 0.6,
-            key_mac_ns: limb * 1.2,
-            convert_ns: limb * 0.6,
-            embed_ns: limb * limb.log2() * 1.2,
-            speedup: 1.0,
-        };
+        let unit = UnitCosts::typical(n as f64);
         // Key generation and transfer are paid once for many images: they weigh little, not nothing.
         self.seconds(&unit) + self.key_bytes as f64 * 2e-10
     }
@@ -240,6 +232,74 @@ impl Work {
     pub fn seconds(&self, unit: &UnitCosts) -> f64 {
         self.steps.iter().map(|(_, w)| w.seconds(unit)).sum()
     }
+}
+
+/// Whether step `k` of `plan` is done faster with double hoisting (sums modulo Q·P, one division an output) than with one
+/// division a rotation. It saves transforms of baby steps and pays with longer sums and weights.
+#[must_use]
+pub fn double_hoisting_pays(plan: &ServerPlan, k: usize, schedule: &Schedule<'_>) -> bool {
+    let (out, slots) = (&plan.values[k + 1], plan.values[0].layout.slots);
+    let StepKind::Linear(linear) = &plan.steps[k].kind else { return false };
+    if !linear.is_weighted() {
+        return false;
+    }
+    let shape = Shape::at(plan, out.level + 1);
+    let cost = |double| {
+        let work = sums_of_rotations(linear, schedule, &shape, slots, double);
+        work.seconds(&UnitCosts::typical(slots as f64))
+    };
+    cost(true) < cost(false)
+}
+
+/// The weighted sums of a linear step with their rescale; masks, folds and bias come on top.
+fn sums_of_rotations(
+    linear: &LinearStep,
+    schedule: &Schedule<'_>,
+    shape: &Shape,
+    slots: usize,
+    double: bool,
+) -> StepWork {
+    let mut work = StepWork::default();
+    let turning: Vec<_> = schedule.babies.iter().filter(|b| b.2 != 0).collect();
+    let mut sources: Vec<_> = turning.iter().map(|b| (b.0, b.1)).collect();
+    sources.dedup();
+    sources.iter().for_each(|_| work.add_decomposition(shape));
+    let limbs = if double { shape.limbs + shape.specials } else { shape.limbs };
+    for _ in &turning {
+        work.add_key_product(shape);
+        if !double {
+            work.add_division(shape, 2.0);
+        }
+    }
+    for output in &schedule.outputs {
+        for _ in output.giants.iter().filter(|g| g.rotation != 0) {
+            work.add_decomposition(shape);
+            work.add_key_product(shape);
+            // With double hoisting only the part that is decomposed is divided.
+            work.add_division(shape, if double { 1.0 } else { 2.0 });
+        }
+        if linear.is_weighted() {
+            for product in output.giants.iter().flat_map(|g| &g.products) {
+                // A periodic vector is embedded and transformed as one period.
+                let share = product.diagonal.weights.len() as f64 / slots as f64;
+                work.embed += share;
+                work.ntt += limbs * share;
+                if share > 1.0 / 16.0 {
+                    work.mac_full += 2.0 * limbs;
+                } else {
+                    work.mac_periodic += 2.0 * limbs;
+                }
+            }
+            if double {
+                work.add_division(shape, 2.0);
+            }
+            // The division takes the rescale with it, unless a mask comes between.
+            if !double || matches!(linear.weighting, Weighting::Weighted { mask_scale: Some(_) }) {
+                work.add_rescale(shape);
+            }
+        }
+    }
+    work
 }
 
 /// Estimates time, memory and sizes of `plan` from counted `work` and measured `unit` costs.

@@ -34,7 +34,7 @@ mod schedule;
 pub use bsgs::{RotationCosts, Split};
 pub use canonical::{Ir, IrId, IrKind, IrNode, IrTerm, canonicalise};
 pub use compile::{CompileOptions, compile, compile_insecure_for_tests};
-pub use cost::{Estimate, StepWork, UnitCosts, Work, estimate, log_qp};
+pub use cost::{Estimate, StepWork, UnitCosts, Work, double_hoisting_pays, estimate, log_qp};
 pub use diagonals::{Diagonal, Diagonals, Source, lower};
 pub use error::{PlanError, Unplannable};
 pub use layout::{ANY, Digit, Layout, Place, SlotMap, ZERO, is_element};

@@ -131,6 +131,14 @@ pub struct LinearStep {
     pub weighting: Weighting,
 }
 
+impl LinearStep {
+    /// Whether it multiplies, and so takes a level.
+    #[must_use]
+    pub const fn is_weighted(&self) -> bool {
+        matches!(self.weighting, Weighting::Weighted { .. })
+    }
+}
+
 /// A linear operator of a value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Term {

@@ -88,6 +88,14 @@ pub(super) fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
                             *h = _mm512_madd52hi_epu64(*h, x, w);
                         }
                     }
+                    ChunkedWeights::Short(weights, size) if size >= 8 => {
+                        let weights = &weights[index * BLOCK / size..];
+                        for (v, ((l, h), x)) in low.iter_mut().zip(&mut high).zip(values).enumerate() {
+                            let (x, w) = (load(x), spread(weights[v * 8 / size]));
+                            *l = _mm512_madd52lo_epu64(*l, x, w);
+                            *h = _mm512_madd52hi_epu64(*h, x, w);
+                        }
+                    }
                     ChunkedWeights::Short(weights, size) => {
                         let mut full = [0; BLOCK];
                         for (chunk, &w) in full.chunks_exact_mut(size).zip(&weights[index * BLOCK / size..]) {

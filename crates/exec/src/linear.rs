@@ -1,0 +1,72 @@
+//! Sums of rotations from single rotations and sums, for every mode.
+
+use std::collections::BTreeMap;
+
+use polyveil_ckks::CkksError;
+use rayon::prelude::*;
+
+use crate::backend::{Backend, WeightedRotations, Weights};
+
+/// Rotates all babies first (hoisted), then forms one giant step after the other.
+pub(crate) fn step_by_step<B: Backend + ?Sized>(
+    backend: &B,
+    request: &WeightedRotations<'_, B::Cipher>,
+) -> Result<Vec<Option<B::Cipher>>, CkksError> {
+    let babies = rotations(backend, request.inputs, request.babies)?;
+    let tasks: Vec<(usize, usize)> =
+        (0..request.outputs.len()).flat_map(|o| (0..request.outputs[o].len()).map(move |g| (o, g))).collect();
+    let sums: Vec<B::Cipher> = tasks
+        .par_iter()
+        .map(|&(o, g)| {
+            let giant = &request.outputs[o][g];
+            let products: Vec<(&B::Cipher, Weights)> =
+                giant.products.iter().map(|(baby, weights)| (&babies[*baby], weights())).collect();
+            turn(backend, backend.weighted_sum(&products)?, giant.rotation)
+        })
+        .collect::<Result<_, CkksError>>()?;
+    drop(babies);
+    let mut outputs: Vec<Option<B::Cipher>> = vec![None; request.outputs.len()];
+    for (sum, (o, _)) in sums.into_iter().zip(tasks) {
+        match &mut outputs[o] {
+            Some(total) => backend.add_assign(total, &sum)?,
+            empty => *empty = Some(sum),
+        }
+    }
+    let Some(scale) = request.rescale else { return Ok(outputs) };
+    outputs.into_par_iter().map(|x| x.map(|x| backend.rescale(&x, scale)).transpose()).collect()
+}
+
+/// The distinct rotations of inputs, in order: one decomposition an input.
+pub(crate) fn rotations<B: Backend + ?Sized>(
+    backend: &B,
+    inputs: &[B::Cipher],
+    babies: &[(usize, usize)],
+) -> Result<Vec<B::Cipher>, CkksError> {
+    let mut groups: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
+    for (place, &(input, rotation)) in babies.iter().enumerate() {
+        groups.entry(input).or_default().push((place, rotation));
+    }
+    let groups: Vec<_> = groups.into_iter().collect();
+    let rotated: Vec<Vec<(usize, B::Cipher)>> = groups
+        .par_iter()
+        .map(|(input, wanted)| {
+            let by: Vec<usize> = wanted.iter().map(|&(_, rotation)| rotation).collect();
+            let rotated = backend.rotate_many(&inputs[*input], &by)?;
+            Ok(wanted.iter().map(|&(place, _)| place).zip(rotated).collect())
+        })
+        .collect::<Result<_, CkksError>>()?;
+    let ordered: BTreeMap<usize, B::Cipher> = rotated.into_iter().flatten().collect();
+    Ok(ordered.into_values().collect())
+}
+
+/// A single rotation; by 0 nothing happens.
+pub(crate) fn turn<B: Backend + ?Sized>(
+    backend: &B,
+    x: B::Cipher,
+    rotation: usize,
+) -> Result<B::Cipher, CkksError> {
+    if rotation == 0 {
+        return Ok(x);
+    }
+    Ok(backend.rotate_many(&x, &[rotation])?.pop().unwrap_or(x))
+}

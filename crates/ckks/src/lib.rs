@@ -40,7 +40,9 @@ pub use error::CkksError;
 pub use evaluator::{Evaluator, GiantStep, RotatedProduct};
 pub use expand::{uniform_extended, uniform_q};
 pub use keys::{EvaluationKeys, KeyId, KeySource, KeySpec, SwitchingKey};
-pub use parameters::{ParameterError, Parameters, ParametersLiteral, SECURITY_TABLE, Security, SecurityRow};
+pub use parameters::{
+    Budget, ParameterError, Parameters, ParametersLiteral, SECURITY_TABLE, Security, SecurityRow,
+};
 pub use plaintext::{EncodedWeights, IntegerPlaintext, PeriodicPlaintext, Plaintext};
 pub use polyveil_math::{Ntt, Poly, RingKind};
 pub use precision::PrecisionStats;

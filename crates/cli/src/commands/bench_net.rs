@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use polyveil_ckks::KeySpec;
+use polyveil_ckks::{KeySpec, PrecisionStats};
 use polyveil_net::{Tensor, exec};
 use polyveil_train::data::npy;
 use serde::Serialize;
@@ -53,6 +53,9 @@ struct Outcome {
     input_bytes: u64,
     output_bytes: u64,
     max_abs_error: f64,
+    rms_error: f64,
+    min_bits: f64,
+    mean_bits: f64,
     output_abs_max: f64,
     log_n: u32,
     log_qp: f64,
@@ -124,6 +127,7 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
         name: l.name.clone(),
         seconds: l.seconds,
     };
+    let precision = PrecisionStats::of(&scores, &expected);
     let outcome = Outcome {
         network: client.plan().network.clone(),
         compile_s,
@@ -135,7 +139,10 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
         eval_key_bytes: spec.stored_bytes(parameters),
         input_bytes: encrypted.iter().map(|c| stored(c.level(), true)).sum(),
         output_bytes: output.ciphertexts.iter().map(|c| stored(c.level(), false)).sum(),
-        max_abs_error: scores.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max),
+        max_abs_error: precision.max_error(),
+        rms_error: precision.rms_error(),
+        min_bits: precision.min_bits(),
+        mean_bits: precision.mean_bits(),
         output_abs_max: expected.iter().map(|v| v.abs()).fold(0.0, f64::max),
         log_n: parameters.log_n(),
         log_qp: parameters.log_qp(),
@@ -194,6 +201,8 @@ fn text(o: &Outcome) -> String {
         o.max_abs_error, o.predicted_max_error, o.output_abs_max
     );
     table.row(["largest error".into(), error]);
+    let precision = format!("{:.1} bits at least, {:.1} on average", o.min_bits, o.mean_bits);
+    table.row(["precision".into(), precision]);
     table.row(["threads".into(), o.threads.to_string()]);
     let mut layers = Table::new(["layer", "time"]);
     for layer in &o.layers {

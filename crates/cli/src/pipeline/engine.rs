@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use polyveil_ckks::{
     Ciphertext, CkksError, EncodedWeights, Encoder, Evaluator, GiantStep, IntegerPlaintext, KeySpec,
     ParameterError, Parameters, ParametersLiteral, Plaintext, PrecisionStats, RingKind, RotatedProduct,
-    Security, noise,
+    noise,
 };
 use polyveil_client::{
     ClientError, PublicKey, SecretKey, decrypt_values, encrypt_public, encrypt_symmetric,
@@ -57,14 +57,15 @@ impl Chain {
         let limbs = self.levels + 1;
         let counts = digits.map_or(1..=limbs, |d| d..=d);
         // Where none fits, the refusal of the last one, the smallest, names the limit.
-        let last = *counts.end();
+        let mut refusal = CliError::new(Exit::Usage, "no digits");
         for count in counts {
-            let literal = self.literal(count.min(limbs)).map_err(refused)?;
-            if count == last || Security::of(self.log_n, literal.log_qp()) != Security::Insecure {
-                return Parameters::new(literal).map_err(refused);
+            // Refused before any table is built.
+            match self.literal(count.min(limbs)).and_then(Parameters::new) {
+                Ok(parameters) => return Ok(parameters),
+                Err(error) => refusal = refused(error),
             }
         }
-        Err(CliError::new(Exit::Usage, "no digits"))
+        Err(refusal)
     }
 
     fn literal(&self, digits: u32) -> Result<ParametersLiteral, ParameterError> {
@@ -420,14 +421,15 @@ mod tests {
             assert!(finer.log_qp() <= params.log_qp(), "{chain:?}");
             if digits > 1 {
                 let error = chain.parameters(Some(digits as u32 - 1)).unwrap_err();
-                assert!(
-                    error.exit == Exit::Parameters && error.message.contains("limit is"),
-                    "{}",
-                    error.message
-                );
+                assert_eq!(error.exit, Exit::Parameters, "{}", error.message);
             }
         }
-        assert_eq!(chain(12, 3, 40).parameters(None).unwrap_err().exit, Exit::Parameters);
+        let error = chain(12, 3, 40).parameters(None).unwrap_err();
+        assert!(
+            error.exit == Exit::Parameters && error.message.contains("limit is 106"),
+            "{}",
+            error.message
+        );
     }
 
     #[test]

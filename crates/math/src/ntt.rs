@@ -24,12 +24,35 @@ pub struct NttTable {
     log_n: u32,
     root: u64,
     iota: Shoup,
-    forward: Vec<u64>,
-    forward_quotients: Vec<u64>,
-    inverse: Vec<u64>,
-    inverse_quotients: Vec<u64>,
+    forward: Table,
+    inverse: Table,
     scale: Shoup,
     last: Shoup,
+}
+
+/// Factors in tree order with the quotients that the back end reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Table {
+    values: Vec<u64>,
+    quotients: Vec<u64>,
+    quotients52: Vec<u64>,
+}
+
+impl Table {
+    fn new(values: Vec<u64>, modulus: &Modulus) -> Self {
+        let (wide, narrow) = simd::quotients_read();
+        let quotients = |wanted: bool, shift: u32| {
+            // Tests compare back ends on one table.
+            let wanted = wanted || cfg!(test);
+            let values = if wanted { &values[..] } else { &[] };
+            values.iter().map(|&w| modulus.shoup(w).quotient >> shift).collect()
+        };
+        Self { quotients: quotients(wide, 0), quotients52: quotients(narrow, 12), values }
+    }
+
+    fn twiddles(&self) -> Twiddles<'_> {
+        Twiddles { values: &self.values, quotients: &self.quotients, quotients52: &self.quotients52 }
+    }
 }
 
 impl NttTable {
@@ -74,17 +97,14 @@ impl NttTable {
         };
         let scale = modulus.inv(modulus.reduce(divisor));
         let last = modulus.mul(scale, inverse[1]);
-        let quotients = |values: &[u64]| values.iter().map(|&w| modulus.shoup(w).quotient).collect();
         Ok(Self {
             modulus,
             kind,
             log_n,
             root,
             iota: modulus.shoup(powers[n]),
-            forward_quotients: quotients(&forward),
-            inverse_quotients: quotients(&inverse),
-            forward,
-            inverse,
+            forward: Table::new(forward, &modulus),
+            inverse: Table::new(inverse, &modulus),
             scale: modulus.shoup(scale),
             last: modulus.shoup(last),
         })
@@ -123,29 +143,31 @@ impl NttTable {
     /// unspecified.
     pub fn forward(&self, values: &mut [u64]) {
         debug_assert!(values.len().is_power_of_two() && values.len() <= self.degree());
-        if self.kind == RingKind::ConjugateInvariant {
-            simd::fold(values, self.iota, &self.modulus);
+        let twiddles = self.forward.twiddles();
+        match self.kind {
+            RingKind::ConjugateInvariant => {
+                simd::ntt_forward_folded(values, self.iota, twiddles, &self.modulus);
+            }
+            RingKind::Standard => simd::ntt_forward(values, twiddles, &self.modulus),
         }
-        let twiddles = Twiddles { values: &self.forward, quotients: &self.forward_quotients };
-        simd::ntt_forward(values, twiddles, &self.modulus);
     }
 
     /// Inverse of [`NttTable::forward`] at full length N.
     pub fn inverse(&self, values: &mut [u64]) {
         debug_assert_eq!(values.len(), self.degree());
-        let twiddles = Twiddles { values: &self.inverse, quotients: &self.inverse_quotients };
-        simd::ntt_inverse(values, twiddles, self.scale, self.last, &self.modulus);
-        if self.kind == RingKind::ConjugateInvariant {
-            simd::unfold(values, self.iota, &self.modulus);
+        let (twiddles, scale, last) = (self.inverse.twiddles(), self.scale, self.last);
+        match self.kind {
+            RingKind::ConjugateInvariant => {
+                simd::ntt_inverse_unfolded(values, self.iota, twiddles, scale, last, &self.modulus);
+            }
+            RingKind::Standard => simd::ntt_inverse(values, twiddles, scale, last, &self.modulus),
         }
     }
 
     /// Everything that the kernels take, for their tests: forward and inverse twiddles, scale, last, ι.
     #[cfg(test)]
     pub(crate) fn with_tables(&self, f: impl Fn(Twiddles<'_>, Twiddles<'_>, Shoup, Shoup, Shoup)) {
-        let forward = Twiddles { values: &self.forward, quotients: &self.forward_quotients };
-        let inverse = Twiddles { values: &self.inverse, quotients: &self.inverse_quotients };
-        f(forward, inverse, self.scale, self.last, self.iota);
+        f(self.forward.twiddles(), self.inverse.twiddles(), self.scale, self.last, self.iota);
     }
 }
 

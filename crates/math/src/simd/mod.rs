@@ -135,8 +135,10 @@ macro_rules! dispatch {
 pub struct Twiddles<'a> {
     /// The factors.
     pub values: &'a [u64],
-    /// ⌊value · 2^64 / q⌋ of each.
+    /// ⌊value · 2^64 / q⌋ of each; may be empty where the back end reads `quotients52`.
     pub quotients: &'a [u64],
+    /// ⌊value · 2^52 / q⌋ of each; empty unless the back end reads it.
+    pub quotients52: &'a [u64],
 }
 
 /// The weights of one term of a sum of products.
@@ -157,6 +159,16 @@ pub struct Term<'a> {
     pub weights: Weights<'a>,
 }
 
+/// Whether transforms of the back end in use read 64-bit quotients, and 52-bit ones.
+#[must_use]
+pub fn quotients_read() -> (bool, bool) {
+    #[cfg(target_arch = "x86_64")]
+    if matches!(backend(), Backend::Avx512(_)) {
+        return (false, true);
+    }
+    (true, false)
+}
+
 /// Forward transform modulo X^n − c, natural order in, bit-reversed order out. n/2 · log2 n butterflies.
 pub fn ntt_forward(values: &mut [u64], twiddles: Twiddles<'_>, modulus: &Modulus) {
     dispatch!(ntt_forward(values, twiddles, modulus));
@@ -166,6 +178,23 @@ pub fn ntt_forward(values: &mut [u64], twiddles: Twiddles<'_>, modulus: &Modulus
 /// inverted twiddle times `scale`.
 pub fn ntt_inverse(values: &mut [u64], twiddles: Twiddles<'_>, scale: Shoup, last: Shoup, modulus: &Modulus) {
     dispatch!(ntt_inverse(values, twiddles, scale, last, modulus));
+}
+
+/// [`fold`], then [`ntt_forward`].
+pub fn ntt_forward_folded(values: &mut [u64], iota: Shoup, twiddles: Twiddles<'_>, modulus: &Modulus) {
+    dispatch!(ntt_forward_folded(values, iota, twiddles, modulus));
+}
+
+/// [`ntt_inverse`], then [`unfold`]: `scale` is usually 1/2n.
+pub fn ntt_inverse_unfolded(
+    values: &mut [u64],
+    iota: Shoup,
+    twiddles: Twiddles<'_>,
+    scale: Shoup,
+    last: Shoup,
+    modulus: &Modulus,
+) {
+    dispatch!(ntt_inverse_unfolded(values, iota, twiddles, scale, last, modulus));
 }
 
 /// b_i = a_i − ι·a_{n−i} for i ≥ 1, in place.

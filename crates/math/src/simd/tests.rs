@@ -34,8 +34,8 @@ fn transforms_equal_their_scalar_twins() {
 }
 
 fn transforms(backend: Backend) {
-    for log_n in 1..=16 {
-        for bits in [20, 42, 48, 49, 50].into_iter().filter(|&b| b > log_n + 2) {
+    for log_n in 1..=17 {
+        for bits in [20, 42, 45, 46, 48, 49, 50].into_iter().filter(|&b| b > log_n + 4) {
             let prime = ntt_primes(bits, log_n, 1, &[]).unwrap()[0];
             let table = NttTable::new(RingKind::ConjugateInvariant, log_n, prime).unwrap();
             let (m, n) = (*table.modulus(), table.degree());
@@ -55,6 +55,13 @@ fn transforms(backend: Backend) {
                     );
                     check(&|x| scalar::ntt_inverse(x, inverse, scale, last, &m), &|x| {
                         dispatch!(backend => ntt_inverse(x, inverse, scale, last, &m));
+                    });
+                    check(
+                        &|x| scalar::ntt_forward_folded(x, iota, forward, &m),
+                        &|x| dispatch!(backend => ntt_forward_folded(x, iota, forward, &m)),
+                    );
+                    check(&|x| scalar::ntt_inverse_unfolded(x, iota, inverse, scale, last, &m), &|x| {
+                        dispatch!(backend => ntt_inverse_unfolded(x, iota, inverse, scale, last, &m));
                     });
                     check(&|x| scalar::fold(x, iota, &m), &|x| dispatch!(backend => fold(x, iota, &m)));
                     check(&|x| scalar::unfold(x, iota, &m), &|x| dispatch!(backend => unfold(x, iota, &m)));

@@ -63,6 +63,10 @@ macro_rules! entries {
 entries! {
     ntt::ntt_forward(values: &mut [u64], twiddles: Twiddles<'_>, modulus: &Modulus);
     ntt::ntt_inverse(values: &mut [u64], twiddles: Twiddles<'_>, scale: Shoup, last: Shoup, modulus: &Modulus);
+    mirror::ntt_forward_folded(values: &mut [u64], iota: Shoup, twiddles: Twiddles<'_>, modulus: &Modulus);
+    mirror::ntt_inverse_unfolded(
+        values: &mut [u64], iota: Shoup, twiddles: Twiddles<'_>, scale: Shoup, last: Shoup, modulus: &Modulus
+    );
     mirror::fold(values: &mut [u64], iota: Shoup, modulus: &Modulus);
     mirror::unfold(values: &mut [u64], iota: Shoup, modulus: &Modulus);
     pointwise::add_assign(out: &mut [u64], x: &[u64], modulus: &Modulus);

@@ -50,6 +50,10 @@ macro_rules! entries {
 entries! {
     ntt::ntt_forward(values: &mut [u64], twiddles: Twiddles<'_>, modulus: &Modulus);
     ntt::ntt_inverse(values: &mut [u64], twiddles: Twiddles<'_>, scale: Shoup, last: Shoup, modulus: &Modulus);
+    ntt::ntt_forward_folded(values: &mut [u64], iota: Shoup, twiddles: Twiddles<'_>, modulus: &Modulus);
+    ntt::ntt_inverse_unfolded(
+        values: &mut [u64], iota: Shoup, twiddles: Twiddles<'_>, scale: Shoup, last: Shoup, modulus: &Modulus
+    );
     ntt::fold(values: &mut [u64], iota: Shoup, modulus: &Modulus);
     ntt::unfold(values: &mut [u64], iota: Shoup, modulus: &Modulus);
     pointwise::add_assign(out: &mut [u64], x: &[u64], modulus: &Modulus);
@@ -149,44 +153,13 @@ impl Mod {
         let d = _mm512_sub_epi64(x, y);
         _mm512_min_epu64(d, _mm512_add_epi64(d, self.q))
     }
-
-    /// (x + w·y, x − w·y), all below 4q.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn butterfly(self, x: V, y: V, w: Factor) -> (V, V) {
-        let x = _mm512_min_epu64(x, _mm512_sub_epi64(x, self.two_q));
-        let t = self.mul_lazy(y, w);
-        (_mm512_add_epi64(x, t), _mm512_sub_epi64(_mm512_add_epi64(x, self.two_q), t))
-    }
-
-    /// (x + y, w·(x − y)), all below 2q.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn inverse_butterfly(self, x: V, y: V, w: Factor) -> (V, V) {
-        let sum = _mm512_add_epi64(x, y);
-        let difference = _mm512_sub_epi64(_mm512_add_epi64(x, self.two_q), y);
-        (_mm512_min_epu64(sum, _mm512_sub_epi64(sum, self.two_q)), self.mul_lazy(difference, w))
-    }
 }
 
 impl Factor {
-    /// From 64-bit quotients.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn new(value: V, quotient: V) -> Self {
-        Self { value, quotient: _mm512_srli_epi64::<12>(quotient) }
-    }
-
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn of(w: Shoup) -> Self {
         Self { value: spread(w.value), quotient: spread(w.quotient >> 12) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn spread(twiddles: Twiddles<'_>, index: usize) -> Self {
-        Self::of(Shoup { value: twiddles.values[index], quotient: twiddles.quotients[index] })
     }
 }
 

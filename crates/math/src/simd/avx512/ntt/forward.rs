@@ -1,0 +1,258 @@
+//! Coefficients to values.
+
+use super::*;
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(in super::super) fn ntt_forward(values: &mut [u64], twiddles: Twiddles<'_>, modulus: &Modulus) {
+    if values.len() < MIN_LEN {
+        return plain(values, twiddles.values, modulus);
+    }
+    let context = Context::new(twiddles, modulus);
+    let (lanes, _) = values.as_chunks_mut::<8>();
+    if modulus.value() <= MAX_LEAN {
+        node::<true>(lanes, 1, 0, &context);
+    } else {
+        node::<false>(lanes, 1, 0, &context);
+    }
+}
+
+/// Fold and transform.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(in super::super) fn ntt_forward_folded(
+    values: &mut [u64],
+    iota: Shoup,
+    twiddles: Twiddles<'_>,
+    modulus: &Modulus,
+) {
+    if values.len() < MIN_FOLD_LEN {
+        fold(values, iota, modulus);
+        return ntt_forward(values, twiddles, modulus);
+    }
+    let context = Context::new(twiddles, modulus);
+    if modulus.value() <= MAX_LEAN {
+        folded::<true>(values, iota, modulus, &context);
+    } else {
+        folded::<false>(values, iota, modulus, &context);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn folded<const LEAN: bool>(values: &mut [u64], iota: Shoup, modulus: &Modulus, context: &Context<'_>) {
+    fold::first_pass::<LEAN>(values, iota, modulus, context);
+    let (lanes, _) = values.as_chunks_mut::<8>();
+    let eighth = lanes.len() / 8;
+    for (j, child) in lanes.chunks_exact_mut(eighth).enumerate() {
+        node::<LEAN>(child, 8, j, context);
+    }
+}
+
+/// Everything below node `j` of the level with `m` nodes.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn node<const LEAN: bool>(lanes: &mut [Lane], m: usize, j: usize, context: &Context<'_>) {
+    let len = 8 * lanes.len();
+    let levels = len.trailing_zeros() - 6;
+    if len > BLOCK {
+        let step = step(levels);
+        pass::<LEAN>(lanes, m, j, step, context);
+        let child = lanes.len() >> step;
+        for (c, lanes) in lanes.chunks_exact_mut(child).enumerate() {
+            node::<LEAN>(lanes, m << step, (j << step) + c, context);
+        }
+        return;
+    }
+    let mut done = 0;
+    while done < levels {
+        let step = step(levels - done);
+        let width = lanes.len() >> done;
+        for (c, lanes) in lanes.chunks_exact_mut(width).enumerate() {
+            pass::<LEAN>(lanes, m << done, (j << done) + c, step, context);
+        }
+        done += step;
+    }
+    tail::<LEAN>(lanes, m << done, j << done, context);
+}
+
+/// One to three levels of one node.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn pass<const LEAN: bool>(lanes: &mut [Lane], m: usize, j: usize, step: u32, context: &Context<'_>) {
+    match step {
+        3 => pass8::<LEAN>(lanes, m, j, context),
+        2 => pass4::<LEAN>(lanes, m, j, context),
+        _ => pass2::<LEAN>(lanes, m, j, context),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn pass8<const LEAN: bool>(lanes: &mut [Lane], m: usize, j: usize, context: &Context<'_>) {
+    let w = factors8!(context, m + j);
+    let mut rows = rows8(lanes);
+    for i in 0..rows[0].len() {
+        let v = eight::<LEAN, false>(load_rows(&rows, i), w, context);
+        store_rows(&mut rows, i, v);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn pass4<const LEAN: bool>(lanes: &mut [Lane], m: usize, j: usize, context: &Context<'_>) {
+    let w = context.factors4(m, j);
+    let [ra, rb, rc, rd] = rows4(lanes);
+    for (((ra, rb), rc), rd) in ra.iter_mut().zip(rb).zip(rc).zip(rd) {
+        let (mut a, mut b, c, d) = (load(ra), load(rb), load(rc), load(rd));
+        if LEAN {
+            a = add(a, context.four_q);
+            b = add(b, context.m.two_q);
+        } else {
+            a = lower(a, context.m.two_q);
+            b = lower(b, context.m.two_q);
+        }
+        let (a, c) = butterfly::<LEAN>(a, c, w[0], context);
+        let (b, d) = butterfly::<LEAN>(b, d, w[0], context);
+        let (a, c, d) = if LEAN {
+            (a, c, d)
+        } else {
+            (lower(a, context.m.two_q), lift(c, context.m.two_q), add(d, context.m.two_q))
+        };
+        let (a, b) = butterfly::<LEAN>(a, b, w[1], context);
+        let (c, d) = butterfly::<LEAN>(c, d, w[2], context);
+        let (b, d) = if LEAN { (b, d) } else { (add(b, context.m.two_q), add(d, context.m.two_q)) };
+        store(ra, a);
+        store(rb, b);
+        store(rc, c);
+        store(rd, d);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn pass2<const LEAN: bool>(lanes: &mut [Lane], m: usize, j: usize, context: &Context<'_>) {
+    let w = context.factor(m + j);
+    let (low, high) = lanes.split_at_mut(lanes.len() / 2);
+    for (x, y) in low.iter_mut().zip(high) {
+        let (a, b) = (load(x), load(y));
+        let a = if LEAN { add(a, context.m.two_q) } else { lower(a, context.m.two_q) };
+        let (a, b) = butterfly::<LEAN>(a, b, w, context);
+        store(x, a);
+        store(y, if LEAN { b } else { add(b, context.m.two_q) });
+    }
+}
+
+/// (x + w·y, x − w·y). Lean: of numbers modulo 2^52. Strict: x below 2q, y below 4q, results below 4q and in (−2q, 2q).
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn butterfly<const LEAN: bool>(x: V, y: V, w: Factor, context: &Context<'_>) -> (V, V) {
+    let t = if LEAN { context.mul_lean(y, w) } else { context.m.mul_lazy(y, w) };
+    (add(x, t), sub(x, t))
+}
+
+/// Three levels over eight rows. `FOLDED` rows come from the fold: the first four are differences, one level deeper.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn eight<const LEAN: bool, const FOLDED: bool>(
+    mut v: [V; 8],
+    w: [Factor; 7],
+    context: &Context<'_>,
+) -> [V; 8] {
+    let (two_q, four_q, six_q) = (context.m.two_q, context.four_q, context.six_q);
+    if LEAN {
+        let offsets =
+            if FOLDED { [context.eight_q, six_q, four_q, four_q] } else { [six_q, four_q, two_q, two_q] };
+        for k in 0..4 {
+            v[k] = add(v[k], offsets[k]);
+        }
+    } else {
+        for x in &mut v[..4] {
+            *x = if FOLDED { lift(*x, two_q) } else { lower(*x, two_q) };
+        }
+    }
+    for k in 0..4 {
+        (v[k], v[k + 4]) = butterfly::<LEAN>(v[k], v[k + 4], w[0], context);
+    }
+    if !LEAN {
+        for k in 0..2 {
+            v[k] = lower(v[k], two_q);
+            v[k + 4] = lift(v[k + 4], two_q);
+            v[k + 6] = add(v[k + 6], two_q);
+        }
+    }
+    for (k, w) in [(0, w[1]), (1, w[1]), (4, w[2]), (5, w[2])] {
+        (v[k], v[k + 2]) = butterfly::<LEAN>(v[k], v[k + 2], w, context);
+    }
+    if !LEAN {
+        for k in [0, 4] {
+            v[k] = lower(v[k], two_q);
+            v[k + 2] = lift(v[k + 2], two_q);
+            v[k + 3] = add(v[k + 3], two_q);
+        }
+    }
+    for (k, w) in [(0, w[3]), (2, w[4]), (4, w[5]), (6, w[6])] {
+        (v[k], v[k + 1]) = butterfly::<LEAN>(v[k], v[k + 1], w, context);
+        if !LEAN {
+            v[k + 1] = add(v[k + 1], two_q);
+        }
+    }
+    v
+}
+
+/// The last six levels of runs of 64 values, fully reduced.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn tail<const LEAN: bool>(lanes: &mut [Lane], m: usize, number: usize, context: &Context<'_>) {
+    let (runs, _) = lanes.as_chunks_mut::<8>();
+    let tail = Tail::new(context.twiddles, m, number, runs.len());
+    let two_q = context.m.two_q;
+    let low = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0);
+    let high = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
+    let shuffle = |x: V, y: V| (_mm512_permutex2var_epi64(x, low, y), _mm512_permutex2var_epi64(x, high, y));
+    // The left operands of the three levels within vectors are known by lane only before the first of them.
+    let q = context.m.two_q;
+    let offsets = _mm512_mask_blend_epi64(
+        0b0000_0001,
+        _mm512_mask_blend_epi64(0b0000_0010, q, context.four_q),
+        context.six_q,
+    );
+    let offsets = _mm512_maskz_mov_epi64(0b0000_1111, offsets);
+    let [first, second, third] = tail.across;
+    for (index, run) in runs.iter_mut().enumerate() {
+        let w = factors8!(first, second, third, index);
+        let mut v = load_run(run);
+        if LEAN {
+            v[0] = add(v[0], offsets);
+        }
+        let mut v = eight::<LEAN, false>(v, w, context);
+        // Level by level over all pairs, because one pair alone is a chain of dependent instructions.
+        for level in 0..3 {
+            for pair in 0..4 {
+                let (x, y) = shuffle(v[2 * pair], v[2 * pair + 1]);
+                let x = if LEAN { x } else { lower(x, two_q) };
+                let (x, y) = butterfly::<LEAN>(x, y, tail.within(index, pair, level), context);
+                let y = if LEAN || level == 2 { y } else { add(y, two_q) };
+                (v[2 * pair], v[2 * pair + 1]) = (x, y);
+            }
+        }
+        for pair in 0..4 {
+            let (x, y) = (v[2 * pair], v[2 * pair + 1]);
+            let (x, y) = if LEAN {
+                (context.finish_lean(x), context.finish_lean(y))
+            } else {
+                (context.m.reduce4(x), context.m.reduce2(lift(y, two_q)))
+            };
+            (v[2 * pair], v[2 * pair + 1]) = shuffle(x, y);
+        }
+        store_run(run, v);
+    }
+}
+
+/// Short transforms, fully reduced throughout.
+fn plain(values: &mut [u64], twiddles: &[u64], modulus: &Modulus) {
+    let n = values.len();
+    let mut m = 1;
+    while m < n {
+        for (node, &w) in values.chunks_exact_mut(n / m).zip(&twiddles[m..]) {
+            let (low, high) = node.split_at_mut(n / m / 2);
+            for (x, y) in low.iter_mut().zip(high) {
+                let t = modulus.mul(*y, w);
+                (*x, *y) = (modulus.add(*x, t), modulus.sub(*x, t));
+            }
+        }
+        m *= 2;
+    }
+}

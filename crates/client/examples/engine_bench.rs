@@ -15,7 +15,7 @@ fn main() {
     let args: Vec<u32> = std::env::args().skip(1).map(|a| a.parse().unwrap()).collect();
     let [log_n, levels, bits, digit] = args.try_into().unwrap_or([15, 13, 42, 4]);
     let q: Vec<u32> = std::iter::once(50).chain(std::iter::repeat_n(bits, levels as usize)).collect();
-    let p = vec![50; (8 + bits * digit).div_ceil(50) as usize];
+    let p = vec![45; (8 + bits * digit).div_ceil(45) as usize];
     let literal =
         ParametersLiteral::generate(RingKind::ConjugateInvariant, log_n, &q, &p, digit as usize).unwrap();
     let params = Parameters::new(literal).unwrap();
@@ -28,7 +28,7 @@ fn main() {
         params.switching_key_stored_bytes(top) as f64 / 1e6
     );
     let n = params.degree();
-    let table = &params.tables(0)[0];
+    let table = &params.tables(1)[1];
     let mut limb: Vec<u64> = (0..n as u64).collect();
     time("forward transform", || table.forward(&mut limb));
     time("inverse transform", || table.inverse(&mut limb));

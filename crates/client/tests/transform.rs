@@ -13,10 +13,10 @@ fn context(kind: polyveil_ckks::RingKind) -> Context {
     Context::new(literal(kind), &KeySpec { relin_level: None, rotations })
 }
 
-/// (giant rotation, products as (input, rotation, period of the weights)) of each output.
-type Shape<'a> = &'a [&'a [(usize, &'a [(usize, usize, usize)])]];
+/// Giant steps of an output: (rotation, products as (input, rotation, period of the weights)).
+type Output<'a> = &'a [(usize, &'a [(usize, usize, usize)])];
 
-fn check(shape: Shape<'_>, level: usize, rescale: bool) {
+fn check(shape: &[Output<'_>], level: usize, rescale: bool) {
     for kind in KINDS {
         let mut c = context(kind);
         let slots = c.params.slots();
@@ -77,10 +77,10 @@ fn baby_steps_share_a_decomposition() {
 
 #[test]
 fn giant_steps_inputs_and_outputs_combine() {
-    let first: &[(usize, &[(usize, usize, usize)])] =
+    let first: Output<'_> =
         &[(0, &[(0, 1, 8), (1, 1, 8)]), (40, &[(0, 2, 4), (2, 0, 64)]), (100, &[(1, 7, 256)])];
-    let second: &[(usize, &[(usize, usize, usize)])] = &[(2, &[(2, 1, 16)])];
-    let third: &[(usize, &[(usize, usize, usize)])] = &[(0, &[(2, 0, 1)]), (0, &[(1, 0, 1)])];
+    let second: Output<'_> = &[(2, &[(2, 1, 16)])];
+    let third: Output<'_> = &[(0, &[(2, 0, 1)]), (0, &[(1, 0, 1)])];
     for (level, rescale) in [(4, true), (4, false), (1, true)] {
         check(&[first, second, third], level, rescale);
     }

@@ -126,6 +126,14 @@ pub enum CkksError {
         /// How many rotation keys there are.
         available: usize,
     },
+    /// A key could not be read from where it is kept.
+    #[error("{key} could not be loaded: {reason}")]
+    KeyNotLoaded {
+        /// The key.
+        key: String,
+        /// Why.
+        reason: String,
+    },
     /// The relinearisation key is not there.
     #[error("no relinearisation key")]
     MissingRelinKey,

@@ -147,13 +147,28 @@ impl fmt::Debug for SwitchingKey {
     }
 }
 
-/// The keys of one secret key.
-#[derive(Debug)]
+/// Where keys come from that are not in memory yet: a file, usually.
+pub trait KeySource: Send + Sync {
+    /// Reads one key, the relinearisation key for `None`. May be called from several threads, for the same key too.
+    ///
+    /// # Errors
+    /// [`CkksError::KeyNotLoaded`] where it is missing or damaged.
+    fn load(&self, rotation: Option<usize>) -> Result<SwitchingKey, CkksError>;
+}
+
+/// One key, or the place for it.
+struct Slot {
+    level: usize,
+    key: OnceLock<SwitchingKey>,
+}
+
+/// The keys of one secret key, all in memory or each read from a [`KeySource`] when it is first used; then it stays.
 pub struct EvaluationKeys {
     fingerprint: [u8; 32],
     key_id: KeyId,
-    relin: Option<SwitchingKey>,
-    rotations: BTreeMap<usize, SwitchingKey>,
+    relin: Option<Slot>,
+    rotations: BTreeMap<usize, Slot>,
+    source: Option<Box<dyn KeySource>>,
 }
 
 impl EvaluationKeys {
@@ -167,9 +182,37 @@ impl EvaluationKeys {
         relin: Option<SwitchingKey>,
         rotations: BTreeMap<usize, SwitchingKey>,
     ) -> Result<Self, CkksError> {
-        let keys = Self { fingerprint: params.fingerprint(), key_id, relin, rotations };
+        let slot = |key: SwitchingKey| Slot { level: key.level(), key: OnceLock::from(key) };
+        let keys = Self {
+            fingerprint: params.fingerprint(),
+            key_id,
+            relin: relin.map(slot),
+            rotations: rotations.into_iter().map(|(r, key)| (r, slot(key))).collect(),
+            source: None,
+        };
         keys.spec().check(params)?;
         Ok(keys)
+    }
+
+    /// Keys of `key_id` that the source will give when they are needed; `spec` says which there are.
+    ///
+    /// # Errors
+    /// As [`KeySpec::check`].
+    pub fn from_source(
+        params: &Parameters,
+        key_id: KeyId,
+        spec: &KeySpec,
+        source: Box<dyn KeySource>,
+    ) -> Result<Self, CkksError> {
+        spec.check(params)?;
+        let slot = |level| Slot { level, key: OnceLock::new() };
+        Ok(Self {
+            fingerprint: params.fingerprint(),
+            key_id,
+            relin: spec.relin_level.map(slot),
+            rotations: spec.rotations.iter().map(|&(r, level)| (r, slot(level))).collect(),
+            source: Some(source),
+        })
     }
 
     /// The secret key that they belong to.
@@ -184,31 +227,73 @@ impl EvaluationKeys {
         &self.fingerprint
     }
 
-    /// The relinearisation key.
-    #[must_use]
-    pub const fn relin(&self) -> Option<&SwitchingKey> {
-        self.relin.as_ref()
+    /// The relinearisation key, if there is one.
+    ///
+    /// # Errors
+    /// [`CkksError::KeyNotLoaded`] where the source fails.
+    pub fn relin(&self) -> Result<Option<&SwitchingKey>, CkksError> {
+        self.relin.as_ref().map(|slot| self.get(slot, None)).transpose()
     }
 
-    /// Rotation → key.
-    #[must_use]
-    pub const fn rotations(&self) -> &BTreeMap<usize, SwitchingKey> {
-        &self.rotations
+    /// The key of a rotation, if there is one.
+    ///
+    /// # Errors
+    /// [`CkksError::KeyNotLoaded`] where the source fails.
+    pub fn rotation(&self, rotation: usize) -> Result<Option<&SwitchingKey>, CkksError> {
+        self.rotations.get(&rotation).map(|slot| self.get(slot, Some(rotation))).transpose()
+    }
+
+    /// Rotations that have a key, ascending, and up to which level.
+    pub fn rotations(&self) -> impl ExactSizeIterator<Item = (usize, usize)> + '_ {
+        self.rotations.iter().map(|(&rotation, slot)| (rotation, slot.level))
     }
 
     /// Which keys there are.
     #[must_use]
     pub fn spec(&self) -> KeySpec {
         KeySpec {
-            relin_level: self.relin.as_ref().map(SwitchingKey::level),
-            rotations: self.rotations.iter().map(|(&r, key)| (r, key.level())).collect(),
+            relin_level: self.relin.as_ref().map(|slot| slot.level),
+            rotations: self.rotations().collect(),
         }
     }
 
-    /// Makes all uniform halves now instead of at their first use.
+    /// How many keys are in memory.
+    #[must_use]
+    pub fn loaded(&self) -> usize {
+        self.relin.iter().chain(self.rotations.values()).filter(|slot| slot.key.get().is_some()).count()
+    }
+
+    /// Makes the uniform halves of all keys in memory now instead of at their first use.
     pub fn expand(&self, params: &Parameters) {
-        for key in self.relin.iter().chain(self.rotations.values()) {
+        for key in self.relin.iter().chain(self.rotations.values()).filter_map(|slot| slot.key.get()) {
             let _ = key.a(params);
         }
     }
+
+    fn get<'a>(&'a self, slot: &'a Slot, rotation: Option<usize>) -> Result<&'a SwitchingKey, CkksError> {
+        if let Some(key) = slot.key.get() {
+            return Ok(key);
+        }
+        let failed = |reason: String| CkksError::KeyNotLoaded { key: key_name(rotation), reason };
+        let source = self.source.as_ref().ok_or_else(|| failed("it has no source".to_owned()))?;
+        let key = source.load(rotation)?;
+        if key.level() != slot.level {
+            let (found, expected) = (key.level(), slot.level);
+            return Err(failed(format!("it reaches level {found}, level {expected} was announced")));
+        }
+        // Another thread may have been first; its key is the same.
+        Ok(slot.key.get_or_init(|| key))
+    }
+}
+
+impl fmt::Debug for EvaluationKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.rotations.len() + usize::from(self.relin.is_some());
+        write!(f, "EvaluationKeys {{ key: {}, keys: {count}, loaded: {} }}", self.key_id, self.loaded())
+    }
+}
+
+/// A key's name in messages.
+fn key_name(rotation: Option<usize>) -> String {
+    rotation.map_or_else(|| "the relinearisation key".to_owned(), |r| format!("the key for rotation {r}"))
 }

@@ -32,13 +32,17 @@ pub mod noise;
 mod par;
 mod parameters;
 mod plaintext;
+mod precision;
 
 pub use ciphertext::{Ciphertext, SeededCiphertext};
 pub use encoder::Encoder;
 pub use error::CkksError;
 pub use evaluator::{Evaluator, GiantStep, RotatedProduct};
 pub use expand::{uniform_extended, uniform_q};
-pub use keys::{EvaluationKeys, KeyId, KeySpec, SwitchingKey};
-pub use parameters::{ParameterError, Parameters, ParametersLiteral, SECURITY_TABLE, Security, SecurityRow};
+pub use keys::{EvaluationKeys, KeyId, KeySource, KeySpec, SwitchingKey};
+pub use parameters::{
+    Budget, ParameterError, Parameters, ParametersLiteral, SECURITY_TABLE, Security, SecurityRow,
+};
 pub use plaintext::{EncodedWeights, IntegerPlaintext, PeriodicPlaintext, Plaintext};
 pub use polyveil_math::{Ntt, Poly, RingKind};
+pub use precision::PrecisionStats;

@@ -50,6 +50,12 @@ impl Plaintext {
     pub const fn poly(&self) -> &Poly<Ntt> {
         &self.poly
     }
+
+    /// Its polynomial, to be changed; for the code that wipes it.
+    #[must_use]
+    pub const fn poly_mut(&mut self) -> &mut Poly<Ntt> {
+        &mut self.poly
+    }
 }
 
 /// Encoded slot values of period C, a power of two: such an element lies in the subring of X^(N/C), and its transform is

@@ -7,6 +7,7 @@ mod support;
 use std::path::Path;
 
 use polyveil_net::{Tensor, exec};
+use serde_json::Value;
 use support::{image, names, network, npy, ok, polyveil, save};
 
 fn hand_over(from: &Path, to: &Path, name: &str) {
@@ -89,6 +90,30 @@ fn step_by_step_in_two_directories() {
 }
 
 #[test]
+fn flooding_adds_noise_and_says_so() {
+    let d = support::Fixture::get().path();
+    let args = ["decrypt", "a.client.plan", "one.scores", "--secret", "one.key"];
+    let rounded = ok(d, &args);
+    assert_eq!(rounded["noise_std"], 0.0);
+    let flooded = |extra: &[&str]| ok(d, &[&args, extra].concat());
+    let scores = |result: &Value| result["images"][0]["scores"].clone();
+    let one = flooded(&["--flooding", "10"]);
+    let std = one["noise_std"].as_f64().unwrap();
+    let error = ok(d, &["inspect", "a.client.plan"])["predicted_max_error"].as_f64().unwrap();
+    // One image, three scores.
+    assert!((std / (6.0 * 32.0 * error) - 1.0).abs() < 1e-9, "{std} {error}");
+    assert!(one["precision_bits"].as_i64().unwrap() < rounded["precision_bits"].as_i64().unwrap());
+    assert_ne!(scores(&one), scores(&flooded(&["--flooding", "10"])));
+    let more = flooded(&["--flooding", "10", "--shared-results", "100"])["noise_std"].as_f64().unwrap();
+    assert!((more / std - 10.0).abs() < 1e-9);
+    for (found, expected) in scores(&one).as_array().unwrap().iter().zip(scores(&rounded).as_array().unwrap())
+    {
+        let difference = (found.as_f64().unwrap() - expected.as_f64().unwrap()).abs();
+        assert!(difference < 10.0 * std, "{found} {expected}");
+    }
+}
+
+#[test]
 fn inspect_tells_every_kind_apart() {
     let d = support::Fixture::get().path();
     for (file, kind) in [
@@ -146,6 +171,43 @@ fn bench_net_has_the_promised_keys() {
         (result["max_abs_error"].as_f64().unwrap(), result["output_abs_max"].as_f64().unwrap());
     assert!(error <= 1e-3 * range, "{error} of {range}");
     assert!(d.join("y.npy").is_file());
+}
+
+#[test]
+fn bench_engine_has_the_promised_keys() {
+    let root = tempfile::tempdir().unwrap();
+    // The smallest secure ring, one level.
+    let args = ["bench", "engine", "--log-n", "12", "--levels", "1", "--scale-bits", "26", "--reps", "2"];
+    for ring in ["conjugate-invariant", "standard"] {
+        let result = ok(root.path(), &[args.as_slice(), &["--ring", ring]].concat());
+        for key in [
+            "ntt_forward",
+            "ntt_inverse",
+            "encode",
+            "encrypt",
+            "decrypt_decode",
+            "add",
+            "mul_plain_rescale",
+            "mac_full",
+            "mac_periodic",
+            "mul_relin_rescale",
+            "rotate",
+            "rotate_hoisted",
+            "rotate_hoisted_sum",
+            "rescale",
+        ] {
+            let [median, least] = ["median_us", "min_us"].map(|figure| result[key][figure].as_f64().unwrap());
+            assert!(0.0 < least && least <= median, "{key}: {least} {median}");
+        }
+        for key in ["ciphertext_bytes", "rotation_key_bytes", "log_qp", "digits"] {
+            assert!(result[key].as_f64().unwrap() > 0.0, "{key}");
+        }
+        assert_eq!((&result["ring"], &result["threads"]), (&ring.into(), &2.into()));
+        assert_eq!((&result["security_bits"], &result["levels"]), (&128.into(), &1.into()));
+    }
+    let table = polyveil(root.path(), &args).output().unwrap();
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.contains("rotate, one of 8 hoisted") && table.contains("128 bits"), "{table}");
 }
 
 #[test]

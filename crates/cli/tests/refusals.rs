@@ -316,3 +316,12 @@ impl Drop for SmallDisk {
         let _ = std::process::Command::new("umount").arg(self.0.path()).output();
     }
 }
+
+#[test]
+fn benchmarks_of_insecure_parameters_are_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let bench = |extra: &[&str], code| refused(root.path(), &[&["bench", "engine"], extra].concat(), code);
+    has(&bench(&["--log-n", "12", "--levels", "5"], 5), &["2^12", "limit is 106", "--log-n"]);
+    has(&bench(&["--digits", "2"], 5), &["2^15", "limit is 868"]);
+    has(&bench(&["--max-memory", "1M"], 8), &["this benchmark", "--max-memory"]);
+}

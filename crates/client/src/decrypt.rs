@@ -1,40 +1,84 @@
-//! Decryption.
+//! Decryption. Nothing here goes through `polyveil_math::buffer`, whose buffers are handed on with their contents.
 
 use crate::error::ClientError;
+use crate::par;
+use crate::random::Randomness;
+use crate::release::Release;
 use crate::secret::SecretKey;
-use polyveil_ckks::{Ciphertext, CkksError, Encoder, Plaintext};
-use polyveil_math::simd;
+use polyveil_ckks::{Ciphertext, CkksError, Parameters, Plaintext};
+use polyveil_math::embedding::Complex;
+use polyveil_math::{Poly, simd};
+use std::ops::Deref;
+use zeroize::{Zeroize, Zeroizing};
 
-const MAX_PRECISION: i32 = 64;
+/// A decrypted plaintext *with its noise*: zeroed on drop, not printable, not cloneable. It can be used like a
+/// [`Plaintext`]; what is copied out of it that way is no longer looked after.
+pub struct Decrypted {
+    params: Parameters,
+    plaintext: Plaintext,
+}
+
+impl Decrypted {
+    /// Slot values; of the standard ring the real parts. ℓ + 1 inverse transforms, exact reconstruction, one embedding.
+    ///
+    /// # Errors
+    /// [`ClientError::Math`], which checked ciphertexts do not meet.
+    pub fn decode(&self) -> Result<Vec<f64>, ClientError> {
+        Ok(self.params.embedding().decode(&self.coefficients()?)?)
+    }
+
+    /// Complex slot values.
+    ///
+    /// # Errors
+    /// As [`Decrypted::decode`].
+    pub fn decode_complex(&self) -> Result<Vec<Complex>, ClientError> {
+        Ok(self.params.embedding().decode_complex(&self.coefficients()?)?)
+    }
+
+    fn coefficients(&self) -> Result<Zeroizing<Vec<f64>>, ClientError> {
+        let mut limbs = Zeroizing::new(self.plaintext.poly().raw().to_vec());
+        let tables = self.params.tables(self.plaintext.level());
+        par::for_each_chunk(&mut limbs, self.params.degree(), |i, limb| tables[i].inverse(limb));
+        coefficients(&self.params, &limbs, self.plaintext.scale())
+    }
+}
+
+impl Deref for Decrypted {
+    type Target = Plaintext;
+
+    fn deref(&self) -> &Plaintext {
+        &self.plaintext
+    }
+}
+
+impl Drop for Decrypted {
+    fn drop(&mut self) {
+        // Before the polynomial gives its buffer to others.
+        self.plaintext.poly_mut().raw_mut().zeroize();
+    }
+}
 
 /// c_0 + c_1·s (+ c_2·s²): the exact plaintext *with its noise*. Noise depends on the key, so do not let this, or what it
-/// decodes to, leave the data owner; see [`decrypt_to_precision`].
+/// decodes to, leave the data owner; see [`decrypt_to_precision`] and [`decrypt_for_release`].
 ///
 /// # Errors
 /// [`ClientError::WrongKey`], or [`ClientError::Ckks`] for a ciphertext of other parameters.
-pub fn decrypt(sk: &SecretKey, ciphertext: &Ciphertext) -> Result<Plaintext, ClientError> {
-    if ciphertext.key_id() != sk.key_id() {
-        return Err(ClientError::WrongKey { expected: sk.key_id(), found: ciphertext.key_id() });
-    }
-    let (params, level) = (sk.params(), ciphertext.level());
-    params.check_level(level)?;
-    let (expected, found) = (params.degree(), ciphertext.parts()[0].degree());
-    if expected != found {
-        return Err(polyveil_math::MathError::Length { expected, found }.into());
-    }
-    let Some((last, rest)) = ciphertext.parts().split_last() else {
-        return Err(CkksError::Parts { found: 0, expected: 2 }.into());
-    };
-    // Horner's rule in s.
-    let mut message = last.clone();
-    for part in rest.iter().rev() {
-        for (i, modulus) in params.moduli(level).iter().enumerate() {
-            let limb = message.limb_mut(i);
-            simd::mul_assign(limb, sk.extended_limb(i, level), modulus);
-            simd::add_assign(limb, part.limb(i), modulus);
-        }
-    }
-    Ok(Plaintext::from_poly(ciphertext.scale(), message))
+pub fn decrypt(sk: &SecretKey, ciphertext: &Ciphertext) -> Result<Decrypted, ClientError> {
+    let mut message = message(sk, ciphertext, |_, _| ())?;
+    let poly = Poly::from_raw(sk.params().degree(), std::mem::take(&mut *message))?;
+    let plaintext = Plaintext::from_poly(ciphertext.scale(), poly);
+    Ok(Decrypted { params: sk.params().clone(), plaintext })
+}
+
+/// All slot values *with their noise*, for the data owner's own eyes: what [`decrypt`] and [`Decrypted::decode`] give, in one
+/// pass over each limb.
+///
+/// # Errors
+/// As [`decrypt`].
+pub fn decrypt_values(sk: &SecretKey, ciphertext: &Ciphertext) -> Result<Vec<f64>, ClientError> {
+    let (params, tables) = (sk.params(), sk.params().tables(ciphertext.level()));
+    let message = message(sk, ciphertext, |i, limb| tables[i].inverse(limb))?;
+    Ok(params.embedding().decode(&coefficients(params, &message, ciphertext.scale())?)?)
 }
 
 /// Decrypts, decodes and rounds every slot to a multiple of 2^−bits: what may be shared, if `bits` is the precision that
@@ -47,11 +91,59 @@ pub fn decrypt_to_precision(
     ciphertext: &Ciphertext,
     bits: i32,
 ) -> Result<Vec<f64>, ClientError> {
-    if !(-MAX_PRECISION..=MAX_PRECISION).contains(&bits) {
-        return Err(ClientError::BadPrecision { found: bits });
+    decrypt_for_release(sk, ciphertext, &Release::rounded(bits)?)
+}
+
+/// Decrypts, decodes and does to every slot what the release asks for.
+///
+/// # Errors
+/// As [`decrypt`]; [`ClientError::Randomness`] where noise is added.
+pub fn decrypt_for_release(
+    sk: &SecretKey,
+    ciphertext: &Ciphertext,
+    release: &Release,
+) -> Result<Vec<f64>, ClientError> {
+    let mut values = decrypt_values(sk, ciphertext)?;
+    release.apply(&mut values, &mut Randomness::system()).inspect_err(|_| values.zeroize())?;
+    Ok(values)
+}
+
+/// Limbs of the message, each passed to `finish` while it is in the cache.
+fn message(
+    sk: &SecretKey,
+    ciphertext: &Ciphertext,
+    finish: impl Fn(usize, &mut [u64]) + Sync + Send,
+) -> Result<Zeroizing<Vec<u64>>, ClientError> {
+    if ciphertext.key_id() != sk.key_id() {
+        return Err(ClientError::WrongKey { expected: sk.key_id(), found: ciphertext.key_id() });
     }
-    let unit = f64::from(bits).exp2();
-    let values = Encoder::new(sk.params()).decode(&decrypt(sk, ciphertext)?)?;
-    // Adding 0.0 turns a negative zero, which would tell a sign below the precision, into zero.
-    Ok(values.into_iter().map(|v| (v * unit).round() / unit + 0.0).collect())
+    let (params, level) = (sk.params(), ciphertext.level());
+    params.check_level(level)?;
+    let (expected, found) = (params.degree(), ciphertext.parts()[0].degree());
+    if expected != found {
+        return Err(polyveil_math::MathError::Length { expected, found }.into());
+    }
+    let Some((last, rest)) = ciphertext.parts().split_last() else {
+        return Err(CkksError::Parts { found: 0, expected: 2 }.into());
+    };
+    let mut message = Zeroizing::new(vec![0; expected * (level + 1)]);
+    par::for_each_chunk(&mut message, expected, |i, limb| {
+        let modulus = &params.moduli(level)[i];
+        limb.copy_from_slice(last.limb(i));
+        // Horner's rule in s.
+        for part in rest.iter().rev() {
+            simd::mul_assign(limb, sk.extended_limb(i, level), modulus);
+            simd::add_assign(limb, part.limb(i), modulus);
+        }
+        finish(i, limb);
+    });
+    Ok(message)
+}
+
+/// Centred coefficients divided by the scale.
+fn coefficients(params: &Parameters, limbs: &[u64], scale: f64) -> Result<Zeroizing<Vec<f64>>, ClientError> {
+    let mut values = Zeroizing::new(params.reconstructor().to_f64(limbs, params.degree())?);
+    let factor = 1.0 / scale;
+    values.iter_mut().for_each(|v| *v *= factor);
+    Ok(values)
 }

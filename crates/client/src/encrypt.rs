@@ -3,9 +3,11 @@
 use crate::error::ClientError;
 use crate::random::Randomness;
 use crate::secret::SecretKey;
-use polyveil_ckks::{Ciphertext, CkksError, KeyId, Parameters, Plaintext, SeededCiphertext, uniform_q};
+use polyveil_ckks::{
+    Ciphertext, CkksError, Encoder, KeyId, Parameters, Plaintext, SeededCiphertext, uniform_q,
+};
 use polyveil_math::{Ntt, NttTable, Poly, SeedStream, simd};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// A public key: b = −a·s + e at the highest level, a from a seed.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +75,23 @@ pub fn encrypt_symmetric_with(
     let mut c0 = encrypt_zero(sk, &seed, plaintext.level(), randomness)?;
     add_plaintext(&mut c0, plaintext, sk.params());
     Ok(SeededCiphertext::from_poly(sk.key_id(), plaintext.scale(), c0, seed))
+}
+
+/// Encodes real slot values and encrypts them under the secret key; the plaintext in between is zeroed.
+///
+/// # Errors
+/// As [`encrypt_symmetric`], and [`ClientError::Ckks`] for values that cannot be encoded.
+pub fn encrypt_values(
+    sk: &SecretKey,
+    values: &[f64],
+    level: usize,
+    scale: f64,
+) -> Result<SeededCiphertext, ClientError> {
+    let mut plaintext = Encoder::new(sk.params()).encode(values, level, scale)?;
+    let encrypted = encrypt_symmetric(sk, &plaintext);
+    // Before the polynomial gives its buffer to others.
+    plaintext.poly_mut().raw_mut().zeroize();
+    encrypted
 }
 
 /// Makes a public key.

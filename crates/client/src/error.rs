@@ -35,6 +35,12 @@ pub enum ClientError {
         /// What was asked for.
         found: i32,
     },
+    /// Noise flooding that does not make sense.
+    #[error("noise flooding refused: {reason}")]
+    BadFlooding {
+        /// Why.
+        reason: &'static str,
+    },
     /// The engine refused.
     #[error(transparent)]
     Ckks(#[from] CkksError),

@@ -2,6 +2,7 @@
 
 use crate::encrypt::transform_small;
 use crate::error::ClientError;
+use crate::par;
 use crate::random::Randomness;
 use crate::secret::SecretKey;
 use polyveil_ckks::{EvaluationKeys, KeySpec, Parameters, SwitchingKey, uniform_extended};
@@ -80,7 +81,8 @@ fn switching_key(
     randomness.fill(&mut seed)?;
     let error_seed = randomness.seed()?;
     let params = sk.params();
-    let digits = map(params.digits(level), |digit| key_digit(sk, switch, level, digit, &seed, &error_seed));
+    let digits =
+        par::map(params.digits(level), |digit| key_digit(sk, switch, level, digit, &seed, &error_seed));
     Ok(SwitchingKey::from_parts(params, level, seed, digits)?)
 }
 
@@ -121,14 +123,4 @@ fn key_digit(
         }
     }
     out
-}
-
-fn map<T: Send>(count: usize, f: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
-    #[cfg(feature = "parallel")]
-    {
-        use rayon::prelude::*;
-        (0..count).into_par_iter().map(f).collect()
-    }
-    #[cfg(not(feature = "parallel"))]
-    (0..count).map(f).collect()
 }

@@ -6,13 +6,14 @@
 //! SecretKey ──┬─ encrypt_symmetric ─► SeededCiphertext ─► server
 //!             ├─ generate_evaluation_keys ─► EvaluationKeys ─► server
 //!             ├─ generate_public_key ─► PublicKey ─ encrypt_public ─► Ciphertext ─► server
-//!             └─ decrypt / decrypt_to_precision ◄─ Ciphertext ◄─ server
+//!             └─ decrypt_to_precision / decrypt_for_release ◄─ Ciphertext ◄─ server
 //! ```
 //!
 //! Secrets are uniform ternary, errors centred binomial with σ = 3.24. Randomness comes from the operating system; what
-//! takes a test seed says so in its name. Secrets are zeroed when dropped and have no `Debug`, `Clone` or `PartialEq`.
+//! takes a test seed says so in its name. Secrets, seeds, generator states, errors and decrypted messages are zeroed when
+//! dropped and never enter the pool of `polyveil_math::buffer`; secrets have no `Debug`, `Clone` or `PartialEq`.
 //! Values that leave the data owner must be rounded first (Li, Micciancio, Eurocrypt 2021): use
-//! [`decrypt_to_precision`].
+//! [`decrypt_to_precision`], or [`decrypt_for_release`] for rounding with noise flooding; [`Release`] has the details.
 //!
 //! What it does not promise: protection against an attacker on the same machine; constant time beyond the absence of
 //! secret-dependent branches and look-ups in sampling and arithmetic.
@@ -22,15 +23,18 @@ mod decrypt;
 mod encrypt;
 mod error;
 mod keygen;
+mod par;
 mod random;
+mod release;
 mod secret;
 
-pub use decrypt::{decrypt, decrypt_to_precision};
+pub use decrypt::{Decrypted, decrypt, decrypt_for_release, decrypt_to_precision, decrypt_values};
 pub use encrypt::{
     PublicKey, encrypt_public, encrypt_public_with, encrypt_symmetric, encrypt_symmetric_with,
-    generate_public_key, generate_public_key_with,
+    encrypt_values, generate_public_key, generate_public_key_with,
 };
 pub use error::ClientError;
 pub use keygen::{Progress, generate_evaluation_keys, generate_evaluation_keys_with};
 pub use random::Randomness;
+pub use release::{Flooding, Release};
 pub use secret::SecretKey;

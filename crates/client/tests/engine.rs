@@ -207,7 +207,7 @@ fn mismatches_are_refused_by_name() {
     let error = c.evaluator.add(&ct, &foreign).unwrap_err().to_string();
     assert!(error.contains(&mine.to_string()) && error.contains(&c.sk.key_id().to_string()), "{error}");
     assert!(c.evaluator.rotate(&foreign, 1).is_err());
-    let error = polyveil_client::decrypt(&c.sk, &ct).unwrap_err().to_string();
+    let error = polyveil_client::decrypt(&c.sk, &ct).err().unwrap().to_string();
     assert!(error.contains(&mine.to_string()), "{error}");
 
     let e = &c.evaluator;

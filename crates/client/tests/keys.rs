@@ -70,7 +70,7 @@ fn raw_parts_come_back_and_damage_is_refused() {
         &KeySpec { relin_level: None, rotations: vec![(1, 3)] },
     );
     let (params, x) = (c.params.clone(), c.values(3));
-    let key = &c.evaluator.keys().unwrap().rotations()[&1];
+    let key = c.evaluator.keys().unwrap().rotation(1).unwrap().unwrap();
     let digits: Vec<Vec<u64>> = key.b().iter().map(|p| p.raw().to_vec()).collect();
     let expected_bytes: usize = digits.iter().map(|d| 16 * d.len()).sum();
     assert_eq!(params.switching_key_bytes(3), expected_bytes as u64);

@@ -1,5 +1,6 @@
 //! Convenience: a program on each backend, with the checks that its inputs need.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use polyveil_ckks::{Ciphertext, CkksError, EvaluationKeys, Parameters};
@@ -17,13 +18,15 @@ use crate::simulated::Simulated;
 /// # Errors
 /// [`ExecError::MissingKey`] naming the first that lacks.
 pub fn check_keys(plan: &ServerPlan, keys: &EvaluationKeys) -> Result<(), ExecError> {
+    let available = keys.spec();
     if let Some(level) = plan.keys.relin_level
-        && keys.relin().is_none_or(|key| key.level() < level)
+        && available.relin_level.is_none_or(|reached| reached < level)
     {
         return Err(ExecError::MissingKey { key: "the relinearisation key".into(), level });
     }
+    let rotations: BTreeMap<usize, usize> = available.rotations.into_iter().collect();
     for &(rotation, level) in &plan.keys.rotations {
-        if keys.rotations().get(&rotation).is_none_or(|key| key.level() < level) {
+        if rotations.get(&rotation).is_none_or(|&reached| reached < level) {
             return Err(ExecError::MissingKey { key: format!("the key for rotation {rotation}"), level });
         }
     }

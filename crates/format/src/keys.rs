@@ -1,10 +1,12 @@
 //! Evaluation keys, written and read one at a time.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
+use std::sync::{Mutex, PoisonError};
 
-use polyveil_ckks::{EvaluationKeys, KeyId, KeySpec, Parameters, SwitchingKey};
+use polyveil_ckks::{CkksError, EvaluationKeys, KeyId, KeySource, KeySpec, Parameters, SwitchingKey};
 
+use crate::reader::Place;
 use crate::record::{
     PARAMETERS, Parts, Payload, check_parameters, header, key_id, read_record, write_record,
 };
@@ -99,14 +101,7 @@ impl<R: Read> EvaluationKeyReader<R> {
     /// # Errors
     /// When the file is another one, damaged, or made for something else.
     pub fn open(from: R, params: &Parameters, plan: &[u8; 32]) -> Result<Self, FormatError> {
-        let mut reader = Reader::open_kind(from, KIND)?;
-        reader.header().expect_plan(plan)?;
-        check_parameters(&mut reader, params)?;
-        let spec: KeySpec = read_record(&mut reader, INDEX)?;
-        spec.check(params).map_err(|e| FormatError::malformed(KIND, INDEX, e))?;
-        if !spec.rotations.is_sorted() {
-            return Err(FormatError::malformed(KIND, INDEX, "the rotations are not in ascending order"));
-        }
+        let (reader, spec) = open(from, params, plan)?;
         let mut due = names(&spec);
         due.reverse();
         let (relin, rotations) = (None, BTreeMap::new());
@@ -154,10 +149,74 @@ impl<R: Read> EvaluationKeyReader<R> {
     }
 }
 
-/// Writes keys that are all in memory.
+/// Keys of a file that are read one by one, when each is first used.
+///
+/// Opening reads the list of keys and where each is, not the keys; it checks that the file is whole and has the length it
+/// says. A key's own checksum is checked when it is read. Reads are positioned reads behind a lock, not a memory map: that
+/// needs `unsafe`, and a mapped file that somebody shortens kills the process instead of failing with an error.
 ///
 /// # Errors
-/// As [`EvaluationKeyWriter`].
+/// When the file is another one, damaged, or made for something else.
+pub fn open_evaluation_keys<R: Read + Seek + Send + 'static>(
+    from: R,
+    params: &Parameters,
+    plan: &[u8; 32],
+) -> Result<EvaluationKeys, FormatError> {
+    let (mut reader, spec) = open(from, params, plan)?;
+    let mut places = BTreeMap::new();
+    let rotations = spec.rotations.iter().map(|&(r, level)| (Some(r), level));
+    for (rotation, level) in spec.relin_level.map(|level| (None, level)).into_iter().chain(rotations) {
+        places.insert(rotation, (reader.skip_section(&name(rotation))?, level));
+    }
+    let key = key_id(reader.header());
+    let from = Mutex::new(reader.finish_into_inner()?);
+    let source = KeyFile { from, params: params.clone(), places };
+    EvaluationKeys::from_source(params, key, &spec, Box::new(source))
+        .map_err(|e| FormatError::malformed(KIND, INDEX, e))
+}
+
+/// An opened key file: where each key is, and its level.
+struct KeyFile<R> {
+    from: Mutex<R>,
+    params: Parameters,
+    places: BTreeMap<Option<usize>, (Place, usize)>,
+}
+
+impl<R: Read + Seek> KeyFile<R> {
+    fn read(&self, rotation: Option<usize>) -> Result<SwitchingKey, FormatError> {
+        let missing = || FormatError::malformed(KIND, INDEX, "the key is not in the list");
+        let (place, level) = self.places.get(&rotation).ok_or_else(missing)?;
+        // Checked and parsed outside the lock.
+        let bytes = place.read(&mut *self.from.lock().unwrap_or_else(PoisonError::into_inner))?;
+        place.check(&bytes)?;
+        parse_key(&self.params, &name(rotation), *level, &bytes)
+    }
+}
+
+impl<R: Read + Seek + Send> KeySource for KeyFile<R> {
+    fn load(&self, rotation: Option<usize>) -> Result<SwitchingKey, CkksError> {
+        self.read(rotation)
+            .map_err(|e| CkksError::KeyNotLoaded { key: name(rotation), reason: e.to_string() })
+    }
+}
+
+/// Reads and checks all that comes before the keys.
+fn open<R: Read>(from: R, params: &Parameters, plan: &[u8; 32]) -> Result<(Reader<R>, KeySpec), FormatError> {
+    let mut reader = Reader::open_kind(from, KIND)?;
+    reader.header().expect_plan(plan)?;
+    check_parameters(&mut reader, params)?;
+    let spec: KeySpec = read_record(&mut reader, INDEX)?;
+    spec.check(params).map_err(|e| FormatError::malformed(KIND, INDEX, e))?;
+    if !spec.rotations.is_sorted() {
+        return Err(FormatError::malformed(KIND, INDEX, "the rotations are not in ascending order"));
+    }
+    Ok((reader, spec))
+}
+
+/// Writes keys, reading those that are not in memory yet.
+///
+/// # Errors
+/// As [`EvaluationKeyWriter`], and where a key cannot be read.
 pub fn write_evaluation_keys<W: Write>(
     to: W,
     params: &Parameters,
@@ -165,7 +224,15 @@ pub fn write_evaluation_keys<W: Write>(
     keys: &EvaluationKeys,
 ) -> Result<W, FormatError> {
     let mut writer = EvaluationKeyWriter::new(to, params, plan, keys.key_id(), &keys.spec())?;
-    keys.relin().into_iter().chain(keys.rotations().values()).try_for_each(|key| writer.key(key))?;
+    let absent = |e: CkksError| FormatError::malformed(KIND, INDEX, e);
+    if let Some(key) = keys.relin().map_err(absent)? {
+        writer.key(key)?;
+    }
+    for (rotation, _) in keys.rotations() {
+        if let Some(key) = keys.rotation(rotation).map_err(absent)? {
+            writer.key(key)?;
+        }
+    }
     writer.finish()
 }
 
@@ -181,10 +248,15 @@ pub fn read_evaluation_keys(
     EvaluationKeyReader::open(from, params, plan)?.finish()
 }
 
+/// Section name of a rotation's key, or of the relinearisation key.
+fn name(rotation: Option<usize>) -> String {
+    rotation.map_or_else(|| RELIN.to_string(), |r| format!("rotation/{r}"))
+}
+
 /// Section names and levels, in file order.
 fn names(spec: &KeySpec) -> Vec<(String, usize)> {
-    let relin = spec.relin_level.map(|level| (RELIN.to_string(), level));
-    let rotations = spec.rotations.iter().map(|&(r, level)| (format!("rotation/{r}"), level));
+    let relin = spec.relin_level.map(|level| (name(None), level));
+    let rotations = spec.rotations.iter().map(|&(r, level)| (name(Some(r)), level));
     relin.into_iter().chain(rotations).collect()
 }
 

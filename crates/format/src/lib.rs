@@ -32,7 +32,10 @@ mod writer;
 pub use ciphertexts::{CiphertextReader, CiphertextWriter, Count, MAX_IMAGES, MAX_PER_IMAGE, Stored};
 pub use error::{FormatError, ShortId};
 pub use header::{CONTAINER_VERSION, HEADER_BYTES, Header, MAGIC};
-pub use keys::{EvaluationKeyReader, EvaluationKeyWriter, read_evaluation_keys, write_evaluation_keys};
+pub use keys::{
+    EvaluationKeyReader, EvaluationKeyWriter, open_evaluation_keys, read_evaluation_keys,
+    write_evaluation_keys,
+};
 pub use kind::{KINDS, Kind, KindInfo};
 pub use plans::{read_client_plan, read_server_plan, write_client_plan, write_server_plan};
 pub use reader::{Reader, Section};

@@ -1,6 +1,6 @@
 //! Reads a container, section by section; nothing is handed out before its checksum matched.
 
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 
 use crate::header::read_up_to;
 use crate::writer::{check_name, end_mark, section_hasher, section_prefix};
@@ -61,6 +61,22 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// When the file is truncated, altered, or exceeds its kind's limits.
     pub fn next_section(&mut self) -> Result<Option<Section>, FormatError> {
+        let Some(prefix) = self.next_prefix()? else { return Ok(None) };
+        let Prefix { name, length, mut hasher } = prefix;
+        let place = format!("section \"{name}\"");
+        let bytes = self.payload(length, &place)?;
+        hasher.update(&bytes);
+        let digest = hasher.finalize();
+        if self.take::<32>(&place)? != *digest.as_bytes() {
+            return Err(FormatError::Altered { kind: self.header.kind, place });
+        }
+        self.chain.update(digest.as_bytes());
+        self.sections += 1;
+        Ok(Some(Section { name, bytes }))
+    }
+
+    /// Name and length of the next section, checked, or `None` at a valid end mark.
+    fn next_prefix(&mut self) -> Result<Option<Prefix>, FormatError> {
         if self.ended {
             return Ok(None);
         }
@@ -78,7 +94,7 @@ impl<R: Read> Reader<R> {
         let check = self.take::<16>(&place)?;
         let altered = || FormatError::Altered { kind, place: place.clone() };
         let name = String::from_utf8(name).map_err(|_| altered())?;
-        let mut hasher = section_hasher(&self.header_digest, self.sections, &section_prefix(&name, length));
+        let hasher = section_hasher(&self.header_digest, self.sections, &section_prefix(&name, length));
         if hasher.finalize().as_bytes()[..16] != check {
             return Err(altered());
         }
@@ -93,15 +109,7 @@ impl<R: Read> Reader<R> {
             let (found, limit) = (self.total, info.max_bytes);
             return Err(FormatError::TooLarge { kind, place: "the file".into(), found, limit });
         }
-        let bytes = self.payload(length, &place)?;
-        hasher.update(&bytes);
-        let digest = hasher.finalize();
-        if self.take::<32>(&place)? != *digest.as_bytes() {
-            return Err(FormatError::Altered { kind, place });
-        }
-        self.chain.update(digest.as_bytes());
-        self.sections += 1;
-        Ok(Some(Section { name, bytes }))
+        Ok(Some(Prefix { name, length, hasher }))
     }
 
     /// The bytes of the next section, which must have this name.
@@ -117,11 +125,50 @@ impl<R: Read> Reader<R> {
         Err(FormatError::SectionOrder { kind: self.header.kind, expected: name.into(), found })
     }
 
+    /// Passes over the next section, which must have this name, and notes where it is. Its checksum enters the end
+    /// mark's, so that a file whose end was checked has the sections that were noted, or they will not load.
+    ///
+    /// # Errors
+    /// As [`Reader::expect_section`], but for an altered payload, which [`Place::check`] finds.
+    pub(crate) fn skip_section(&mut self, name: &str) -> Result<Place, FormatError>
+    where
+        R: Seek,
+    {
+        let kind = self.header.kind;
+        let wrong = |found: String| FormatError::SectionOrder { kind, expected: name.into(), found };
+        let Some(Prefix { name: found, length, hasher }) = self.next_prefix()? else {
+            return Err(wrong("the end of the file".into()));
+        };
+        if found != name {
+            return Err(wrong(format!("section \"{found}\"")));
+        }
+        let offset = self.from.stream_position()?;
+        // Beyond the end of a truncated file nothing can be read.
+        self.from.seek(SeekFrom::Start(offset.saturating_add(length)))?;
+        let digest = self.take::<32>(&format!("section \"{name}\""))?;
+        self.chain.update(&digest);
+        self.sections += 1;
+        Ok(Place { kind, name: found, offset, length, hasher, digest })
+    }
+
+    /// Requires that no section and no byte follows, and gives the source back.
+    ///
+    /// # Errors
+    /// As [`Reader::finish`].
+    pub(crate) fn finish_into_inner(mut self) -> Result<R, FormatError> {
+        self.require_end()?;
+        Ok(self.from)
+    }
+
     /// Requires that no section and no byte follows.
     ///
     /// # Errors
     /// When there is more, or the end mark is missing or wrong.
     pub fn finish(mut self) -> Result<(), FormatError> {
+        self.require_end()
+    }
+
+    fn require_end(&mut self) -> Result<(), FormatError> {
         match self.next_section()? {
             None => Ok(()),
             Some(section) => Err(FormatError::SectionOrder {
@@ -148,13 +195,8 @@ impl<R: Read> Reader<R> {
 
     /// Reads `length` bytes, growing the buffer only as they arrive.
     fn payload(&mut self, length: u64, place: &str) -> Result<Vec<u8>, FormatError> {
-        const TRUSTED: u64 = 1 << 22;
-        let mut bytes = Vec::with_capacity(usize::try_from(length.min(TRUSTED)).unwrap_or(0));
-        let got = (&mut self.from).take(length).read_to_end(&mut bytes)?;
-        if got as u64 == length {
-            return Ok(bytes);
-        }
-        Err(FormatError::Truncated { kind: self.header.kind, place: place.into() })
+        read_payload(&mut self.from, length)?
+            .ok_or_else(|| FormatError::Truncated { kind: self.header.kind, place: place.into() })
     }
 
     fn take<const N: usize>(&mut self, place: &str) -> Result<[u8; N], FormatError> {
@@ -168,5 +210,60 @@ impl<R: Read> Reader<R> {
             return Ok(());
         }
         Err(FormatError::Truncated { kind: self.header.kind, place: place.into() })
+    }
+}
+
+/// `length` bytes, `None` if there are fewer; the buffer grows only as they arrive.
+fn read_payload(from: &mut impl Read, length: u64) -> Result<Option<Vec<u8>>, FormatError> {
+    const TRUSTED: u64 = 1 << 22;
+    let mut bytes = Vec::with_capacity(usize::try_from(length.min(TRUSTED)).unwrap_or(0));
+    let got = from.take(length).read_to_end(&mut bytes)?;
+    Ok((got as u64 == length).then_some(bytes))
+}
+
+/// What stands before a section's payload.
+struct Prefix {
+    name: String,
+    length: u64,
+    /// Fed with everything before the payload.
+    hasher: blake3::Hasher,
+}
+
+/// Where a section is that was passed over.
+pub(crate) struct Place {
+    kind: Kind,
+    name: String,
+    offset: u64,
+    length: u64,
+    hasher: blake3::Hasher,
+    digest: [u8; 32],
+}
+
+impl Place {
+    /// The payload's bytes as they are.
+    ///
+    /// # Errors
+    /// When the file became shorter, or reading fails.
+    pub fn read(&self, from: &mut (impl Read + Seek)) -> Result<Vec<u8>, FormatError> {
+        from.seek(SeekFrom::Start(self.offset))?;
+        let truncated = || FormatError::Truncated { kind: self.kind, place: self.quoted() };
+        read_payload(from, self.length)?.ok_or_else(truncated)
+    }
+
+    /// Checks the bytes that [`Place::read`] gave.
+    ///
+    /// # Errors
+    /// [`FormatError::Altered`].
+    pub fn check(&self, bytes: &[u8]) -> Result<(), FormatError> {
+        let mut hasher = self.hasher.clone();
+        hasher.update(bytes);
+        if *hasher.finalize().as_bytes() == self.digest {
+            return Ok(());
+        }
+        Err(FormatError::Altered { kind: self.kind, place: self.quoted() })
+    }
+
+    fn quoted(&self) -> String {
+        format!("section \"{}\"", self.name)
     }
 }

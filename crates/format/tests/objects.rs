@@ -3,6 +3,7 @@
 //! Objects here are made of arbitrary residues: a codec does not care whether they decrypt.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+use std::io::Cursor;
 use std::path::PathBuf;
 
 use polyveil_ckks::{
@@ -11,7 +12,8 @@ use polyveil_ckks::{
 };
 use polyveil_format::{
     CiphertextReader, CiphertextWriter, Count, EvaluationKeyReader, EvaluationKeyWriter, FormatError, Header,
-    Kind, Reader, Writer, bits, read_evaluation_keys, write_evaluation_keys, write_record,
+    Kind, Reader, Writer, bits, open_evaluation_keys, read_evaluation_keys, write_evaluation_keys,
+    write_record,
 };
 use proptest::prelude::*;
 
@@ -97,10 +99,48 @@ fn evaluation_keys_come_back_bit_for_bit() {
     let read = read_evaluation_keys(bytes.as_slice(), &params, &PLAN).unwrap();
     assert_eq!(read.key_id(), KEY);
     assert_eq!(read.spec(), wrote.spec());
-    assert!(same_key(read.relin().unwrap(), wrote.relin().unwrap()));
-    for (r, key) in wrote.rotations() {
-        assert!(same_key(key, &read.rotations()[r]), "rotation {r}");
+    assert!(same_key(read.relin().unwrap().unwrap(), wrote.relin().unwrap().unwrap()));
+    for (r, _) in wrote.rotations() {
+        let [wrote, read] = [&wrote, &read].map(|keys| keys.rotation(r).unwrap().unwrap());
+        assert!(same_key(wrote, read), "rotation {r}");
     }
+}
+
+#[test]
+fn keys_are_read_when_they_are_needed() {
+    let params = params();
+    let (wrote, bytes) = (keys(&params), key_file(&params));
+    let open = |bytes: Vec<u8>| open_evaluation_keys(Cursor::new(bytes), &params, &PLAN);
+    let read = open(bytes.clone()).unwrap();
+    assert_eq!((read.key_id(), read.spec(), read.loaded()), (KEY, wrote.spec(), 0));
+    let (rotation, _) = wrote.rotations().last().unwrap();
+    assert!(same_key(read.rotation(rotation).unwrap().unwrap(), wrote.rotation(rotation).unwrap().unwrap()));
+    let _ = read.rotation(rotation).unwrap();
+    assert_eq!(read.loaded(), 1);
+    assert!(read.rotation(12345).unwrap().is_none());
+    assert!(same_key(read.relin().unwrap().unwrap(), wrote.relin().unwrap().unwrap()));
+    // What was read lazily writes the same file.
+    assert_eq!(
+        write_evaluation_keys(Vec::new(), &params, PLAN, &open(bytes.clone()).unwrap()).unwrap(),
+        bytes
+    );
+
+    // A file cut anywhere does not open; an altered one does not open, or the altered key does not load.
+    for at in (0..bytes.len()).step_by(bytes.len() / 97) {
+        assert!(open(bytes[..at].to_vec()).is_err(), "cut at {at}");
+        let mut altered = bytes.clone();
+        altered[at] ^= 1;
+        let Ok(keys) = open(altered) else { continue };
+        let mut failures = usize::from(keys.relin().is_err());
+        for (rotation, _) in keys.rotations() {
+            failures += usize::from(keys.rotation(rotation).is_err());
+        }
+        assert_eq!(failures, 1, "altered at {at}");
+        assert_eq!(keys.loaded(), keys.spec().count() - 1);
+    }
+    let mut longer = bytes;
+    longer.push(0);
+    assert!(matches!(open(longer), Err(FormatError::TrailingData { .. })));
 }
 
 #[test]
@@ -250,7 +290,7 @@ fn golden_files_are_still_read() {
     };
     let file = golden("evaluation-keys-v1", key_file(&params));
     let read = read_evaluation_keys(file.as_slice(), &params, &PLAN).unwrap();
-    assert!(same_key(&read.rotations()[&5], &switching_key(&params, 0, 5)));
+    assert!(same_key(read.rotation(5).unwrap().unwrap(), &switching_key(&params, 0, 5)));
     let file = golden("ciphertexts-v1", input_file(&params));
     assert_eq!(read_inputs(&file, &params).unwrap()[1][0], seeded(&params, 3));
     let file = golden("results-v1", result_file(&params));

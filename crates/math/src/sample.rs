@@ -4,8 +4,8 @@
 //! the uniform halves of keys and ciphertexts shrink to their seeds.
 
 use crate::modulus::Modulus;
-use rand_chacha::ChaCha20Rng;
-use rand_core::{Rng, SeedableRng};
+use chacha20::ChaCha20Rng;
+use chacha20::rand_core::{Rng, SeedableRng};
 
 /// Bits of each of the two halves of the centred binomial distribution.
 const BINOMIAL_BITS: u32 = 21;
@@ -16,7 +16,7 @@ pub const ERROR_STD: f64 = 3.240_370_349_203_93;
 /// Largest absolute value of an error sample.
 pub const ERROR_BOUND: i64 = BINOMIAL_BITS as i64;
 
-/// A stream of samples. It holds its seed: do not keep one around for longer than needed.
+/// A stream of samples. It holds its seed, which is zeroed when it is dropped.
 pub struct SeedStream {
     rng: ChaCha20Rng,
 }

@@ -53,7 +53,7 @@ impl Evaluator {
     /// [`CkksError::ParameterMismatch`] if the keys were made with other parameters.
     pub fn with_keys(params: &Parameters, keys: Arc<EvaluationKeys>) -> Result<Self, CkksError> {
         params.check_fingerprint(keys.fingerprint())?;
-        let permutations = keys.rotations().keys().map(|&r| (r, OnceLock::new())).collect();
+        let permutations = keys.rotations().map(|(r, _)| (r, OnceLock::new())).collect();
         Ok(Self { params: params.clone(), keys: Some(keys), permutations: Arc::new(permutations) })
     }
 

@@ -5,6 +5,7 @@ use super::keyswitch::{Added, Switch};
 use super::{Evaluator, reaches, two_parts};
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
+use crate::keys::EvaluationKeys;
 use arrayvec::ArrayVec;
 use polyveil_math::simd::{self, Term, Weights};
 
@@ -101,7 +102,8 @@ impl Evaluator {
             return if rescale { self.rescale(a) } else { Ok(a.clone()) };
         };
         let scale = if rescale { self.rescaled(a.scale, a.level())? } else { a.scale };
-        let key = self.keys().and_then(|keys| keys.relin()).ok_or(CkksError::MissingRelinKey)?;
+        let key = self.keys().map(EvaluationKeys::relin).transpose()?.flatten();
+        let key = key.ok_or(CkksError::MissingRelinKey)?;
         reaches("the relinearisation key", key.level(), a.level())?;
         let products = self
             .switch(c2, &[Switch { key, permutation: None, add: [Added::Lifted(c0), Added::Lifted(c1)] }]);

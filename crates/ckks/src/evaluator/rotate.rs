@@ -98,7 +98,7 @@ impl Evaluator {
             return Ok(None);
         }
         let available = self.keys().map_or(0, |keys| keys.rotations().len());
-        let key = self.keys().and_then(|keys| keys.rotations().get(&rotation));
+        let key = self.keys().map(|keys| keys.rotation(rotation)).transpose()?.flatten();
         let key = key.ok_or(CkksError::MissingRotationKey { rotation, available })?;
         reaches("the rotation key", key.level(), level)?;
         Ok(Some((rotation, key)))

@@ -1,28 +1,15 @@
-//! `polyveil bench net`: the whole encrypted way in memory, timed and held against plain arithmetic.
-
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Instant;
+//! `polyveil bench`: one measurement a subcommand.
 
 use clap::{Args, Subcommand};
-use polyveil_ckks::KeySpec;
-use polyveil_net::{Tensor, exec};
-use polyveil_train::data::npy;
-use serde::Serialize;
 
-use crate::commands::compile::parse_tolerance;
-use crate::error::{CliError, Exit};
-use crate::files::{self, Access};
-use crate::machine;
-use crate::output::{Table, bytes, seconds};
-use crate::pipeline::client::Client;
-use crate::pipeline::server::Server;
-use crate::pipeline::{images, models, planning};
+use super::{bench_engine, bench_net};
+use crate::error::CliError;
 use crate::session::Session;
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  polyveil bench net student.onnx --json")]
+#[command(after_help = "Example:\n  polyveil bench net student.onnx --json\n  \
+    polyveil bench engine --log-n 15 --levels 13 --scale-bits 42 --threads 1")]
 pub struct BenchArgs {
     #[command(subcommand)]
     what: What,
@@ -32,193 +19,15 @@ pub struct BenchArgs {
 enum What {
     /// Compile, make keys, encrypt, run and decrypt one image in memory, and compare with plain
     /// arithmetic.
-    #[command(after_help = "Example:\n  polyveil bench net student.onnx --input X.npy --output Y.npy --json")]
-    Net(NetArgs),
-}
-
-/// Arguments of `bench net`.
-#[derive(Debug, Args)]
-struct NetArgs {
-    /// The HE-friendly network (ONNX).
-    model: PathBuf,
-    /// One input (.npy, floating point) [default: uniform noise in [0, 1)].
-    #[arg(long, value_name = "FILE")]
-    input: Option<PathBuf>,
-    /// Where the decrypted scores go (.npy), so that another runtime can be held against them.
-    #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// Largest error of a score allowed, relative to the largest score.
-    #[arg(long, default_value_t = 1e-3, value_parser = parse_tolerance)]
-    tolerance: f64,
-    /// Picks the noise of the default input.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-}
-
-#[derive(Serialize)]
-struct Outcome {
-    network: String,
-    compile_s: f64,
-    keygen_s: f64,
-    encrypt_s: f64,
-    run_s: f64,
-    decrypt_s: f64,
-    peak_rss_bytes: u64,
-    eval_key_bytes: u64,
-    input_bytes: u64,
-    output_bytes: u64,
-    max_abs_error: f64,
-    output_abs_max: f64,
-    log_n: u32,
-    log_qp: f64,
-    levels: usize,
-    security_bits: u32,
-    rotations: usize,
-    threads: usize,
-    predicted_run_s: f64,
-    predicted_memory_bytes: u64,
-    predicted_max_error: f64,
-    layers: Vec<super::estimate::LayerCost>,
+    Net(bench_net::NetArgs),
+    /// Time the operations of the encrypted arithmetic, one by one.
+    Engine(bench_engine::EngineArgs),
 }
 
 /// Runs the benchmark that was asked for.
 pub fn run(args: &BenchArgs, session: &Session) -> Result<(), CliError> {
     match &args.what {
-        What::Net(args) => net(args, session),
+        What::Net(args) => bench_net::run(args, session),
+        What::Engine(args) => bench_engine::run(args, session),
     }
-}
-
-fn net(args: &NetArgs, session: &Session) -> Result<(), CliError> {
-    if let Some(path) = &args.output {
-        files::check_target(path, Access::Shared)?;
-    }
-    let graph = models::load(&args.model)?;
-    models::require_he_friendly(&graph, &args.model)?;
-    let noise = models::random_inputs(graph.input_shape(), 4, args.seed);
-    let image = match &args.input {
-        Some(path) => one_image(path, graph.input_shape())?,
-        None => noise[0].clone(),
-    };
-    let expected =
-        exec::run_f64(&graph, &image).map_err(|e| CliError::new(Exit::Model, e).at(&args.model))?;
-
-    let timer = Instant::now();
-    let calibration = std::iter::once(image.clone()).chain(noise).collect();
-    let compiled = planning::compile(&graph, calibration, args.tolerance)?;
-    let compile_s = timer.elapsed().as_secs_f64();
-    let estimate = planning::estimate(&compiled.server)?;
-    session.require_memory("running the plan", estimate.server_memory_bytes)?;
-    let server = Server::new(&compiled.server)?;
-    let client = Client::new(compiled.client)?;
-    drop(graph);
-    machine::reset_peak();
-
-    let timer = Instant::now();
-    let secret = client.new_secret()?;
-    let keys = Arc::new(client.evaluation_keys(&secret, session)?);
-    let keygen_s = timer.elapsed().as_secs_f64();
-
-    let timer = Instant::now();
-    let encrypted = client.encrypt(&secret, &image)?;
-    let encrypt_s = timer.elapsed().as_secs_f64();
-
-    // Expanding the keys' seeds is work of loading keys, not of an inference.
-    keys.expand(server.parameters());
-    let display = session.progress("run", server.progress_total(1));
-    let timer = Instant::now();
-    let output = server.run(&keys, &encrypted, 0, &display, session)?;
-    let run_s = timer.elapsed().as_secs_f64();
-    drop(display);
-
-    let timer = Instant::now();
-    let scores = client.decrypt(&secret, &output.ciphertexts)?;
-    let decrypt_s = timer.elapsed().as_secs_f64();
-    if let Some(path) = &args.output {
-        let values: Vec<f32> = scores.iter().map(|&s| s as f32).collect();
-        files::write_bytes(path, &npy::write_f32(&[1, values.len()], &values))?;
-    }
-
-    let parameters = client.parameters();
-    let spec: &KeySpec = &client.plan().keys;
-    let stored = |level: usize, seeded| parameters.ciphertext_stored_bytes(level, seeded);
-    let layer = |l: &polyveil_exec::LayerTime| super::estimate::LayerCost {
-        name: l.name.clone(),
-        seconds: l.seconds,
-    };
-    let outcome = Outcome {
-        network: client.plan().network.clone(),
-        compile_s,
-        keygen_s,
-        encrypt_s,
-        run_s,
-        decrypt_s,
-        peak_rss_bytes: machine::peak_rss(),
-        eval_key_bytes: spec.stored_bytes(parameters),
-        input_bytes: encrypted.iter().map(|c| stored(c.level(), true)).sum(),
-        output_bytes: output.ciphertexts.iter().map(|c| stored(c.level(), false)).sum(),
-        max_abs_error: scores.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max),
-        output_abs_max: expected.iter().map(|v| v.abs()).fold(0.0, f64::max),
-        log_n: parameters.log_n(),
-        log_qp: parameters.log_qp(),
-        levels: parameters.max_level(),
-        security_bits: parameters.security().bits(),
-        rotations: spec.rotations.len(),
-        threads: session.threads(),
-        predicted_run_s: estimate.seconds,
-        predicted_memory_bytes: estimate.server_memory_bytes,
-        predicted_max_error: estimate.max_error,
-        layers: output.trace.iter().map(layer).collect(),
-    };
-    session.emit(&outcome, || text(&outcome))?;
-    verify(&outcome, args.tolerance)
-}
-
-fn one_image(path: &std::path::Path, shape: &[usize]) -> Result<Tensor, CliError> {
-    let mut images = images::load(path, shape, None)?;
-    if images.len() != 1 {
-        let message = format!("one input expected, found {}", images.len());
-        return Err(CliError::new(Exit::Data, message).at(path));
-    }
-    Ok(images.remove(0))
-}
-
-/// A result further off than allowed is a failure, with its own exit code.
-fn verify(outcome: &Outcome, tolerance: f64) -> Result<(), CliError> {
-    let allowed = tolerance * outcome.output_abs_max;
-    if outcome.max_abs_error <= allowed {
-        return Ok(());
-    }
-    let message = format!(
-        "the decrypted scores are off by {:.2e}, {allowed:.2e} is allowed ({tolerance} of the largest score)",
-        outcome.max_abs_error
-    );
-    Err(CliError::new(Exit::Verification, message))
-}
-
-fn text(o: &Outcome) -> String {
-    let mut table = Table::facts(&o.network, "");
-    for (name, value) in
-        [("compile", o.compile_s), ("keygen", o.keygen_s), ("encrypt", o.encrypt_s), ("decrypt", o.decrypt_s)]
-    {
-        table.row([name.to_string(), seconds(value)]);
-    }
-    table.row(["run".into(), format!("{} (predicted {})", seconds(o.run_s), seconds(o.predicted_run_s))]);
-    let memory = format!("{} (predicted {})", bytes(o.peak_rss_bytes), bytes(o.predicted_memory_bytes));
-    table.row(["peak memory".into(), memory]);
-    table.row(["evaluation keys".into(), format!("{} ({} rotations)", bytes(o.eval_key_bytes), o.rotations)]);
-    table.row(["upload, download".into(), format!("{}, {}", bytes(o.input_bytes), bytes(o.output_bytes))]);
-    let ring = format!("N = 2^{}, {} levels, log2(QP) = {:.1}", o.log_n, o.levels, o.log_qp);
-    table.row(["ring".into(), ring]);
-    table.row(["security".into(), format!("{} bits", o.security_bits)]);
-    let error = format!(
-        "{:.2e} (predicted {:.2e}) of {:.3e}",
-        o.max_abs_error, o.predicted_max_error, o.output_abs_max
-    );
-    table.row(["largest error".into(), error]);
-    table.row(["threads".into(), o.threads.to_string()]);
-    let mut layers = Table::new(["layer", "time"]);
-    for layer in &o.layers {
-        layers.row([layer.name.clone(), seconds(layer.seconds)]);
-    }
-    format!("{}\n{}", table.render(), layers.render())
 }

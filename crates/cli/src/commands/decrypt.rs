@@ -19,7 +19,9 @@ use crate::session::Session;
 /// Arguments of `decrypt`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  polyveil decrypt client.plan scores.ct\n\n\
-    Scores are rounded to the precision that the plan declares; see SECURITY.md.")]
+    Scores are rounded to the precision that the plan declares. With --flooding, Gaussian noise that drowns the \
+    error is added first: scores shared with somebody who also has the ciphertexts then say next to nothing \
+    of the secret key, and lose BITS/2 + 2 bits of precision and more. See SECURITY.md.")]
 pub struct DecryptArgs {
     /// The data owner's half of the plan.
     plan: PathBuf,
@@ -32,12 +34,21 @@ pub struct DecryptArgs {
     /// Also write the scores as an array (.npy, one row an image).
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Add noise that drowns the error of the scores, for this many bits of statistical security
+    /// [default: none].
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(1..=48))]
+    flooding: Option<u32>,
+    /// How many results under this secret key will be shared in all, those of other files included
+    /// [default: the images of this file].
+    #[arg(long, value_name = "N", requires = "flooding", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    shared_results: Option<u64>,
 }
 
 #[derive(Serialize)]
 struct Outcome {
     images: Vec<Row>,
     precision_bits: i32,
+    noise_std: f64,
     peak_rss_bytes: u64,
 }
 
@@ -65,10 +76,17 @@ pub fn run(args: &DecryptArgs, session: &Session) -> Result<(), CliError> {
     let secret = store::load_secret(&args.secret, client.parameters())?;
     reader.header().expect_key(&secret.key_id().0).map_err(fail)?;
 
+    let release = match args.flooding {
+        None => client.rounding()?,
+        Some(bits) => {
+            let images = u64::from(reader.count().images).max(1);
+            client.flooding(bits, args.shared_results.unwrap_or(images))?
+        }
+    };
     let mut images = Vec::new();
     while let Some(result) = reader.next_image().map_err(fail)? {
         session.check_cancel()?;
-        let scores = client.decrypt(&secret, &result).map_err(|e| e.at(&args.results))?;
+        let scores = client.decrypt(&secret, &result, &release).map_err(|e| e.at(&args.results))?;
         let class = argmax(&scores);
         images.push(Row { index: images.len(), class, class_name: client.class_name(class), scores });
     }
@@ -79,7 +97,8 @@ pub fn run(args: &DecryptArgs, session: &Session) -> Result<(), CliError> {
     }
     let outcome = Outcome {
         images,
-        precision_bits: client.plan().precision.bits,
+        precision_bits: release.bits(),
+        noise_std: release.noise_std(),
         peak_rss_bytes: crate::machine::peak_rss(),
     };
     session.emit(&outcome, || text(&outcome, &client))
@@ -101,5 +120,9 @@ fn text(outcome: &Outcome, client: &Client) -> String {
         }
         table.row(cells);
     }
-    table.render()
+    if outcome.noise_std == 0.0 {
+        return table.render();
+    }
+    let (std, bits) = (outcome.noise_std, outcome.precision_bits);
+    format!("{}\nnoise of standard deviation {std:.2e} was added; rounded to {bits} bits\n", table.render())
 }

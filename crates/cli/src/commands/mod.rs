@@ -1,6 +1,8 @@
 //! One file a command.
 
 pub mod bench;
+mod bench_engine;
+mod bench_net;
 pub mod compile;
 pub mod convert;
 pub mod decrypt;

@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use polyveil_ckks::{
-    Ciphertext, Encoder, EvaluationKeys, KeySpec, Parameters, SeededCiphertext, SwitchingKey,
+    Ciphertext, CkksError, EvaluationKeys, KeySpec, Parameters, SeededCiphertext, SwitchingKey,
 };
 use polyveil_client::{
-    ClientError, SecretKey, decrypt_to_precision, encrypt_symmetric, generate_evaluation_keys,
+    ClientError, Flooding, Release, SecretKey, decrypt_for_release, encrypt_values, generate_evaluation_keys,
 };
 use polyveil_net::Tensor;
 use polyveil_plan::{ClientPlan, PlanError};
@@ -53,6 +53,7 @@ impl Client {
         mut take: impl FnMut(Option<usize>, &SwitchingKey) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let spec = &self.plan.keys;
+        let loading = |e: CkksError| refused(e.into());
         let display = session.progress("keygen", spec.count() as u64);
         let mut done = 0;
         let mut step = |name: &str| {
@@ -65,14 +66,14 @@ impl Client {
         };
         if let Some(level) = spec.relin_level {
             let keys = one(KeySpec { relin_level: Some(level), rotations: Vec::new() })?;
-            keys.relin().map_or(Ok(()), |key| take(None, key))?;
+            keys.relin().map_err(loading)?.map_or(Ok(()), |key| take(None, key))?;
             step("relinearisation")?;
         }
         let mut rotations = spec.rotations.clone();
         rotations.sort_unstable();
         for (rotation, level) in rotations {
             let keys = one(KeySpec { relin_level: None, rotations: vec![(rotation, level)] })?;
-            keys.rotations().get(&rotation).map_or(Ok(()), |key| take(Some(rotation), key))?;
+            keys.rotation(rotation).map_err(loading)?.map_or(Ok(()), |key| take(Some(rotation), key))?;
             step(&format!("rotation {rotation}"))?;
         }
         Ok(())
@@ -94,23 +95,36 @@ impl Client {
 
     /// Encrypts one pre-processed image.
     pub fn encrypt(&self, secret: &SecretKey, image: &Tensor) -> Result<Vec<SeededCiphertext>, CliError> {
-        let encoder = Encoder::new(&self.parameters);
         let input = &self.plan.input;
         let slots = self.plan.pack(image).map_err(refused_image)?;
-        let encrypt = |values: Vec<f64>| {
-            let plaintext = encoder.encode(&values, input.level, input.scale).map_err(ClientError::from)?;
-            encrypt_symmetric(secret, &plaintext)
-        };
+        let encrypt = |values: Vec<f64>| encrypt_values(secret, &values, input.level, input.scale);
         slots.into_iter().map(|values| encrypt(values).map_err(refused)).collect()
     }
 
-    /// Decrypts the scores of one image, rounded to the precision that the plan declares.
-    pub fn decrypt(&self, secret: &SecretKey, result: &[Ciphertext]) -> Result<Vec<f64>, CliError> {
+    /// Rounding to the precision that the plan declares.
+    pub fn rounding(&self) -> Result<Release, CliError> {
+        Release::rounded(self.plan.precision.bits).map_err(refused)
+    }
+
+    /// Noise that drowns the predicted error of the scores with `security_bits` of statistical
+    /// security, where `results` results are shared.
+    pub fn flooding(&self, security_bits: u32, results: u64) -> Result<Release, CliError> {
+        let error = self.plan.precision.max_error;
+        let values = self.plan.output.layout.shape.iter().product();
+        let flooding = Flooding { security_bits, error, values, results };
+        Release::flooded(&flooding).map_err(|e| CliError::new(Exit::Usage, e))
+    }
+
+    /// Decrypts the scores of one image, as they may be shared.
+    pub fn decrypt(
+        &self,
+        secret: &SecretKey,
+        result: &[Ciphertext],
+        release: &Release,
+    ) -> Result<Vec<f64>, CliError> {
         let slots = result
             .iter()
-            .map(|ciphertext| {
-                decrypt_to_precision(secret, ciphertext, self.plan.precision.bits).map_err(refused)
-            })
+            .map(|ciphertext| decrypt_for_release(secret, ciphertext, release).map_err(refused))
             .collect::<Result<Vec<_>, _>>()?;
         let expected = self.plan.output.layout.ciphertexts;
         if slots.len() != expected {

@@ -5,6 +5,7 @@
 pub mod child;
 pub mod client;
 pub mod data;
+pub mod engine;
 pub mod figures;
 pub mod images;
 pub mod models;

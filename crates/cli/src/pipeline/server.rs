@@ -80,6 +80,7 @@ pub fn refused(error: ExecError) -> CliError {
         ExecError::Plan(error) => planning::refused(error),
         ExecError::Cancelled { .. } => CliError::new(Exit::Interrupted, error),
         ExecError::Input { .. } | ExecError::MissingKey { .. } => CliError::new(Exit::Mismatch, error),
+        ExecError::Ckks { source: CkksError::KeyNotLoaded { .. }, .. } => CliError::new(Exit::File, error),
         ExecError::Ckks { source: CkksError::KeyMismatch { .. }, .. } => CliError::new(Exit::Mismatch, error),
         ExecError::Ckks { source: CkksError::ScaleMismatch { .. }, .. } => {
             CliError::new(Exit::Mismatch, error)

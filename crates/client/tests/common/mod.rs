@@ -23,9 +23,13 @@ pub struct Context {
 
 impl Context {
     pub fn new(literal: ParametersLiteral, spec: &KeySpec) -> Self {
+        Self::with_seed(literal, spec, 0)
+    }
+
+    pub fn with_seed(literal: ParametersLiteral, spec: &KeySpec, seed: u8) -> Self {
         let params = Parameters::new_insecure(literal).unwrap();
-        let sk = SecretKey::from_seed_for_tests(&params, [1; 32]).unwrap();
-        let mut randomness = Randomness::from_seed_for_tests([2; 32]);
+        let sk = SecretKey::from_seed_for_tests(&params, [2 * seed + 1; 32]).unwrap();
+        let mut randomness = Randomness::from_seed_for_tests([2 * seed + 2; 32]);
         let mut progress = |_, _| ControlFlow::Continue(());
         let keys = generate_evaluation_keys_with(&sk, spec, &mut progress, &mut randomness).unwrap();
         let evaluator = Evaluator::with_keys(&params, Arc::new(keys)).unwrap();

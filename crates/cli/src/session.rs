@@ -114,6 +114,7 @@ impl Session {
     }
 
     fn prepare(&self) -> Result<(), CliError> {
+        polyveil_math::simd::requested().map_err(|error| CliError::new(Exit::Usage, error))?;
         let handler = || {
             if CANCEL.swap(true, Ordering::Relaxed) {
                 std::process::exit(i32::from(Exit::Interrupted.row().code));

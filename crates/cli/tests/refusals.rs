@@ -37,6 +37,19 @@ fn missing_and_corrupt_data_sets() {
 }
 
 #[test]
+fn kernels_that_nobody_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = |value: &str, args: &[&str]| {
+        support::polyveil(directory.path(), args).env("POLYVEIL_SIMD", value).output().unwrap()
+    };
+    let text = support::failed(&run("fast", &["doctor", "--json"]), &["doctor"], 2);
+    has(&text, &["POLYVEIL_SIMD", "fast", "scalar", "avx2", "avx512"]);
+    let scalar = run("scalar", &["doctor"]);
+    assert!(scalar.status.success());
+    has(&String::from_utf8(scalar.stdout).unwrap(), &["encrypted arithmetic", "scalar (available: scalar"]);
+}
+
+#[test]
 fn images_of_the_wrong_size_with_nan_or_damaged() {
     has(
         &encrypt_refused("wide.npy", &npy(&[1, 6, 7], &[0.0; 42])),

@@ -182,12 +182,7 @@ pub fn ntt_inverse(values: &mut [u64], twiddles: Twiddles<'_>, scale: Shoup, las
 
 /// [`fold`], then [`ntt_forward`].
 pub fn ntt_forward_folded(values: &mut [u64], iota: Shoup, twiddles: Twiddles<'_>, modulus: &Modulus) {
-    #[cfg(target_arch = "x86_64")]
-    if let Backend::Avx512(token) = backend() {
-        return token.ntt_forward_folded(values, iota, twiddles, modulus);
-    }
-    fold(values, iota, modulus);
-    ntt_forward(values, twiddles, modulus);
+    dispatch!(ntt_forward_folded(values, iota, twiddles, modulus));
 }
 
 /// [`ntt_inverse`], then [`unfold`]: `scale` is usually 1/2n.
@@ -199,12 +194,7 @@ pub fn ntt_inverse_unfolded(
     last: Shoup,
     modulus: &Modulus,
 ) {
-    #[cfg(target_arch = "x86_64")]
-    if let Backend::Avx512(token) = backend() {
-        return token.ntt_inverse_unfolded(values, iota, twiddles, scale, last, modulus);
-    }
-    ntt_inverse(values, twiddles, scale, last, modulus);
-    unfold(values, iota, modulus);
+    dispatch!(ntt_inverse_unfolded(values, iota, twiddles, scale, last, modulus));
 }
 
 /// b_i = a_i − ι·a_{n−i} for i ≥ 1, in place.

@@ -67,6 +67,25 @@ pub fn ntt_inverse(values: &mut [u64], twiddles: Twiddles<'_>, scale: Shoup, las
     }
 }
 
+/// See [`super::ntt_forward_folded`].
+pub fn ntt_forward_folded(values: &mut [u64], iota: Shoup, twiddles: Twiddles<'_>, modulus: &Modulus) {
+    fold(values, iota, modulus);
+    ntt_forward(values, twiddles, modulus);
+}
+
+/// See [`super::ntt_inverse_unfolded`].
+pub fn ntt_inverse_unfolded(
+    values: &mut [u64],
+    iota: Shoup,
+    twiddles: Twiddles<'_>,
+    scale: Shoup,
+    last: Shoup,
+    modulus: &Modulus,
+) {
+    ntt_inverse(values, twiddles, scale, last, modulus);
+    unfold(values, iota, modulus);
+}
+
 /// See [`super::fold`].
 pub fn fold(values: &mut [u64], iota: Shoup, modulus: &Modulus) {
     for_mirrored_pairs(values, |x, y| {

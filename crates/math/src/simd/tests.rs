@@ -56,22 +56,13 @@ fn transforms(backend: Backend) {
                     check(&|x| scalar::ntt_inverse(x, inverse, scale, last, &m), &|x| {
                         dispatch!(backend => ntt_inverse(x, inverse, scale, last, &m));
                     });
-                    if let Backend::Avx512(token) = backend {
-                        check(
-                            &|x| {
-                                scalar::fold(x, iota, &m);
-                                scalar::ntt_forward(x, forward, &m);
-                            },
-                            &|x| token.ntt_forward_folded(x, iota, forward, &m),
-                        );
-                        check(
-                            &|x| {
-                                scalar::ntt_inverse(x, inverse, scale, last, &m);
-                                scalar::unfold(x, iota, &m);
-                            },
-                            &|x| token.ntt_inverse_unfolded(x, iota, inverse, scale, last, &m),
-                        );
-                    }
+                    check(
+                        &|x| scalar::ntt_forward_folded(x, iota, forward, &m),
+                        &|x| dispatch!(backend => ntt_forward_folded(x, iota, forward, &m)),
+                    );
+                    check(&|x| scalar::ntt_inverse_unfolded(x, iota, inverse, scale, last, &m), &|x| {
+                        dispatch!(backend => ntt_inverse_unfolded(x, iota, inverse, scale, last, &m));
+                    });
                     check(&|x| scalar::fold(x, iota, &m), &|x| dispatch!(backend => fold(x, iota, &m)));
                     check(&|x| scalar::unfold(x, iota, &m), &|x| dispatch!(backend => unfold(x, iota, &m)));
                 });

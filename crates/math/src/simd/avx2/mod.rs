@@ -3,7 +3,7 @@
 //! **Residues as doubles.** AVX2 has no wide integer product, but a fused multiply-add gives both halves of a product
 //! of doubles exactly: h = fl(x·w) and l = x·w − h. With e the integer nearest to x·(w/q), r = (h − e·q) + l is x·w modulo
 //! q in six operations for four lanes (Dekker, "A floating-point technique for extending the available precision", 1971,
-//! for the exact product; van der Hoeven, Lecerf, Quintin, "Modular SIMD arithmetic in Mathemagix", 2016, section 3.2, for
+//! for the exact product; van der Hoeven, Lecerf, Quintin, "Modular SIMD arithmetic in Mathemagix", 2016, section 3, for
 //! its use modulo q).
 //! Residues below 2^52 become doubles by setting the exponent bits of 2^52 and subtracting 2^52, and integers are rounded
 //! by adding and subtracting 1.5·2^52, which is right up to magnitude 2^51.
@@ -63,6 +63,10 @@ macro_rules! entries {
 entries! {
     ntt::ntt_forward(values: &mut [u64], twiddles: Twiddles<'_>, modulus: &Modulus);
     ntt::ntt_inverse(values: &mut [u64], twiddles: Twiddles<'_>, scale: Shoup, last: Shoup, modulus: &Modulus);
+    mirror::ntt_forward_folded(values: &mut [u64], iota: Shoup, twiddles: Twiddles<'_>, modulus: &Modulus);
+    mirror::ntt_inverse_unfolded(
+        values: &mut [u64], iota: Shoup, twiddles: Twiddles<'_>, scale: Shoup, last: Shoup, modulus: &Modulus
+    );
     mirror::fold(values: &mut [u64], iota: Shoup, modulus: &Modulus);
     mirror::unfold(values: &mut [u64], iota: Shoup, modulus: &Modulus);
     pointwise::add_assign(out: &mut [u64], x: &[u64], modulus: &Modulus);

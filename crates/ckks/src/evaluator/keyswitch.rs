@@ -1,10 +1,10 @@
 //! Hybrid key switching (Han, Ki 2020), shared by relinearisation and rotations.
 //!
-//! 1. `Evaluator::switch`: the polynomial is split into digits, each extended to all primes (ModUp) and multiplied with the
-//!    keys, modulo Q·P. It goes limb by limb, so that the extended digits of one limb stay in the cache and serve *all*
-//!    keys (hoisting); they are never all in memory. An automorphism is applied to the digits while they are multiplied,
-//!    so keys are read in order. Cost: ℓ + 1 inverse and digits × (limbs + special limbs) − (ℓ + 1) forward transforms,
-//!    once for any number of keys.
+//! 1. The polynomial is split into digits, each extended to all primes (ModUp) and multiplied with the key, modulo Q·P.
+//!    `Evaluator::switch` goes limb by limb, so that the extended digits of one limb stay in the cache and are never all in
+//!    memory; for several keys `Evaluator::extend` keeps them (hoisting). An automorphism is applied to the digits while
+//!    they are multiplied, so keys are read in order. Cost: ℓ + 1 inverse and digits × (limbs + special limbs) − (ℓ + 1)
+//!    forward transforms, once for any number of keys.
 //! 2. `Evaluator::divide` by P.
 //!
 //! What is added to the result enters the products as one more term with factor P, so the second step serves it as well.
@@ -98,6 +98,18 @@ impl Drop for Digits {
     }
 }
 
+/// Digits modulo Q·P in transform order: limb after limb all digits.
+pub(super) struct Extended {
+    level: usize,
+    data: Vec<u64>,
+}
+
+impl Drop for Extended {
+    fn drop(&mut self) {
+        buffer::give(std::mem::take(&mut self.data));
+    }
+}
+
 thread_local! {
     /// Working memory of this thread; holds public values only.
     static LIMBS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
@@ -105,17 +117,52 @@ thread_local! {
 }
 
 impl Evaluator {
-    /// Step 1; every key must reach the level, which callers check.
-    pub(super) fn switch(&self, poly: &Poly<Ntt>, switches: &[Switch<'_>]) -> Products {
+    /// Step 1 for one key, which must reach the level (callers check that): each limb's digits are extended, multiplied and
+    /// forgotten.
+    pub(super) fn switch(&self, poly: &Poly<Ntt>, switch: &Switch<'_>) -> Products {
         let (n, level) = (self.params.degree(), poly.limbs() - 1);
         let prepared = self.prepare_digits(poly);
-        self.with_digits(&[(poly, &prepared)], level, switches.len(), |i, digits, outs| {
-            with_tiles((self.params.digits(level) + 2) * n, |scratch| {
-                for (switch, out) in switches.iter().zip(outs.chunks_exact_mut(2 * n)) {
-                    self.multiply(switch, (i, level), digits, 0..n, scratch, out);
-                }
-            });
+        self.with_digits(&[(poly, &prepared)], level, 1, |i, digits, out| {
+            self.multiply_limb(switch, (i, level), digits, n, out);
         })
+    }
+
+    /// The extended digits of a polynomial, limb after limb, for [`Evaluator::switch_extended`] with several keys.
+    pub(super) fn extend(&self, poly: &Poly<Ntt>, prepared: &Digits) -> Extended {
+        let (params, level) = (&self.params, poly.limbs() - 1);
+        let (n, count) = (params.degree(), params.digits(level));
+        let mut data = buffer::take((level + 1 + params.p().len()) * count * n);
+        par::for_each_chunk(&mut data, count * n, |i, digits| {
+            for (d, digit) in digits.chunks_exact_mut(n).enumerate() {
+                self.extend_digit(prepared, poly, d, i, params.extended_table(i, level), digit);
+            }
+        });
+        Extended { level, data }
+    }
+
+    /// Step 1 for one key on digits that were extended before.
+    pub(super) fn switch_extended(&self, digits: &Extended, switch: &Switch<'_>) -> Products {
+        let (params, level) = (&self.params, digits.level);
+        let (n, count) = (params.degree(), params.digits(level));
+        let mut data = buffer::take((level + 1 + params.p().len()) * 2 * n);
+        par::for_each_chunk(&mut data, 2 * n, |i, out| {
+            let digits = &digits.data[i * count * n..(i + 1) * count * n];
+            self.multiply_limb(switch, (i, level), digits, n, out);
+        });
+        Products { level, degree: n, outputs: 1, data }
+    }
+
+    fn multiply_limb(
+        &self,
+        switch: &Switch<'_>,
+        (i, level): (usize, usize),
+        digits: &[u64],
+        n: usize,
+        out: &mut [u64],
+    ) {
+        with_tiles((self.params.digits(level) + 2) * n, |scratch| {
+            self.multiply(switch, (i, level), digits, 0..n, scratch, out);
+        });
     }
 
     /// Adds one output to the only output of `sum`.

@@ -105,8 +105,8 @@ impl Evaluator {
         let key = self.keys().map(EvaluationKeys::relin).transpose()?.flatten();
         let key = key.ok_or(CkksError::MissingRelinKey)?;
         reaches("the relinearisation key", key.level(), a.level())?;
-        let products = self
-            .switch(c2, &[Switch { key, permutation: None, add: [Added::Lifted(c0), Added::Lifted(c1)] }]);
+        let products =
+            self.switch(c2, &Switch { key, permutation: None, add: [Added::Lifted(c0), Added::Lifted(c1)] });
         let part = |part| self.mod_down(&products, 0, part, rescale);
         Ok(Ciphertext { key_id: a.key_id, scale, parts: [part(0), part(1)].into_iter().collect() })
     }

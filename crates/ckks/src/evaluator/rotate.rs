@@ -8,14 +8,8 @@ use super::{Evaluator, reaches, two_parts};
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
 use crate::keys::SwitchingKey;
-use crate::par;
 use polyveil_math::GaloisPermutation;
 use std::borrow::Cow;
-
-/// Bytes of products modulo Q·P that may be in memory together while rotations share a decomposition.
-const HOISTED_BYTES: usize = 96 << 20;
-/// Rotations that share a decomposition: beyond this it costs next to nothing.
-const HOISTED_BATCH: (usize, usize) = (2, 16);
 
 impl Evaluator {
     /// Rotates by r to the left; r is taken modulo the number of slots, and 0 costs a copy.
@@ -34,7 +28,7 @@ impl Evaluator {
             permutation: Some(&permutation),
             add: [Added::Lifted(&a.parts[0]), Added::Nothing],
         };
-        let products = self.switch(&a.parts[1], &[switch]);
+        let products = self.switch(&a.parts[1], &switch);
         Ok(self.switched(a, &products, 0))
     }
 
@@ -48,32 +42,21 @@ impl Evaluator {
         two_parts(a)?;
         let keys: Vec<Option<(usize, &SwitchingKey)>> =
             rotations.iter().map(|&r| self.rotation_key(r, a.level())).collect::<Result<_, _>>()?;
-        let present: Vec<(usize, &SwitchingKey)> = keys.iter().flatten().copied().collect();
-        let batches =
-            present.chunks(self.hoisted_batch(a.level())).flat_map(|batch| self.rotate_batch(a, batch));
-        let mut rotated = batches.collect::<Vec<_>>().into_iter();
-        // Rotations by 0 have no key and stand between the others.
-        Ok(keys.iter().map(|key| key.and_then(|_| rotated.next()).unwrap_or_else(|| a.clone())).collect())
-    }
-
-    fn hoisted_batch(&self, level: usize) -> usize {
-        let bytes = 2 * (level + 1 + self.params.p().len()) * self.params.degree() * 8;
-        (HOISTED_BYTES / bytes).clamp(HOISTED_BATCH.0, HOISTED_BATCH.1)
-    }
-
-    fn rotate_batch(&self, a: &Ciphertext, batch: &[(usize, &SwitchingKey)]) -> Vec<Ciphertext> {
-        let permutations: Vec<_> = batch.iter().map(|&(rotation, _)| self.permutation(rotation)).collect();
-        let switches: Vec<Switch<'_>> = batch
+        let digits = keys
             .iter()
-            .zip(&permutations)
-            .map(|(&(_, key), p)| Switch {
-                key,
-                permutation: Some(p),
-                add: [Added::Lifted(&a.parts[0]), Added::Nothing],
-            })
-            .collect();
-        let products = self.switch(&a.parts[1], &switches);
-        par::map(batch.len(), |k| self.switched(a, &products, k))
+            .any(Option::is_some)
+            .then(|| self.extend(&a.parts[1], &self.prepare_digits(&a.parts[1])));
+        let turn = |key: Option<(usize, &SwitchingKey)>| {
+            let (Some((rotation, key)), Some(digits)) = (key, &digits) else {
+                return a.clone();
+            };
+            let permutation = self.permutation(rotation);
+            let add = [Added::Lifted(&a.parts[0]), Added::Nothing];
+            let switch = Switch { key, permutation: Some(&permutation), add };
+            self.switched(a, &self.switch_extended(digits, &switch), 0)
+        };
+        // One after the other: digits, one key and one product are as much as an outer cache may hold.
+        Ok(keys.into_iter().map(turn).collect())
     }
 
     fn switched(&self, a: &Ciphertext, products: &Products, output: usize) -> Ciphertext {

@@ -274,7 +274,7 @@ impl Evaluator {
             let add = [Added::Waiting(inner, index, 0), Added::Nothing];
             let permutation = self.permutation(rotation);
             let switch = Switch { key, permutation: Some(&permutation), add };
-            let product = self.switch(&self.mod_down(inner, index, 1, false), &[switch]);
+            let product = self.switch(&self.mod_down(inner, index, 1, false), &switch);
             match &mut total {
                 None => total = Some(product),
                 Some(total) => self.add_products(total, &product, 0),

@@ -131,6 +131,12 @@ impl GaloisPermutation {
         }
     }
 
+    /// Blocks and orders as [`simd::permute`] takes them; `None` below degree [`BLOCK`].
+    #[must_use]
+    pub fn table(&self) -> Option<(&[u32], &[[u64; BLOCK]; BLOCK])> {
+        (!self.blocks.is_empty()).then_some((&self.blocks, &self.orders))
+    }
+
     fn power(kind: RingKind, log_n: u32, factor: usize) -> Self {
         let n = 1usize << log_n;
         let shift = (factor - 1) / kind.stride();

@@ -14,14 +14,11 @@ use crate::keys::SwitchingKey;
 use crate::par;
 use crate::parameters::Parameters;
 use arrayvec::ArrayVec;
-use polyveil_math::simd::{self, Term, Weights};
-use polyveil_math::{GaloisPermutation, Modulus, Ntt, NttTable, Poly, buffer};
+use polyveil_math::simd::{self, KeyProduct};
+use polyveil_math::{GaloisPermutation, Ntt, NttTable, Poly, buffer};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::thread::LocalKey;
-
-/// At most this many digits (one a prime), and the added polynomial.
-const MAX_TERMS: usize = Parameters::MAX_Q + 1;
 
 /// What one key does to the digits.
 #[derive(Clone, Copy)]
@@ -54,11 +51,11 @@ pub(super) struct Products {
 
 impl<'a> Added<'a> {
     /// Limb i and its factor; P modulo a special prime is 0.
-    fn limb(self, i: usize, level: usize, params: &'a Parameters) -> Option<(&'a [u64], &'a u64)> {
+    fn limb(self, i: usize, level: usize, params: &'a Parameters) -> Option<(&'a [u64], u64)> {
         match self {
-            Self::Lifted(poly) if i <= level => Some((poly.limb(i), &params.p_residues()[i])),
+            Self::Lifted(poly) if i <= level => Some((poly.limb(i), params.p_residues()[i])),
             Self::Nothing | Self::Lifted(_) => None,
-            Self::Waiting(products, output, part) => Some((products.limb(output, part, i), &1)),
+            Self::Waiting(products, output, part) => Some((products.limb(output, part, i), 1)),
         }
     }
 }
@@ -193,33 +190,18 @@ impl Evaluator {
         // The key's special limbs follow its own, higher level.
         let key_limb = if i <= level { i } else { i - level + switch.key.level() };
         let halves = [switch.key.b(), switch.key.a(params)];
-        let add = switch.add.map(|added| added.limb(i, level, params));
-        let (origin, len) = (range.start, range.len());
-        let mut multiply = |digits: &[u64], adds: [Option<&[u64]>; 2], range: Range<usize>| {
-            let factors = add.map(|add| add.map(|(_, factor)| factor));
-            for (((out, half), add), factor) in out.chunks_exact_mut(len).zip(halves).zip(adds).zip(factors) {
-                let key = half.iter().map(|half| &half.limb(key_limb)[range.clone()]);
-                dot(
-                    &mut out[range.start - origin..range.end - origin],
-                    digits,
-                    key,
-                    add.zip(factor),
-                    modulus,
-                );
-            }
+        let digits: ArrayVec<&[u64], { Parameters::MAX_Q }> = digits.chunks_exact(n).collect();
+        let keys = halves.map(|half| -> ArrayVec<&[u64], { Parameters::MAX_Q }> {
+            half.iter().take(digits.len()).map(|half| &half.limb(key_limb)[range.clone()]).collect()
+        });
+        let product = KeyProduct {
+            digits: &digits,
+            keys: [&keys[0], &keys[1]],
+            add: switch.add.map(|added| added.limb(i, level, params)),
+            // Rings have at least 16 coefficients.
+            permutation: switch.permutation.and_then(GaloisPermutation::table),
         };
-        let Some(permutation) = switch.permutation else {
-            return multiply(digits, add.map(|add| add.map(|(values, _)| values)), range);
-        };
-        let sources = digits.chunks_exact(n).map(Some).chain(add.map(|add| add.map(|(values, _)| values)));
-        for (source, out) in sources.zip(scratch.chunks_exact_mut(len)) {
-            if let Some(source) = source {
-                permutation.apply_part(source, out, origin);
-            }
-        }
-        let (digits, adds) = scratch.split_at(digits.len() / n * len);
-        let adds = [add[0].map(|_| &adds[..len]), add[1].map(|_| &adds[len..2 * len])];
-        multiply(digits, adds, range);
+        simd::key_product(out, &product, range.start, scratch, modulus);
     }
 
     /// Step 2 for one part of one output, together with the division by the last ciphertext prime if `rescale`.
@@ -307,23 +289,6 @@ impl Evaluator {
         });
         Digits { residues, overflow }
     }
-}
-
-/// Σ digit · key, plus `add` times its factor.
-fn dot<'a>(
-    out: &mut [u64],
-    digits: &'a [u64],
-    key: impl Iterator<Item = &'a [u64]>,
-    add: Option<(&'a [u64], &'a u64)>,
-    modulus: &Modulus,
-) {
-    let weighted = digits.chunks_exact(out.len()).zip(key);
-    let mut terms: ArrayVec<Term<'_>, MAX_TERMS> =
-        weighted.map(|(values, key)| Term { values, weights: Weights::Full(key) }).collect();
-    terms.extend(
-        add.map(|(values, factor)| Term { values, weights: Weights::Blocks(std::slice::from_ref(factor)) }),
-    );
-    simd::dot(out, &terms, modulus);
 }
 
 /// Runs `f` on this thread's working limbs, `len` values with unspecified contents.

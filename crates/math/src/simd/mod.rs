@@ -12,7 +12,10 @@ pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 #[clippy::msrv = "1.95"]
 pub mod avx512;
+mod product;
 pub mod scalar;
+
+pub use product::{KeyProduct, key_product};
 
 use crate::modulus::{Modulus, Shoup};
 use std::sync::OnceLock;
@@ -129,6 +132,7 @@ macro_rules! dispatch {
         }
     };
 }
+use dispatch;
 
 /// Fixed factors of a transform: entry `m + j` serves node `j` of the tree level with `m` nodes.
 #[derive(Debug, Clone, Copy)]

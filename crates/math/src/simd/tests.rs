@@ -3,7 +3,7 @@
 use super::*;
 use crate::ntt::NttTable;
 use crate::prime::ntt_primes;
-use crate::ring::RingKind;
+use crate::ring::{GaloisPermutation, RingKind};
 use crate::sample::SeedStream;
 
 /// All back ends but the reference.
@@ -210,5 +210,36 @@ fn permutations_equal_their_scalar_twin() {
     for backend in vectors() {
         dispatch!(backend => permute(&mut b, &input, &blocks, &orders));
         assert_eq!(a, b);
+    }
+}
+
+#[test]
+fn key_products_equal_sums_of_permuted_digits() {
+    let Some(&backend) = vectors().last() else { return };
+    let (n, start, len) = (256, 64, 128);
+    let permutation = GaloisPermutation::rotation(RingKind::ConjugateInvariant, 8, 3);
+    for m in moduli() {
+        for count in [1, 3, 70] {
+            let digits: Vec<Vec<u64>> = (0..count).map(|d| values(&m, n, d)).collect();
+            let keys: Vec<Vec<u64>> = (0..2 * count).map(|d| values(&m, len, 100 + d)).collect();
+            let digits: Vec<&[u64]> = digits.iter().map(Vec::as_slice).collect();
+            let keys: Vec<&[u64]> = keys.iter().map(Vec::as_slice).collect();
+            let (b, a) = keys.split_at(count as usize);
+            for (add, permutation) in [
+                ([None, None], None),
+                ([Some((digits[0], m.value() - 1)), None], permutation.table()),
+                ([Some((digits[0], 1)), Some((digits[0], m.value() / 2))], permutation.table()),
+            ] {
+                let product = KeyProduct { digits: &digits, keys: [b, a], add, permutation };
+                let (mut x, mut y) = (vec![0; 2 * len], vec![0; 2 * len]);
+                let mut scratch = vec![0; (digits.len() + 2) * len];
+                product.by_parts(Backend::Scalar, &mut x, start, &mut scratch, &m);
+                match backend {
+                    Backend::Avx512(token) => token.key_product(&mut y, &product, start, &m),
+                    other => product.by_parts(other, &mut y, start, &mut scratch, &m),
+                }
+                assert_eq!(x, y, "{count} digits modulo {}", m.value());
+            }
+        }
     }
 }

@@ -12,9 +12,10 @@
 
 mod ntt;
 mod pointwise;
+mod product;
 mod sums;
 
-use super::{Target, Term, Twiddles};
+use super::{KeyProduct, Target, Term, Twiddles};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
@@ -66,6 +67,7 @@ entries! {
     pointwise::sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modulus);
     pointwise::permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]);
     pointwise::reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus);
+    product::key_product(out: &mut [u64], product: &KeyProduct<'_>, start: usize, modulus: &Modulus);
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
     sums::convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup], moduli: &[Modulus]);
     sums::convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>);

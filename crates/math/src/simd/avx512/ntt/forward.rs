@@ -202,30 +202,40 @@ fn tail<const LEAN: bool>(lanes: &mut [Lane], m: usize, number: usize, context: 
     let (runs, _) = lanes.as_chunks_mut::<8>();
     let tail = Tail::new(context.twiddles, m, number, runs.len());
     let two_q = context.m.two_q;
-    let low = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0);
-    let high = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
-    let shuffle = |x: V, y: V| (_mm512_permutex2var_epi64(x, low, y), _mm512_permutex2var_epi64(x, high, y));
+    let low = _mm512_set_epi64(13, 5, 12, 4, 9, 1, 8, 0);
+    let high = _mm512_set_epi64(15, 7, 14, 6, 11, 3, 10, 2);
     // The left operands of the three levels within vectors are known by lane only before the first of them.
     let q = context.m.two_q;
     let offsets = _mm512_mask_blend_epi64(0b0000_0001, _mm512_mask_blend_epi64(0b0000_0010, q, context.four_q), context.six_q);
     let offsets = _mm512_maskz_mov_epi64(0b0000_1111, offsets);
     let [first, second, third] = tail.across;
     for (index, run) in runs.iter_mut().enumerate() {
-        let w = factors8!(first, second, third, index);
         let mut v = load_run(run);
         if LEAN {
             v[0] = add(v[0], offsets);
         }
-        let mut v = eight::<LEAN, false>(v, w, context);
+        let mut v = eight::<LEAN, false>(v, factors8!(first, second, third, index), context);
         // Level by level over all pairs, because one pair alone is a chain of dependent instructions.
-        for level in 0..3 {
-            for pair in 0..4 {
-                let (x, y) = shuffle(v[2 * pair], v[2 * pair + 1]);
-                let x = if LEAN { x } else { lower(x, two_q) };
-                let (x, y) = butterfly::<LEAN>(x, y, tail.within(index, pair, level), context);
-                let y = if LEAN || level == 2 { y } else { add(y, two_q) };
-                (v[2 * pair], v[2 * pair + 1]) = (x, y);
-            }
+        for pair in 0..4 {
+            let (p, r) = (v[2 * pair], v[2 * pair + 1]);
+            let (x, y) = (_mm512_shuffle_i64x2::<0x44>(p, r), _mm512_shuffle_i64x2::<0xee>(p, r));
+            let x = if LEAN { x } else { lower(x, two_q) };
+            let (x, y) = butterfly::<LEAN>(x, y, tail.within4::<0b1111_0000>(index, pair), context);
+            (v[2 * pair], v[2 * pair + 1]) = (x, if LEAN { y } else { add(y, two_q) });
+        }
+        for pair in 0..4 {
+            let (p, r) = (v[2 * pair], v[2 * pair + 1]);
+            let (x, y) = (_mm512_shuffle_i64x2::<0x88>(p, r), _mm512_shuffle_i64x2::<0xdd>(p, r));
+            let x = if LEAN { x } else { lower(x, two_q) };
+            let (x, y) = butterfly::<LEAN>(x, y, tail.within2(index, pair), context);
+            (v[2 * pair], v[2 * pair + 1]) = (x, if LEAN { y } else { add(y, two_q) });
+        }
+        for pair in 0..4 {
+            let (p, r) = (v[2 * pair], v[2 * pair + 1]);
+            let (x, y) = (_mm512_unpacklo_epi64(p, r), _mm512_unpackhi_epi64(p, r));
+            let x = if LEAN { x } else { lower(x, two_q) };
+            (v[2 * pair], v[2 * pair + 1]) =
+                butterfly::<LEAN>(x, y, tail.within1(index, pair), context);
         }
         for pair in 0..4 {
             let (x, y) = (v[2 * pair], v[2 * pair + 1]);
@@ -234,7 +244,8 @@ fn tail<const LEAN: bool>(lanes: &mut [Lane], m: usize, number: usize, context: 
             } else {
                 (context.m.reduce4(x), context.m.reduce2(lift(y, two_q)))
             };
-            (v[2 * pair], v[2 * pair + 1]) = shuffle(x, y);
+            v[2 * pair] = _mm512_permutex2var_epi64(x, low, y);
+            v[2 * pair + 1] = _mm512_permutex2var_epi64(x, high, y);
         }
         store_run(run, v);
     }
@@ -253,5 +264,56 @@ fn plain(values: &mut [u64], twiddles: &[u64], modulus: &Modulus) {
             }
         }
         m *= 2;
+    }
+}
+
+#[cfg(test)]
+mod probe {
+    use super::*;
+    use crate::ntt::NttTable;
+    use std::time::Instant;
+    #[repr(C, align(64))]
+    #[derive(Clone, Copy)]
+    struct L([u64; 8]);
+    fn best(mut f: impl FnMut()) -> f64 {
+        let mut b = f64::MAX;
+        for _ in 0..300 {
+            let t = Instant::now();
+            f();
+            b = b.min(t.elapsed().as_nanos() as f64);
+        }
+        b * 3.7
+    }
+    #[test]
+    fn probe() {
+        let log_n = 15;
+        for bits in [45, 50] {
+            let p = crate::prime::ntt_primes(bits, log_n, 1, &[]).unwrap()[0];
+            let t = NttTable::new(crate::ring::RingKind::Standard, log_n, p).unwrap();
+            let mut v = vec![L([1; 8]); 1 << (log_n - 3)];
+            let lanes: &mut [Lane] =
+                unsafe { std::slice::from_raw_parts_mut(v.as_mut_ptr().cast(), 1 << (log_n - 3)) };
+            t.with_tables(|f, _, _, _, _| {
+                // SAFETY: test machine.
+                unsafe {
+                    let c = Context::new(f, t.modulus());
+                    let l = std::cell::RefCell::new(&mut *(&raw const lanes as *mut &mut [Lane]));
+                    let mut l = l.borrow_mut();
+                    for log in [9, 10, 11, 12, 13, 14, 15] {
+                        let node = 1usize << (log - 3);
+                        let x = if bits == 45 {
+                            best(|| for (j, x) in l.chunks_exact_mut(node).enumerate() { pass8::<true>(x, 1 << (15 - log), j, &c) })
+                        } else {
+                            best(|| for (j, x) in l.chunks_exact_mut(node).enumerate() { pass8::<false>(x, 1 << (15 - log), j, &c) })
+                        };
+                        let y = best(|| for _ in 0..(1 << (15 - log)) { if bits == 45 { pass8::<true>(&mut l[..node], 1, 0, &c) } else { pass8::<false>(&mut l[..node], 1, 0, &c) } });
+                        println!("{bits} node 2^{log}: pass8 over all {:.1} cycles per group; same node again and again {:.1}", x / 512.0, y / 512.0);
+                    }
+                    let x = best(|| if bits == 45 { tail::<true>(&mut l[..], 512, 0, &c) } else { tail::<false>(&mut l[..], 512, 0, &c) });
+                    let y = best(|| for _ in 0..64 { if bits == 45 { tail::<true>(&mut l[..64], 512, 0, &c) } else { tail::<false>(&mut l[..64], 512, 0, &c) } });
+                    println!("{bits} tail {:.1} per run; same 8 runs {:.1}", x / 512.0, y / 512.0);
+                }
+            });
+        }
     }
 }

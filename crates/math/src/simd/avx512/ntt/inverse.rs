@@ -292,26 +292,34 @@ fn tail<const LEAN: bool>(lanes: &mut [Lane], m: usize, number: usize, context: 
     let (runs, _) = lanes.as_chunks_mut::<8>();
     let tail = Tail::new(context.twiddles, m, number, runs.len());
     let two_q = context.m.two_q;
-    let even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
-    let odd = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
-    let shuffle = |x: V, y: V| (_mm512_permutex2var_epi64(x, even, y), _mm512_permutex2var_epi64(x, odd, y));
+    let even = _mm512_set_epi64(14, 12, 6, 4, 10, 8, 2, 0);
+    let odd = _mm512_set_epi64(15, 13, 7, 5, 11, 9, 3, 1);
     let [first, second, third] = tail.across;
     for (index, run) in runs.iter_mut().enumerate() {
         let w = factors8!(first, second, third, index);
         let mut v = load_run(run);
         // Level by level over all pairs, because one pair alone is a chain of dependent instructions.
-        let bounds = [context.four_q, two_q, context.m.q];
-        for level in [2, 1, 0] {
-            for pair in 0..4 {
-                let (x, y) = shuffle(v[2 * pair], v[2 * pair + 1]);
-                let w = tail.within(index, pair, level);
-                let (x, y) = butterfly::<LEAN, false>(x, y, bounds[level], w, context);
-                let x = if LEAN || level == 2 { x } else { lower(x, two_q) };
-                (v[2 * pair], v[2 * pair + 1]) = (x, y);
-            }
+        for pair in 0..4 {
+            let (p, r) = (v[2 * pair], v[2 * pair + 1]);
+            let (x, y) = (_mm512_permutex2var_epi64(p, even, r), _mm512_permutex2var_epi64(p, odd, r));
+            let w = tail.within1(index, pair);
+            (v[2 * pair], v[2 * pair + 1]) = butterfly::<LEAN, false>(x, y, context.m.q, w, context);
         }
         for pair in 0..4 {
-            (v[2 * pair], v[2 * pair + 1]) = shuffle(v[2 * pair], v[2 * pair + 1]);
+            let (p, r) = (v[2 * pair], v[2 * pair + 1]);
+            let (x, y) = (_mm512_unpacklo_epi64(p, r), _mm512_unpackhi_epi64(p, r));
+            let w = tail.within2(index, pair);
+            let (x, y) = butterfly::<LEAN, false>(x, y, two_q, w, context);
+            (v[2 * pair], v[2 * pair + 1]) = (if LEAN { x } else { lower(x, two_q) }, y);
+        }
+        for pair in 0..4 {
+            let (p, r) = (v[2 * pair], v[2 * pair + 1]);
+            let (x, y) = (_mm512_shuffle_i64x2::<0x44>(p, r), _mm512_shuffle_i64x2::<0xee>(p, r));
+            let w = tail.within4::<0b1100_1100>(index, pair);
+            let (x, y) = butterfly::<LEAN, false>(x, y, context.four_q, w, context);
+            let x = if LEAN { x } else { lower(x, two_q) };
+            v[2 * pair] = _mm512_shuffle_i64x2::<0x88>(x, y);
+            v[2 * pair + 1] = _mm512_shuffle_i64x2::<0xdd>(x, y);
         }
         let v = eight::<LEAN>(v, w, context);
         store_run(run, v);

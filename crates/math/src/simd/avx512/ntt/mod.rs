@@ -249,17 +249,43 @@ impl<'a> Tail<'a> {
         }
     }
 
-    /// Factors of one of the three levels within a pair of vectors.
+    /// Factors of the first of the levels within a pair of vectors, in the order a a a a b b b b or a a b b a a b b.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn within(&self, run: usize, pair: usize, level: usize) -> Factor {
-        let (two, four, eight) = (self.two, self.four, self.eight);
-        match level {
-            0 => Factor { value: load2(&two[0][run][pair]), quotient: load2(&two[1][run][pair]) },
-            1 => Factor { value: load4(&four[0][run][pair]), quotient: load4(&four[1][run][pair]) },
-            _ => Factor { value: load(&eight[0][run][pair]), quotient: load(&eight[1][run][pair]) },
+    fn within4<const ORDER: i32>(&self, run: usize, pair: usize) -> Factor {
+        Factor {
+            value: spread_in_lanes::<ORDER>(load2(&self.two[0][run][pair])),
+            quotient: spread_in_lanes::<ORDER>(load2(&self.two[1][run][pair])),
         }
     }
+
+    /// Of the second: from a b c d in memory to a a c c b b d d.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn within2(&self, run: usize, pair: usize) -> Factor {
+        Factor {
+            value: spread_in_lanes::<0b1111_0000>(load4(&self.four[0][run][pair])),
+            quotient: spread_in_lanes::<0b1111_0000>(load4(&self.four[1][run][pair])),
+        }
+    }
+
+    /// Of the third: the middle 128-bit lanes exchanged.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn within1(&self, run: usize, pair: usize) -> Factor {
+        let (value, quotient) = (load(&self.eight[0][run][pair]), load(&self.eight[1][run][pair]));
+        Factor {
+            value: _mm512_shuffle_i64x2::<0b11_01_10_00>(value, value),
+            quotient: _mm512_shuffle_i64x2::<0b11_01_10_00>(quotient, quotient),
+        }
+    }
+}
+
+/// In each pair of lanes, for each the first (bit 0) or second (bit 1).
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn spread_in_lanes<const ORDER: i32>(x: V) -> V {
+    _mm512_castpd_si512(_mm512_permute_pd::<ORDER>(_mm512_castsi512_pd(x)))
 }
 
 /// The factors of three levels from three tables, node `j` of the first and its descendants, for [`forward::eight`] and

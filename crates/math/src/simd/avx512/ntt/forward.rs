@@ -87,9 +87,17 @@ fn pass<const LEAN: bool>(lanes: &mut [Lane], m: usize, j: usize, step: u32, con
 fn pass8<const LEAN: bool>(lanes: &mut [Lane], m: usize, j: usize, context: &Context<'_>) {
     let w = factors8!(context, m + j);
     let mut rows = rows8(lanes);
-    for i in 0..rows[0].len() {
-        let v = eight::<LEAN, false>(load_rows(&rows, i), w, context);
-        store_rows(&mut rows, i, v);
+    // Two columns level by level; see `tail`.
+    for i in (0..rows[0].len()).step_by(2) {
+        let (mut a, mut b) = (load_rows(&rows, i), load_rows(&rows, i + 1));
+        across1::<LEAN, false>(&mut a, &w, context);
+        across1::<LEAN, false>(&mut b, &w, context);
+        across2::<LEAN>(&mut a, &w, context);
+        across2::<LEAN>(&mut b, &w, context);
+        across3::<LEAN>(&mut a, &w, context);
+        across3::<LEAN>(&mut b, &w, context);
+        store_rows(&mut rows, i, a);
+        store_rows(&mut rows, i + 1, b);
     }
 }
 

@@ -95,8 +95,7 @@ pub(super) fn last_pass<const LEAN: bool>(
     let zero = rest.first[0];
     rest.first[0] = modulus.mul_shoup(modulus.add(zero, zero), scale);
     let middle = rest.first[4];
-    rest.first[4] =
-        modulus.sub(modulus.mul_shoup(middle, scale), modulus.mul_shoup(middle, scaled_iota));
+    rest.first[4] = modulus.sub(modulus.mul_shoup(middle, scale), modulus.mul_shoup(middle, scaled_iota));
     for k in 1..4 {
         let (low, high) = rest.first.split_at_mut(4);
         unfold(&mut low[k], &mut high[4 - k]);

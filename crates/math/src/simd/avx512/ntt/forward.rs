@@ -172,11 +172,8 @@ pub(super) fn eight<const LEAN: bool, const FOLDED: bool>(
 fn across1<const LEAN: bool, const FOLDED: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
     let (two_q, four_q, six_q) = (context.m.two_q, context.four_q, context.six_q);
     if LEAN {
-        let offsets = if FOLDED {
-            [context.eight_q, six_q, four_q, four_q]
-        } else {
-            [six_q, four_q, two_q, two_q]
-        };
+        let offsets =
+            if FOLDED { [context.eight_q, six_q, four_q, four_q] } else { [six_q, four_q, two_q, two_q] };
         for k in 0..4 {
             v[k] = add(v[k], offsets[k]);
         }
@@ -334,56 +331,5 @@ fn plain(values: &mut [u64], twiddles: &[u64], modulus: &Modulus) {
             }
         }
         m *= 2;
-    }
-}
-
-#[cfg(test)]
-mod probe {
-    use super::*;
-    use crate::ntt::NttTable;
-    use std::time::Instant;
-    #[repr(C, align(64))]
-    #[derive(Clone, Copy)]
-    struct L([u64; 8]);
-    fn best(mut f: impl FnMut()) -> f64 {
-        let mut b = f64::MAX;
-        for _ in 0..300 {
-            let t = Instant::now();
-            f();
-            b = b.min(t.elapsed().as_nanos() as f64);
-        }
-        b * 3.7
-    }
-    #[test]
-    fn probe() {
-        let log_n = 15;
-        for bits in [45, 50] {
-            let p = crate::prime::ntt_primes(bits, log_n, 1, &[]).unwrap()[0];
-            let t = NttTable::new(crate::ring::RingKind::Standard, log_n, p).unwrap();
-            let mut v = vec![L([1; 8]); 1 << (log_n - 3)];
-            let lanes: &mut [Lane] =
-                unsafe { std::slice::from_raw_parts_mut(v.as_mut_ptr().cast(), 1 << (log_n - 3)) };
-            t.with_tables(|f, _, _, _, _| {
-                // SAFETY: test machine.
-                unsafe {
-                    let c = Context::new(f, t.modulus());
-                    let l = std::cell::RefCell::new(&mut *(&raw const lanes as *mut &mut [Lane]));
-                    let mut l = l.borrow_mut();
-                    for log in [9, 10, 11, 12, 13, 14, 15] {
-                        let node = 1usize << (log - 3);
-                        let x = if bits == 45 {
-                            best(|| for (j, x) in l.chunks_exact_mut(node).enumerate() { pass8::<true>(x, 1 << (15 - log), j, &c) })
-                        } else {
-                            best(|| for (j, x) in l.chunks_exact_mut(node).enumerate() { pass8::<false>(x, 1 << (15 - log), j, &c) })
-                        };
-                        let y = best(|| for _ in 0..(1 << (15 - log)) { if bits == 45 { pass8::<true>(&mut l[..node], 1, 0, &c) } else { pass8::<false>(&mut l[..node], 1, 0, &c) } });
-                        println!("{bits} node 2^{log}: pass8 over all {:.1} cycles per group; same node again and again {:.1}", x / 512.0, y / 512.0);
-                    }
-                    let x = best(|| if bits == 45 { tail::<true>(&mut l[..], 512, 0, &c) } else { tail::<false>(&mut l[..], 512, 0, &c) });
-                    let y = best(|| for _ in 0..64 { if bits == 45 { tail::<true>(&mut l[..64], 512, 0, &c) } else { tail::<false>(&mut l[..64], 512, 0, &c) } });
-                    println!("{bits} tail {:.1} per run; same 8 runs {:.1}", x / 512.0, y / 512.0);
-                }
-            });
-        }
     }
 }

@@ -169,7 +169,11 @@ pub(super) fn eight<const LEAN: bool, const FOLDED: bool>(
 /// The first level of [`eight`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn across1<const LEAN: bool, const FOLDED: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
+pub(super) fn across1<const LEAN: bool, const FOLDED: bool>(
+    v: &mut [V; 8],
+    w: &[Factor; 7],
+    context: &Context<'_>,
+) {
     let (two_q, four_q, six_q) = (context.m.two_q, context.four_q, context.six_q);
     if LEAN {
         let offsets =
@@ -190,7 +194,7 @@ fn across1<const LEAN: bool, const FOLDED: bool>(v: &mut [V; 8], w: &[Factor; 7]
 /// The second.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn across2<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
+pub(super) fn across2<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
     let two_q = context.m.two_q;
     for k in [0, 1, 4, 5] {
         if !LEAN {
@@ -204,7 +208,7 @@ fn across2<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<
 /// The third.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn across3<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
+pub(super) fn across3<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
     let two_q = context.m.two_q;
     for k in [0, 2, 4, 6] {
         if !LEAN {

@@ -37,8 +37,9 @@ use std::arch::x86_64::*;
 const MIN_LEN: usize = 64;
 /// Least length at which the fold is part of the first pass.
 const MIN_FOLD_LEN: usize = 512;
-/// Values of a node that is finished pass by pass: 16 KB, half a first cache.
-const BLOCK: usize = 2048;
+/// Values of a node that is finished pass by pass: 64 KB. Twice or half of that is as good: the transforms are bound by
+/// arithmetic as long as nodes stay in the second cache.
+const BLOCK: usize = 8192;
 /// Largest modulus without reductions on the way: a little below 2^45.81.
 const MAX_LEAN: u64 = ((1 << 52) - 1) / 73;
 

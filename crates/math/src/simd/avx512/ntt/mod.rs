@@ -316,3 +316,42 @@ use factors8;
 fn broadcast([values, quotients]: [&[u64]; 2], index: usize) -> Factor {
     Factor { value: spread(values[index]), quotient: spread(quotients[index]) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::scalar;
+    use super::*;
+    use crate::ntt::NttTable;
+    use crate::prime::is_prime;
+    use crate::ring::RingKind;
+
+    /// The bounds are tightest for the largest lean modulus and the first strict one.
+    #[test]
+    fn moduli_around_the_limit_equal_the_scalar_twin() {
+        let Some(token) = super::super::Avx512::detect() else { return };
+        for log_n in [9, 14, 17] {
+            let step = 4u64 << log_n;
+            let last = MAX_LEAN / step * step + 1;
+            let below = (0..).map(|i| last - i * step).find(|&q| q <= MAX_LEAN && is_prime(q));
+            let above = (1..).map(|i| last + i * step).find(|&q| q > MAX_LEAN && is_prime(q));
+            for prime in below.into_iter().chain(above) {
+                let table = NttTable::new(RingKind::ConjugateInvariant, log_n, prime).unwrap();
+                let m = *table.modulus();
+                let n = table.degree();
+                let extreme = vec![prime - 1; n];
+                let mixed = (0..n as u64).map(|i| [0, prime - 1, i % prime][i as usize % 3]).collect();
+                for input in [extreme, mixed] {
+                    table.with_tables(|forward, inverse, scale, last, iota| {
+                        let (mut a, mut b) = (input.clone(), input.clone());
+                        scalar::fold(&mut a, iota, &m);
+                        scalar::ntt_forward(&mut a, forward, &m);
+                        token.ntt_forward_folded(&mut b, iota, forward, &m);
+                        assert!(a == b, "forward, 2^{log_n}, {prime}");
+                        token.ntt_inverse_unfolded(&mut b, iota, inverse, scale, last, &m);
+                        assert!(b == input, "inverse, 2^{log_n}, {prime}");
+                    });
+                }
+            }
+        }
+    }
+}

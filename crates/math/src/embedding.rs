@@ -27,10 +27,12 @@ pub struct Embedding {
     log_n: u32,
     re: Vec<f64>,
     im: Vec<f64>,
+    /// Transform index of each slot. Those of degree C are the first ones without their low log2(N/C) bits.
+    order: Vec<u32>,
 }
 
 impl Embedding {
-    /// Tables for degree 2^`log_n`, 16·N bytes.
+    /// Tables for degree 2^`log_n`, at most 20·N bytes.
     ///
     /// # Errors
     /// [`MathError::BadDegree`].
@@ -52,7 +54,7 @@ impl Embedding {
                 im[m + j] = sin;
             }
         }
-        Ok(Self { kind, log_n, re, im })
+        Ok(Self { kind, log_n, re, im, order: kind.slot_indices(log_n) })
     }
 
     /// Number of slots.
@@ -83,7 +85,8 @@ impl Embedding {
     /// # Errors
     /// [`MathError::Length`] if the length is no power of two or out of range.
     pub fn decode(&self, coefficients: &[f64]) -> Result<Vec<f64>, MathError> {
-        Ok(self.decode_complex(coefficients)?.into_iter().map(|z| z.re).collect())
+        let (re, _) = self.evaluate(coefficients)?;
+        Ok(self.indices(re.len()).map(|p| re[p]).collect())
     }
 
     /// Coefficients → complex slots.
@@ -91,6 +94,12 @@ impl Embedding {
     /// # Errors
     /// [`MathError::Length`] as for [`Embedding::decode`].
     pub fn decode_complex(&self, coefficients: &[f64]) -> Result<Vec<Complex>, MathError> {
+        let (re, im) = self.evaluate(coefficients)?;
+        Ok(self.indices(re.len()).map(|p| Complex { re: re[p], im: im[p] }).collect())
+    }
+
+    /// Real and imaginary parts in the order of the transform.
+    fn evaluate(&self, coefficients: &[f64]) -> Result<(Vec<f64>, Vec<f64>), MathError> {
         let n = coefficients.len();
         self.check(n)?;
         let mut re = coefficients.to_vec();
@@ -101,17 +110,15 @@ impl Embedding {
             }
         }
         self.forward(&mut re, &mut im);
-        let indices = self.kind.slot_indices(n.trailing_zeros());
-        Ok(indices.into_iter().map(|p| Complex { re: re[p as usize], im: im[p as usize] }).collect())
+        Ok((re, im))
     }
 
     fn encode_with(&self, slots: usize, value: impl Fn(usize) -> Complex) -> Result<Vec<f64>, MathError> {
         let n = self.kind.degree_for_slots(slots);
         self.check(n)?;
-        let log_n = n.trailing_zeros();
         let (mut re, mut im) = (vec![0.0; n], vec![0.0; n]);
-        for (j, p) in self.kind.slot_indices(log_n).into_iter().enumerate() {
-            let (z, p) = (value(j), p as usize);
+        for (j, p) in self.indices(n).enumerate() {
+            let z = value(j);
             re[p] = z.re;
             match self.kind {
                 RingKind::ConjugateInvariant => {}
@@ -136,45 +143,156 @@ impl Embedding {
         }
     }
 
+    /// Transform index of each slot at degree `n`.
+    fn indices(&self, n: usize) -> impl Iterator<Item = usize> {
+        let shift = self.log_n - n.trailing_zeros();
+        self.order[..self.kind.slots(n)].iter().map(move |&p| (p >> shift) as usize)
+    }
+
+    /// Two levels at a time: half the traffic, and the same operations on each value as one by one.
     fn forward(&self, re: &mut [f64], im: &mut [f64]) {
         let n = re.len();
         let mut m = 1;
-        while m < n {
-            let half = n / (2 * m);
-            let nodes = re.chunks_exact_mut(2 * half).zip(im.chunks_exact_mut(2 * half));
-            for ((re, im), (&wr, &wi)) in nodes.zip(self.re[m..].iter().zip(&self.im[m..])) {
-                let ((xr, yr), (xi, yi)) = (re.split_at_mut(half), im.split_at_mut(half));
-                for (((xr, yr), xi), yi) in xr.iter_mut().zip(yr).zip(xi).zip(yi) {
-                    let (tr, ti) = (*yr * wr - *yi * wi, *yr * wi + *yi * wr);
-                    (*yr, *yi) = (*xr - tr, *xi - ti);
-                    (*xr, *xi) = (*xr + tr, *xi + ti);
-                }
+        if n.trailing_zeros() % 2 == 1 {
+            let ((xr, yr), (xi, yi)) = (re.split_at_mut(n / 2), im.split_at_mut(n / 2));
+            for (((xr, yr), xi), yi) in xr.iter_mut().zip(yr).zip(xi).zip(yi) {
+                let (x, y) = forward_pair(([*xr], [*xi]), ([*yr], [*yi]), self.factor(1));
+                ([*xr], [*xi], [*yr], [*yi]) = (x.0, x.1, y.0, y.1);
             }
-            m *= 2;
+            m = 2;
+        }
+        while 4 * m < n {
+            for (j, (re, im)) in re.chunks_exact_mut(n / m).zip(im.chunks_exact_mut(n / m)).enumerate() {
+                let w = self.factors(m + j);
+                for_quarters(re, im, |values| forward_four(values, w));
+            }
+            m *= 4;
+        }
+        if m < n {
+            let nodes = re.as_chunks_mut::<4>().0.iter_mut().zip(im.as_chunks_mut::<4>().0);
+            for (j, (re, im)) in nodes.enumerate() {
+                let w = self.factors(m + j);
+                let [a, b, c, d] = forward_four(singles(re, im), w);
+                *re = [a.0[0], b.0[0], c.0[0], d.0[0]];
+                *im = [a.1[0], b.1[0], c.1[0], d.1[0]];
+            }
         }
     }
 
+    /// [`Embedding::forward`] backwards; only the real parts are scaled.
     fn inverse(&self, re: &mut [f64], im: &mut [f64]) {
         let n = re.len();
-        let mut m = n / 2;
-        while m >= 1 {
-            let half = n / (2 * m);
-            let nodes = re.chunks_exact_mut(2 * half).zip(im.chunks_exact_mut(2 * half));
-            for ((re, im), (&wr, &wi)) in nodes.zip(self.re[m..].iter().zip(&self.im[m..])) {
-                let ((xr, yr), (xi, yi)) = (re.split_at_mut(half), im.split_at_mut(half));
-                for (((xr, yr), xi), yi) in xr.iter_mut().zip(yr).zip(xi).zip(yi) {
-                    let (dr, di) = (*xr - *yr, *xi - *yi);
-                    (*xr, *xi) = (*xr + *yr, *xi + *yi);
-                    (*yr, *yi) = (dr * wr + di * wi, di * wr - dr * wi);
-                }
+        let mut m = n;
+        if n >= 4 {
+            m = n / 4;
+            let nodes = re.as_chunks_mut::<4>().0.iter_mut().zip(im.as_chunks_mut::<4>().0);
+            for (j, (re, im)) in nodes.enumerate() {
+                let w = self.factors(m + j);
+                let [a, b, c, d] = inverse_four(singles(re, im), w);
+                *re = [a.0[0], b.0[0], c.0[0], d.0[0]];
+                *im = [a.1[0], b.1[0], c.1[0], d.1[0]];
             }
-            m /= 2;
+        }
+        while m >= 4 {
+            m /= 4;
+            for (j, (re, im)) in re.chunks_exact_mut(n / m).zip(im.chunks_exact_mut(n / m)).enumerate() {
+                let w = self.factors(m + j);
+                for_quarters(re, im, |values| inverse_four(values, w));
+            }
+        }
+        if m == 2 {
+            let ((xr, yr), (xi, yi)) = (re.split_at_mut(n / 2), im.split_at_mut(n / 2));
+            for (((xr, yr), xi), yi) in xr.iter_mut().zip(yr).zip(xi).zip(yi) {
+                let (x, y) = inverse_pair(([*xr], [*xi]), ([*yr], [*yi]), self.factor(1));
+                ([*xr], [*xi], [*yr], [*yi]) = (x.0, x.1, y.0, y.1);
+            }
         }
         let scale = 1.0 / n as f64;
         for x in re {
             *x *= scale;
         }
     }
+
+    #[inline]
+    fn factor(&self, index: usize) -> (f64, f64) {
+        (self.re[index], self.im[index])
+    }
+
+    /// The factor at a tree index and those below it.
+    #[inline]
+    fn factors(&self, index: usize) -> [(f64, f64); 3] {
+        [self.factor(index), self.factor(2 * index), self.factor(2 * index + 1)]
+    }
+}
+
+/// Real and imaginary parts of some values.
+type Values<const L: usize> = ([f64; L], [f64; L]);
+
+/// Positions of a node that are done at once.
+const WIDTH: usize = 4;
+
+/// Replaces the values at equal positions of a node's quarters (of a multiple of [`WIDTH`] values) by what `f` makes of
+/// them.
+#[inline]
+fn for_quarters(re: &mut [f64], im: &mut [f64], f: impl Fn([Values<WIDTH>; 4]) -> [Values<WIDTH>; 4]) {
+    let ([ra, rb, rc, rd], [ia, ib, ic, id]) = (quarters(re), quarters(im));
+    let re = ra.iter_mut().zip(rb).zip(rc).zip(rd);
+    let im = ia.iter_mut().zip(ib).zip(ic).zip(id);
+    for ((((ra, rb), rc), rd), (((ia, ib), ic), id)) in re.zip(im) {
+        let [a, b, c, d] = f([(*ra, *ia), (*rb, *ib), (*rc, *ic), (*rd, *id)]);
+        ((*ra, *ia), (*rb, *ib), (*rc, *ic), (*rd, *id)) = (a, b, c, d);
+    }
+}
+
+fn quarters(node: &mut [f64]) -> [&mut [[f64; WIDTH]]; 4] {
+    let quarter = node.len() / 4;
+    let (ab, cd) = node.split_at_mut(2 * quarter);
+    let ((a, b), (c, d)) = (ab.split_at_mut(quarter), cd.split_at_mut(quarter));
+    [a, b, c, d].map(|x| x.as_chunks_mut().0)
+}
+
+#[inline(always)]
+fn singles(re: &[f64; 4], im: &[f64; 4]) -> [Values<1>; 4] {
+    [0, 1, 2, 3].map(|i| ([re[i]], [im[i]]))
+}
+
+/// Two levels; the factors are those of the upper node and of its children.
+#[inline(always)]
+fn forward_four<const L: usize>([a, b, c, d]: [Values<L>; 4], w: [(f64, f64); 3]) -> [Values<L>; 4] {
+    let ((a, c), (b, d)) = (forward_pair(a, c, w[0]), forward_pair(b, d, w[0]));
+    let ((a, b), (c, d)) = (forward_pair(a, b, w[1]), forward_pair(c, d, w[2]));
+    [a, b, c, d]
+}
+
+#[inline(always)]
+fn inverse_four<const L: usize>([a, b, c, d]: [Values<L>; 4], w: [(f64, f64); 3]) -> [Values<L>; 4] {
+    let ((a, b), (c, d)) = (inverse_pair(a, b, w[1]), inverse_pair(c, d, w[2]));
+    let ((a, c), (b, d)) = (inverse_pair(a, c, w[0]), inverse_pair(b, d, w[0]));
+    [a, b, c, d]
+}
+
+/// (x + w·y, x − w·y).
+#[inline(always)]
+fn forward_pair<const L: usize>(x: Values<L>, y: Values<L>, w: (f64, f64)) -> (Values<L>, Values<L>) {
+    let (mut sum, mut difference) = (x, x);
+    for l in 0..L {
+        let (tr, ti) = (y.0[l] * w.0 - y.1[l] * w.1, y.0[l] * w.1 + y.1[l] * w.0);
+        (sum.0[l], sum.1[l]) = (x.0[l] + tr, x.1[l] + ti);
+        (difference.0[l], difference.1[l]) = (x.0[l] - tr, x.1[l] - ti);
+    }
+    (sum, difference)
+}
+
+/// (x + y, (x − y)·conj(w)).
+#[inline(always)]
+fn inverse_pair<const L: usize>(x: Values<L>, y: Values<L>, w: (f64, f64)) -> (Values<L>, Values<L>) {
+    let (mut sum, mut product) = (x, x);
+    for l in 0..L {
+        let (dr, di) = (x.0[l] - y.0[l], x.1[l] - y.1[l]);
+        (sum.0[l], sum.1[l]) = (x.0[l] + y.0[l], x.1[l] + y.1[l]);
+        (product.0[l], product.1[l]) = (dr * w.0 + di * w.1, di * w.0 - dr * w.1);
+    }
+    (sum, product)
 }
 
 #[cfg(test)]

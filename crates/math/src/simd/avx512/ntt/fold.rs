@@ -54,8 +54,13 @@ pub(super) fn first_pass<const LEAN: bool>(
     store_run(&mut rest.b, b);
     columns(values, |mut a, mut b| {
         fold_columns::<LEAN>(&mut a, &mut b, &joined, context);
-        let a = forward::eight::<LEAN, true>(a, joined.levels, context);
-        let b = forward::eight::<LEAN, true>(b, joined.levels, context);
+        let w = &joined.levels;
+        forward::across1::<LEAN, true>(&mut a, w, context);
+        forward::across1::<LEAN, true>(&mut b, w, context);
+        forward::across2::<LEAN>(&mut a, w, context);
+        forward::across2::<LEAN>(&mut b, w, context);
+        forward::across3::<LEAN>(&mut a, w, context);
+        forward::across3::<LEAN>(&mut b, w, context);
         (a, b)
     });
     rest.scatter(values);

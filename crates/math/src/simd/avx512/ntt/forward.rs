@@ -87,9 +87,17 @@ fn pass<const LEAN: bool>(lanes: &mut [Lane], m: usize, j: usize, step: u32, con
 fn pass8<const LEAN: bool>(lanes: &mut [Lane], m: usize, j: usize, context: &Context<'_>) {
     let w = factors8!(context, m + j);
     let mut rows = rows8(lanes);
-    for i in 0..rows[0].len() {
-        let v = eight::<LEAN, false>(load_rows(&rows, i), w, context);
-        store_rows(&mut rows, i, v);
+    // Two columns level by level; see `tail`.
+    for i in (0..rows[0].len()).step_by(2) {
+        let (mut a, mut b) = (load_rows(&rows, i), load_rows(&rows, i + 1));
+        across1::<LEAN, false>(&mut a, &w, context);
+        across1::<LEAN, false>(&mut b, &w, context);
+        across2::<LEAN>(&mut a, &w, context);
+        across2::<LEAN>(&mut b, &w, context);
+        across3::<LEAN>(&mut a, &w, context);
+        across3::<LEAN>(&mut b, &w, context);
+        store_rows(&mut rows, i, a);
+        store_rows(&mut rows, i + 1, b);
     }
 }
 
@@ -152,6 +160,20 @@ pub(super) fn eight<const LEAN: bool, const FOLDED: bool>(
     w: [Factor; 7],
     context: &Context<'_>,
 ) -> [V; 8] {
+    across1::<LEAN, FOLDED>(&mut v, &w, context);
+    across2::<LEAN>(&mut v, &w, context);
+    across3::<LEAN>(&mut v, &w, context);
+    v
+}
+
+/// The first level of [`eight`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn across1<const LEAN: bool, const FOLDED: bool>(
+    v: &mut [V; 8],
+    w: &[Factor; 7],
+    context: &Context<'_>,
+) {
     let (two_q, four_q, six_q) = (context.m.two_q, context.four_q, context.six_q);
     if LEAN {
         let offsets =
@@ -167,78 +189,137 @@ pub(super) fn eight<const LEAN: bool, const FOLDED: bool>(
     for k in 0..4 {
         (v[k], v[k + 4]) = butterfly::<LEAN>(v[k], v[k + 4], w[0], context);
     }
-    if !LEAN {
-        for k in 0..2 {
-            v[k] = lower(v[k], two_q);
-            v[k + 4] = lift(v[k + 4], two_q);
-            v[k + 6] = add(v[k + 6], two_q);
+}
+
+/// The second.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn across2<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
+    let two_q = context.m.two_q;
+    for k in [0, 1, 4, 5] {
+        if !LEAN {
+            v[k] = if k < 4 { lower(v[k], two_q) } else { lift(v[k], two_q) };
+            v[k + 2] = if k < 4 { v[k + 2] } else { add(v[k + 2], two_q) };
         }
+        (v[k], v[k + 2]) = butterfly::<LEAN>(v[k], v[k + 2], w[1 + k / 4], context);
     }
-    for (k, w) in [(0, w[1]), (1, w[1]), (4, w[2]), (5, w[2])] {
-        (v[k], v[k + 2]) = butterfly::<LEAN>(v[k], v[k + 2], w, context);
-    }
-    if !LEAN {
-        for k in [0, 4] {
-            v[k] = lower(v[k], two_q);
-            v[k + 2] = lift(v[k + 2], two_q);
-            v[k + 3] = add(v[k + 3], two_q);
+}
+
+/// The third.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn across3<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
+    let two_q = context.m.two_q;
+    for k in [0, 2, 4, 6] {
+        if !LEAN {
+            v[k] = if k % 4 == 0 { lower(v[k], two_q) } else { lift(v[k], two_q) };
+            v[k + 1] = if k % 4 == 0 { v[k + 1] } else { add(v[k + 1], two_q) };
         }
-    }
-    for (k, w) in [(0, w[3]), (2, w[4]), (4, w[5]), (6, w[6])] {
-        (v[k], v[k + 1]) = butterfly::<LEAN>(v[k], v[k + 1], w, context);
+        (v[k], v[k + 1]) = butterfly::<LEAN>(v[k], v[k + 1], w[3 + k / 2], context);
         if !LEAN {
             v[k + 1] = add(v[k + 1], two_q);
         }
     }
-    v
+}
+
+/// The level with halves of four values over four pairs of vectors.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn within4<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, context: &Context<'_>) {
+    let two_q = context.m.two_q;
+    for pair in 0..4 {
+        let (p, r) = (v[2 * pair], v[2 * pair + 1]);
+        let (x, y) = (_mm512_shuffle_i64x2::<0x44>(p, r), _mm512_shuffle_i64x2::<0xee>(p, r));
+        let x = if LEAN { x } else { lower(x, two_q) };
+        let (x, y) = butterfly::<LEAN>(x, y, tail.within4::<0b1111_0000>(run, pair), context);
+        (v[2 * pair], v[2 * pair + 1]) = (x, if LEAN { y } else { add(y, two_q) });
+    }
+}
+
+/// With halves of two values.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn within2<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, context: &Context<'_>) {
+    let two_q = context.m.two_q;
+    for pair in 0..4 {
+        let (p, r) = (v[2 * pair], v[2 * pair + 1]);
+        let (x, y) = (_mm512_shuffle_i64x2::<0x88>(p, r), _mm512_shuffle_i64x2::<0xdd>(p, r));
+        let x = if LEAN { x } else { lower(x, two_q) };
+        let (x, y) = butterfly::<LEAN>(x, y, tail.within2(run, pair), context);
+        (v[2 * pair], v[2 * pair + 1]) = (x, if LEAN { y } else { add(y, two_q) });
+    }
+}
+
+/// The last level.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn within1<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, context: &Context<'_>) {
+    for pair in 0..4 {
+        let (p, r) = (v[2 * pair], v[2 * pair + 1]);
+        let (x, y) = (_mm512_unpacklo_epi64(p, r), _mm512_unpackhi_epi64(p, r));
+        let x = if LEAN { x } else { lower(x, context.m.two_q) };
+        (v[2 * pair], v[2 * pair + 1]) = butterfly::<LEAN>(x, y, tail.within1(run, pair), context);
+    }
+}
+
+/// Residues in their order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn finish<const LEAN: bool>(v: &mut [V; 8], context: &Context<'_>) {
+    let low = _mm512_set_epi64(13, 5, 12, 4, 9, 1, 8, 0);
+    let high = _mm512_set_epi64(15, 7, 14, 6, 11, 3, 10, 2);
+    for pair in 0..4 {
+        let (x, y) = (v[2 * pair], v[2 * pair + 1]);
+        let (x, y) = if LEAN {
+            (context.finish_lean(x), context.finish_lean(y))
+        } else {
+            (context.m.reduce4(x), context.m.reduce2(lift(y, context.m.two_q)))
+        };
+        v[2 * pair] = _mm512_permutex2var_epi64(x, low, y);
+        v[2 * pair + 1] = _mm512_permutex2var_epi64(x, high, y);
+    }
 }
 
 /// The last six levels of runs of 64 values, fully reduced.
+///
+/// The levels within the vectors of one run alternate with those across the vectors of the next: the processor looks
+/// ahead some 64 vector instructions, and one run alone has too few independent ones among them.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn tail<const LEAN: bool>(lanes: &mut [Lane], m: usize, number: usize, context: &Context<'_>) {
     let (runs, _) = lanes.as_chunks_mut::<8>();
     let tail = Tail::new(context.twiddles, m, number, runs.len());
-    let two_q = context.m.two_q;
-    let low = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0);
-    let high = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
-    let shuffle = |x: V, y: V| (_mm512_permutex2var_epi64(x, low, y), _mm512_permutex2var_epi64(x, high, y));
-    // The left operands of the three levels within vectors are known by lane only before the first of them.
-    let q = context.m.two_q;
-    let offsets = _mm512_mask_blend_epi64(
-        0b0000_0001,
-        _mm512_mask_blend_epi64(0b0000_0010, q, context.four_q),
-        context.six_q,
-    );
-    let offsets = _mm512_maskz_mov_epi64(0b0000_1111, offsets);
     let [first, second, third] = tail.across;
-    for (index, run) in runs.iter_mut().enumerate() {
-        let w = factors8!(first, second, third, index);
-        let mut v = load_run(run);
-        if LEAN {
-            v[0] = add(v[0], offsets);
-        }
-        let mut v = eight::<LEAN, false>(v, w, context);
-        // Level by level over all pairs, because one pair alone is a chain of dependent instructions.
-        for level in 0..3 {
-            for pair in 0..4 {
-                let (x, y) = shuffle(v[2 * pair], v[2 * pair + 1]);
-                let x = if LEAN { x } else { lower(x, two_q) };
-                let (x, y) = butterfly::<LEAN>(x, y, tail.within(index, pair, level), context);
-                let y = if LEAN || level == 2 { y } else { add(y, two_q) };
-                (v[2 * pair], v[2 * pair + 1]) = (x, y);
-            }
-        }
-        for pair in 0..4 {
-            let (x, y) = (v[2 * pair], v[2 * pair + 1]);
-            let (x, y) = if LEAN {
-                (context.finish_lean(x), context.finish_lean(y))
-            } else {
-                (context.m.reduce4(x), context.m.reduce2(lift(y, two_q)))
-            };
-            (v[2 * pair], v[2 * pair + 1]) = shuffle(x, y);
-        }
-        store_run(run, v);
+    // The left operands of the three levels within vectors are known by lane only before the first of them.
+    let two_q = context.m.two_q;
+    let offsets = _mm512_mask_blend_epi64(0b10, two_q, context.four_q);
+    let offsets = _mm512_maskz_mov_epi64(0b1111, _mm512_mask_blend_epi64(0b01, offsets, context.six_q));
+    let count = runs.len();
+    let mut now = load_run(&runs[0]);
+    if LEAN {
+        now[0] = add(now[0], offsets);
     }
+    now = eight::<LEAN, false>(now, factors8!(first, second, third, 0), context);
+    for index in 0..count - 1 {
+        let mut next = load_run(&runs[index + 1]);
+        if LEAN {
+            next[0] = add(next[0], offsets);
+        }
+        let w = factors8!(first, second, third, index + 1);
+        across1::<LEAN, false>(&mut next, &w, context);
+        within4::<LEAN>(&mut now, &tail, index, context);
+        across2::<LEAN>(&mut next, &w, context);
+        within2::<LEAN>(&mut now, &tail, index, context);
+        across3::<LEAN>(&mut next, &w, context);
+        within1::<LEAN>(&mut now, &tail, index, context);
+        finish::<LEAN>(&mut now, context);
+        store_run(&mut runs[index], now);
+        now = next;
+    }
+    within4::<LEAN>(&mut now, &tail, count - 1, context);
+    within2::<LEAN>(&mut now, &tail, count - 1, context);
+    within1::<LEAN>(&mut now, &tail, count - 1, context);
+    finish::<LEAN>(&mut now, context);
+    store_run(&mut runs[count - 1], now);
 }
 
 /// Short transforms, fully reduced throughout.

@@ -256,21 +256,46 @@ fn scaled<const LEAN: bool, const WIDE: bool>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn two_of_three<const LEAN: bool>(mut v: [V; 8], w: [Factor; 7], context: &Context<'_>) -> [V; 8] {
-    for (k, w) in [(0, w[3]), (2, w[4]), (4, w[5]), (6, w[6])] {
-        (v[k], v[k + 1]) = butterfly::<LEAN, false>(v[k], v[k + 1], context.eight_q, w, context);
-    }
-    for (k, w) in [(0, w[1]), (4, w[2])] {
-        (v[k], v[k + 2]) = butterfly::<LEAN, true>(v[k], v[k + 2], context.sixteen_q, w, context);
-        (v[k + 1], v[k + 3]) = butterfly::<LEAN, false>(v[k + 1], v[k + 3], context.m.two_q, w, context);
-    }
+    across1::<LEAN>(&mut v, &w, context);
+    across2::<LEAN>(&mut v, &w, context);
     v
 }
 
 /// Three levels over eight rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn eight<const LEAN: bool>(v: [V; 8], w: [Factor; 7], context: &Context<'_>) -> [V; 8] {
-    let mut v = two_of_three::<LEAN>(v, w, context);
+pub(super) fn eight<const LEAN: bool>(mut v: [V; 8], w: [Factor; 7], context: &Context<'_>) -> [V; 8] {
+    across1::<LEAN>(&mut v, &w, context);
+    across2::<LEAN>(&mut v, &w, context);
+    across3::<LEAN>(&mut v, &w, context);
+    v
+}
+
+/// The first level of [`eight`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn across1<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
+    for k in [0, 2, 4, 6] {
+        let w = w[3 + k / 2];
+        (v[k], v[k + 1]) = butterfly::<LEAN, false>(v[k], v[k + 1], context.eight_q, w, context);
+    }
+}
+
+/// The second.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn across2<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
+    for k in [0, 4] {
+        let w = w[1 + k / 4];
+        (v[k], v[k + 2]) = butterfly::<LEAN, true>(v[k], v[k + 2], context.sixteen_q, w, context);
+        (v[k + 1], v[k + 3]) = butterfly::<LEAN, false>(v[k + 1], v[k + 3], context.m.two_q, w, context);
+    }
+}
+
+/// The third, and what brings all rows back to the bounds of a pass.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn across3<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
     let two_q = context.m.two_q;
     (v[0], v[4]) = butterfly::<LEAN, true>(v[0], v[4], context.thirty_two_q, w[0], context);
     (v[1], v[5]) = butterfly::<LEAN, true>(v[1], v[5], context.four_q, w[0], context);
@@ -283,39 +308,75 @@ pub(super) fn eight<const LEAN: bool>(v: [V; 8], w: [Factor; 7], context: &Conte
             *x = lower(*x, two_q);
         }
     }
-    v
 }
 
-/// The last six levels of runs of 64 values, from residues.
+/// The level with neighbours in the same vector, over four pairs of vectors in their order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn within1<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, context: &Context<'_>) {
+    let even = _mm512_set_epi64(14, 12, 6, 4, 10, 8, 2, 0);
+    let odd = _mm512_set_epi64(15, 13, 7, 5, 11, 9, 3, 1);
+    for pair in 0..4 {
+        let (p, r) = (v[2 * pair], v[2 * pair + 1]);
+        let (x, y) = (_mm512_permutex2var_epi64(p, even, r), _mm512_permutex2var_epi64(p, odd, r));
+        let w = tail.within1(run, pair);
+        (v[2 * pair], v[2 * pair + 1]) = butterfly::<LEAN, false>(x, y, context.m.q, w, context);
+    }
+}
+
+/// With halves of two values.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn within2<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, context: &Context<'_>) {
+    let two_q = context.m.two_q;
+    for pair in 0..4 {
+        let (p, r) = (v[2 * pair], v[2 * pair + 1]);
+        let (x, y) = (_mm512_unpacklo_epi64(p, r), _mm512_unpackhi_epi64(p, r));
+        let (x, y) = butterfly::<LEAN, false>(x, y, two_q, tail.within2(run, pair), context);
+        (v[2 * pair], v[2 * pair + 1]) = (if LEAN { x } else { lower(x, two_q) }, y);
+    }
+}
+
+/// With halves of four values; the vectors are in their order again.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn within4<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, context: &Context<'_>) {
+    for pair in 0..4 {
+        let (p, r) = (v[2 * pair], v[2 * pair + 1]);
+        let (x, y) = (_mm512_shuffle_i64x2::<0x44>(p, r), _mm512_shuffle_i64x2::<0xee>(p, r));
+        let w = tail.within4::<0b1100_1100>(run, pair);
+        let (x, y) = butterfly::<LEAN, false>(x, y, context.four_q, w, context);
+        let x = if LEAN { x } else { lower(x, context.m.two_q) };
+        v[2 * pair] = _mm512_shuffle_i64x2::<0x88>(x, y);
+        v[2 * pair + 1] = _mm512_shuffle_i64x2::<0xdd>(x, y);
+    }
+}
+
+/// The last six levels of runs of 64 values, from residues. Runs are interleaved as in the forward transform.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn tail<const LEAN: bool>(lanes: &mut [Lane], m: usize, number: usize, context: &Context<'_>) {
     let (runs, _) = lanes.as_chunks_mut::<8>();
     let tail = Tail::new(context.twiddles, m, number, runs.len());
-    let two_q = context.m.two_q;
-    let even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
-    let odd = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
-    let shuffle = |x: V, y: V| (_mm512_permutex2var_epi64(x, even, y), _mm512_permutex2var_epi64(x, odd, y));
     let [first, second, third] = tail.across;
-    for (index, run) in runs.iter_mut().enumerate() {
+    let count = runs.len();
+    let mut now = load_run(&runs[0]);
+    within1::<LEAN>(&mut now, &tail, 0, context);
+    within2::<LEAN>(&mut now, &tail, 0, context);
+    within4::<LEAN>(&mut now, &tail, 0, context);
+    for index in 0..count - 1 {
+        let mut next = load_run(&runs[index + 1]);
         let w = factors8!(first, second, third, index);
-        let mut v = load_run(run);
-        // Level by level over all pairs, because one pair alone is a chain of dependent instructions.
-        let bounds = [context.four_q, two_q, context.m.q];
-        for level in [2, 1, 0] {
-            for pair in 0..4 {
-                let (x, y) = shuffle(v[2 * pair], v[2 * pair + 1]);
-                let w = tail.within(index, pair, level);
-                let (x, y) = butterfly::<LEAN, false>(x, y, bounds[level], w, context);
-                let x = if LEAN || level == 2 { x } else { lower(x, two_q) };
-                (v[2 * pair], v[2 * pair + 1]) = (x, y);
-            }
-        }
-        for pair in 0..4 {
-            (v[2 * pair], v[2 * pair + 1]) = shuffle(v[2 * pair], v[2 * pair + 1]);
-        }
-        let v = eight::<LEAN>(v, w, context);
-        store_run(run, v);
+        within1::<LEAN>(&mut next, &tail, index + 1, context);
+        across1::<LEAN>(&mut now, &w, context);
+        within2::<LEAN>(&mut next, &tail, index + 1, context);
+        across2::<LEAN>(&mut now, &w, context);
+        within4::<LEAN>(&mut next, &tail, index + 1, context);
+        across3::<LEAN>(&mut now, &w, context);
+        store_run(&mut runs[index], now);
+        now = next;
     }
+    let now = eight::<LEAN>(now, factors8!(first, second, third, count - 1), context);
+    store_run(&mut runs[count - 1], now);
 }
 
 /// Short transforms, fully reduced throughout.

@@ -37,8 +37,9 @@ use std::arch::x86_64::*;
 const MIN_LEN: usize = 64;
 /// Least length at which the fold is part of the first pass.
 const MIN_FOLD_LEN: usize = 512;
-/// Values of a node that is finished pass by pass: 16 KB, half a first cache.
-const BLOCK: usize = 2048;
+/// Values of a node that is finished pass by pass: 64 KB. Twice or half of that is as good: the transforms are bound by
+/// arithmetic as long as nodes stay in the second cache.
+const BLOCK: usize = 8192;
 /// Largest modulus without reductions on the way: a little below 2^45.81.
 const MAX_LEAN: u64 = ((1 << 52) - 1) / 73;
 
@@ -249,17 +250,43 @@ impl<'a> Tail<'a> {
         }
     }
 
-    /// Factors of one of the three levels within a pair of vectors.
+    /// Factors of the first of the levels within a pair of vectors, in the order a a a a b b b b or a a b b a a b b.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn within(&self, run: usize, pair: usize, level: usize) -> Factor {
-        let (two, four, eight) = (self.two, self.four, self.eight);
-        match level {
-            0 => Factor { value: load2(&two[0][run][pair]), quotient: load2(&two[1][run][pair]) },
-            1 => Factor { value: load4(&four[0][run][pair]), quotient: load4(&four[1][run][pair]) },
-            _ => Factor { value: load(&eight[0][run][pair]), quotient: load(&eight[1][run][pair]) },
+    fn within4<const ORDER: i32>(&self, run: usize, pair: usize) -> Factor {
+        Factor {
+            value: spread_in_lanes::<ORDER>(load2(&self.two[0][run][pair])),
+            quotient: spread_in_lanes::<ORDER>(load2(&self.two[1][run][pair])),
         }
     }
+
+    /// Of the second: from a b c d in memory to a a c c b b d d.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn within2(&self, run: usize, pair: usize) -> Factor {
+        Factor {
+            value: spread_in_lanes::<0b1111_0000>(load4(&self.four[0][run][pair])),
+            quotient: spread_in_lanes::<0b1111_0000>(load4(&self.four[1][run][pair])),
+        }
+    }
+
+    /// Of the third: the middle 128-bit lanes exchanged.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn within1(&self, run: usize, pair: usize) -> Factor {
+        let (value, quotient) = (load(&self.eight[0][run][pair]), load(&self.eight[1][run][pair]));
+        Factor {
+            value: _mm512_shuffle_i64x2::<0b11_01_10_00>(value, value),
+            quotient: _mm512_shuffle_i64x2::<0b11_01_10_00>(quotient, quotient),
+        }
+    }
+}
+
+/// In each pair of lanes, for each the first (bit 0) or second (bit 1).
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn spread_in_lanes<const ORDER: i32>(x: V) -> V {
+    _mm512_castpd_si512(_mm512_permute_pd::<ORDER>(_mm512_castsi512_pd(x)))
 }
 
 /// The factors of three levels from three tables, node `j` of the first and its descendants, for [`forward::eight`] and
@@ -288,4 +315,43 @@ use factors8;
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn broadcast([values, quotients]: [&[u64]; 2], index: usize) -> Factor {
     Factor { value: spread(values[index]), quotient: spread(quotients[index]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::scalar;
+    use super::*;
+    use crate::ntt::NttTable;
+    use crate::prime::is_prime;
+    use crate::ring::RingKind;
+
+    /// The bounds are tightest for the largest lean modulus and the first strict one.
+    #[test]
+    fn moduli_around_the_limit_equal_the_scalar_twin() {
+        let Some(token) = super::super::Avx512::detect() else { return };
+        for log_n in [9, 14, 17] {
+            let step = 4u64 << log_n;
+            let last = MAX_LEAN / step * step + 1;
+            let below = (0..).map(|i| last - i * step).find(|&q| q <= MAX_LEAN && is_prime(q));
+            let above = (1..).map(|i| last + i * step).find(|&q| q > MAX_LEAN && is_prime(q));
+            for prime in below.into_iter().chain(above) {
+                let table = NttTable::new(RingKind::ConjugateInvariant, log_n, prime).unwrap();
+                let m = *table.modulus();
+                let n = table.degree();
+                let extreme = vec![prime - 1; n];
+                let mixed = (0..n as u64).map(|i| [0, prime - 1, i % prime][i as usize % 3]).collect();
+                for input in [extreme, mixed] {
+                    table.with_tables(|forward, inverse, scale, last, iota| {
+                        let (mut a, mut b) = (input.clone(), input.clone());
+                        scalar::fold(&mut a, iota, &m);
+                        scalar::ntt_forward(&mut a, forward, &m);
+                        token.ntt_forward_folded(&mut b, iota, forward, &m);
+                        assert!(a == b, "forward, 2^{log_n}, {prime}");
+                        token.ntt_inverse_unfolded(&mut b, iota, inverse, scale, last, &m);
+                        assert!(b == input, "inverse, 2^{log_n}, {prime}");
+                    });
+                }
+            }
+        }
+    }
 }

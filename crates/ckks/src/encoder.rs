@@ -4,8 +4,9 @@ use crate::error::CkksError;
 use crate::par;
 use crate::parameters::Parameters;
 use crate::plaintext::{IntegerPlaintext, PeriodicPlaintext, Plaintext, check_period};
+use polyveil_math::buffer::{self, Buffer};
 use polyveil_math::embedding::Complex;
-use polyveil_math::{Ntt, Poly, buffer, simd};
+use polyveil_math::{Ntt, Poly, simd};
 
 /// 2^53: up to here every integer is an `f64`.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -184,7 +185,7 @@ impl Encoder {
         largest: f64,
         level: usize,
         scale: f64,
-    ) -> Result<Vec<u64>, CkksError> {
+    ) -> Result<Buffer, CkksError> {
         let n = coefficients.len();
         let rounded: Vec<f64> = coefficients.iter().map(|c| (c * scale).round()).collect();
         let coefficient = rounded.iter().fold(0f64, |m, c| m.max(c.abs()));

@@ -4,6 +4,7 @@
 use crate::error::CkksError;
 use crate::expand::uniform_extended;
 use crate::parameters::Parameters;
+use polyveil_math::buffer::Buffer;
 use polyveil_math::{Modulus, Ntt, Poly};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -99,11 +100,11 @@ impl SwitchingKey {
     /// # Errors
     /// [`CkksError::NoSuchLevel`], [`CkksError::Parts`] for a wrong number of digits, [`CkksError::Math`] for wrong sizes
     /// and residues.
-    pub fn from_parts(
+    pub fn from_parts<D: Into<Buffer>>(
         params: &Parameters,
         level: usize,
         seed: [u8; 32],
-        digits: Vec<Vec<u64>>,
+        digits: Vec<D>,
     ) -> Result<Self, CkksError> {
         params.check_level(level)?;
         if digits.len() != params.digits(level) {

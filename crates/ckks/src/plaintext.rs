@@ -2,6 +2,7 @@
 
 use crate::error::CkksError;
 use crate::parameters::Parameters;
+use polyveil_math::buffer::Buffer;
 use polyveil_math::{Ntt, Poly};
 
 /// Encoded slot values: (ℓ + 1) × N residues in transform order.
@@ -65,7 +66,7 @@ pub struct PeriodicPlaintext {
     period: usize,
     blocks: usize,
     scale: f64,
-    values: Vec<u64>,
+    values: Buffer,
 }
 
 impl PeriodicPlaintext {
@@ -88,7 +89,7 @@ impl PeriodicPlaintext {
         Ok(Self::new_unchecked(period, blocks, scale, checked.into_raw()))
     }
 
-    pub(crate) const fn new_unchecked(period: usize, blocks: usize, scale: f64, values: Vec<u64>) -> Self {
+    pub(crate) const fn new_unchecked(period: usize, blocks: usize, scale: f64, values: Buffer) -> Self {
         Self { period, blocks, scale, values }
     }
 
@@ -134,7 +135,7 @@ impl PeriodicPlaintext {
     /// [`CkksError::Math`] if it belongs to a larger ring.
     pub fn to_full(&self, params: &Parameters) -> Result<Plaintext, CkksError> {
         let block = params.degree() / self.blocks;
-        let data = self.values.iter().flat_map(|&v| std::iter::repeat_n(v, block)).collect();
+        let data: Vec<u64> = self.values.iter().flat_map(|&v| std::iter::repeat_n(v, block)).collect();
         Ok(Plaintext { scale: self.scale, poly: Poly::from_raw(params.degree(), data)? })
     }
 }

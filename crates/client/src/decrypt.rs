@@ -64,8 +64,8 @@ impl Drop for Decrypted {
 /// # Errors
 /// [`ClientError::WrongKey`], or [`ClientError::Ckks`] for a ciphertext of other parameters.
 pub fn decrypt(sk: &SecretKey, ciphertext: &Ciphertext) -> Result<Decrypted, ClientError> {
-    let mut message = message(sk, ciphertext, |_, _| ())?;
-    let poly = Poly::from_raw(sk.params().degree(), std::mem::take(&mut *message))?;
+    let message = message(sk, ciphertext, |_, _| ())?;
+    let poly = Poly::from_raw(sk.params().degree(), &message[..])?;
     let plaintext = Plaintext::from_poly(ciphertext.scale(), poly);
     Ok(Decrypted { params: sk.params().clone(), plaintext })
 }

@@ -6,6 +6,7 @@ use crate::par;
 use crate::random::Randomness;
 use crate::secret::SecretKey;
 use polyveil_ckks::{EvaluationKeys, KeySpec, Parameters, SwitchingKey, uniform_extended};
+use polyveil_math::buffer::Buffer;
 use polyveil_math::{GaloisPermutation, SeedStream, simd};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -94,7 +95,7 @@ fn key_digit(
     digit: usize,
     seed: &[u8; 32],
     error_seed: &[u8; 32],
-) -> Vec<u64> {
+) -> Buffer {
     let params: &Parameters = sk.params();
     let n = params.degree();
     let mut small = Zeroizing::new(vec![0i8; n]);

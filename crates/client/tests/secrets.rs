@@ -7,10 +7,10 @@ mod common;
 use common::{SCALE, values};
 use polyveil_ckks::{Encoder, Parameters, ParametersLiteral, RingKind};
 use polyveil_client::{Release, SecretKey, decrypt, decrypt_for_release, decrypt_values, encrypt_values};
-use polyveil_math::buffer;
+use polyveil_math::buffer::{self, Buffer};
 
 /// Contents of all pooled buffers that hold at least `len` words; they do not come back.
-fn pooled(len: usize) -> Vec<Vec<u64>> {
+fn pooled(len: usize) -> Vec<Buffer> {
     let mut found = Vec::new();
     loop {
         let buffer = buffer::take(len);

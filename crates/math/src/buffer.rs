@@ -5,12 +5,88 @@
 //! where they fit within a quarter. Secrets do not go through here.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
 /// Words of the smallest buffer that is kept.
 const MIN_WORDS: usize = 8 << 10;
 /// Words that are kept at most.
 const MAX_WORDS: usize = 16 << 20;
+
+/// Words of a cache line: buffers start on one, as vector loads that cross lines cost twice.
+const LINE: usize = 8;
+
+/// Words that start on a cache line; they go back to the pool when dropped.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    words: Vec<u64>,
+    start: usize,
+    len: usize,
+}
+
+impl Buffer {
+    fn fit(mut words: Vec<u64>, len: usize) -> Self {
+        words.resize(len + LINE - 1, 0);
+        let start = words.as_ptr().align_offset(LINE * size_of::<u64>()).min(LINE - 1);
+        Self { words, start, len }
+    }
+
+    /// Forgets what lies behind the first `len` words.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        &self.words[self.start..self.start + self.len]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u64] {
+        &mut self.words[self.start..self.start + self.len]
+    }
+}
+
+impl From<&[u64]> for Buffer {
+    fn from(words: &[u64]) -> Self {
+        let mut buffer = take(words.len());
+        buffer.copy_from_slice(words);
+        buffer
+    }
+}
+
+impl From<Vec<u64>> for Buffer {
+    fn from(words: Vec<u64>) -> Self {
+        Self::from(&words[..])
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        Self::from(&**self)
+    }
+}
+
+impl PartialEq for Buffer {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Buffer {}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let words = std::mem::take(&mut self.words);
+        if words.capacity() >= MIN_WORDS {
+            POOL.lock().unwrap_or_else(PoisonError::into_inner).give(words);
+        }
+    }
+}
 
 /// Free buffers by capacity, and their words together.
 #[derive(Debug)]
@@ -23,31 +99,20 @@ static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), words: 0 });
 
 /// A buffer with unspecified (but initialised) contents.
 #[must_use]
-pub fn take(len: usize) -> Vec<u64> {
-    let reused =
-        (len >= MIN_WORDS).then(|| POOL.lock().unwrap_or_else(PoisonError::into_inner).take(len)).flatten();
-    match reused {
-        Some(mut buffer) => {
-            buffer.resize(len, 0);
-            buffer
-        }
-        None => vec![0; len],
-    }
+pub fn take(len: usize) -> Buffer {
+    let wanted = len + LINE - 1;
+    let reused = (len >= MIN_WORDS)
+        .then(|| POOL.lock().unwrap_or_else(PoisonError::into_inner).take(wanted))
+        .flatten();
+    Buffer::fit(reused.unwrap_or_else(|| vec![0; wanted]), len)
 }
 
 /// A buffer of zeros.
 #[must_use]
-pub fn take_zeroed(len: usize) -> Vec<u64> {
+pub fn take_zeroed(len: usize) -> Buffer {
     let mut buffer = take(len);
     buffer.fill(0);
     buffer
-}
-
-/// Gives a buffer back; it is freed if it is small or enough are kept.
-pub fn give(buffer: Vec<u64>) {
-    if buffer.capacity() >= MIN_WORDS {
-        POOL.lock().unwrap_or_else(PoisonError::into_inner).give(buffer);
-    }
 }
 
 impl Pool {
@@ -91,9 +156,13 @@ mod tests {
     #[test]
     fn lengths_and_zeros_are_as_asked() {
         for len in [0, 5, 8 << 10, 9 << 10] {
-            give(vec![7; len]);
-            assert_eq!(take_zeroed(len), vec![0; len]);
-            assert_eq!(take(len).len(), len);
+            take(len).fill(7);
+            assert_eq!(*take_zeroed(len), vec![0; len]);
+            let buffer = take(len);
+            assert_eq!((buffer.len(), buffer.as_ptr().align_offset(64)), (len, 0));
         }
+        let mut buffer = Buffer::from(&[1, 2, 3][..]);
+        buffer.truncate(2);
+        assert_eq!(*buffer.clone(), [1, 2]);
     }
 }

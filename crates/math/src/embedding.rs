@@ -169,7 +169,7 @@ impl Embedding {
             m *= 4;
         }
         if m < n {
-            let nodes = re.as_chunks_mut::<4>().0.iter_mut().zip(im.as_chunks_mut::<4>().0);
+            let nodes = fours(re).zip(fours(im));
             for (j, (re, im)) in nodes.enumerate() {
                 let w = self.factors(m + j);
                 let [a, b, c, d] = forward_four(singles(re, im), w);
@@ -185,7 +185,7 @@ impl Embedding {
         let mut m = n;
         if n >= 4 {
             m = n / 4;
-            let nodes = re.as_chunks_mut::<4>().0.iter_mut().zip(im.as_chunks_mut::<4>().0);
+            let nodes = fours(re).zip(fours(im));
             for (j, (re, im)) in nodes.enumerate() {
                 let w = self.factors(m + j);
                 let [a, b, c, d] = inverse_four(singles(re, im), w);
@@ -236,19 +236,25 @@ const WIDTH: usize = 4;
 #[inline]
 fn for_quarters(re: &mut [f64], im: &mut [f64], f: impl Fn([Values<WIDTH>; 4]) -> [Values<WIDTH>; 4]) {
     let ([ra, rb, rc, rd], [ia, ib, ic, id]) = (quarters(re), quarters(im));
-    let re = ra.iter_mut().zip(rb).zip(rc).zip(rd);
-    let im = ia.iter_mut().zip(ib).zip(ic).zip(id);
+    let re = fours(ra).zip(fours(rb)).zip(fours(rc)).zip(fours(rd));
+    let im = fours(ia).zip(fours(ib)).zip(fours(ic)).zip(fours(id));
     for ((((ra, rb), rc), rd), (((ia, ib), ic), id)) in re.zip(im) {
         let [a, b, c, d] = f([(*ra, *ia), (*rb, *ib), (*rc, *ic), (*rd, *id)]);
         ((*ra, *ia), (*rb, *ib), (*rc, *ic), (*rd, *id)) = (a, b, c, d);
     }
 }
 
-fn quarters(node: &mut [f64]) -> [&mut [[f64; WIDTH]]; 4] {
+fn quarters(node: &mut [f64]) -> [&mut [f64]; 4] {
     let quarter = node.len() / 4;
     let (ab, cd) = node.split_at_mut(2 * quarter);
     let ((a, b), (c, d)) = (ab.split_at_mut(quarter), cd.split_at_mut(quarter));
-    [a, b, c, d].map(|x| x.as_chunks_mut().0)
+    [a, b, c, d]
+}
+
+/// Whole chunks as arrays.
+#[inline]
+fn fours(x: &mut [f64]) -> impl Iterator<Item = &mut [f64; WIDTH]> {
+    x.chunks_exact_mut(WIDTH).filter_map(|chunk| chunk.try_into().ok())
 }
 
 #[inline(always)]

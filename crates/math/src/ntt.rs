@@ -6,6 +6,7 @@
 //! of degree C with root ψ^(N/C), so one table serves every subring of X^(N/C) as well.
 
 use crate::bits;
+use crate::buffer::Buffer;
 use crate::error::MathError;
 use crate::modulus::{Modulus, Shoup};
 use crate::ring::RingKind;
@@ -33,9 +34,9 @@ pub struct NttTable {
 /// Factors in tree order with the quotients that the back end reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Table {
-    values: Vec<u64>,
-    quotients: Vec<u64>,
-    quotients52: Vec<u64>,
+    values: Buffer,
+    quotients: Buffer,
+    quotients52: Buffer,
 }
 
 impl Table {
@@ -45,9 +46,11 @@ impl Table {
             // Tests compare back ends on one table.
             let wanted = wanted || cfg!(test);
             let values = if wanted { &values[..] } else { &[] };
-            values.iter().map(|&w| modulus.shoup(w).quotient >> shift).collect()
+            let all: Vec<u64> = values.iter().map(|&w| modulus.shoup(w).quotient >> shift).collect();
+            Buffer::from(&all[..])
         };
-        Self { quotients: quotients(wide, 0), quotients52: quotients(narrow, 12), values }
+        let (quotients, quotients52) = (quotients(wide, 0), quotients(narrow, 12));
+        Self { quotients, quotients52, values: Buffer::from(&values[..]) }
     }
 
     fn twiddles(&self) -> Twiddles<'_> {

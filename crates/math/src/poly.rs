@@ -1,7 +1,7 @@
 //! Residue polynomials: `limbs × N` values in one buffer, with the representation in the type, so that a product of
 //! coefficients with transform values does not compile.
 
-use crate::buffer;
+use crate::buffer::{self, Buffer};
 use crate::error::MathError;
 use crate::modulus::Modulus;
 use std::marker::PhantomData;
@@ -23,7 +23,7 @@ impl Representation for Ntt {}
 #[derive(Debug, PartialEq, Eq)]
 pub struct Poly<R: Representation> {
     degree: usize,
-    data: Vec<u64>,
+    data: Buffer,
     representation: PhantomData<R>,
 }
 
@@ -44,7 +44,8 @@ impl<R: Representation> Poly<R> {
     ///
     /// # Errors
     /// [`MathError::Length`] if the length is no multiple of the degree.
-    pub fn from_raw(degree: usize, data: Vec<u64>) -> Result<Self, MathError> {
+    pub fn from_raw(degree: usize, data: impl Into<Buffer>) -> Result<Self, MathError> {
+        let data = data.into();
         if degree == 0 || data.len() % degree != 0 {
             return Err(MathError::Length { expected: degree, found: data.len() });
         }
@@ -55,7 +56,12 @@ impl<R: Representation> Poly<R> {
     ///
     /// # Errors
     /// [`MathError::Length`] or [`MathError::Residue`].
-    pub fn from_untrusted(degree: usize, data: Vec<u64>, moduli: &[Modulus]) -> Result<Self, MathError> {
+    pub fn from_untrusted(
+        degree: usize,
+        data: impl Into<Buffer>,
+        moduli: &[Modulus],
+    ) -> Result<Self, MathError> {
+        let data = data.into();
         let expected = degree.saturating_mul(moduli.len());
         if degree == 0 || data.len() != expected {
             return Err(MathError::Length { expected, found: data.len() });
@@ -111,8 +117,8 @@ impl<R: Representation> Poly<R> {
 
     /// Gives the buffer back.
     #[must_use]
-    pub fn into_raw(mut self) -> Vec<u64> {
-        std::mem::take(&mut self.data)
+    pub fn into_raw(self) -> Buffer {
+        self.data
     }
 
     /// Keeps the first `limbs` limbs.
@@ -131,20 +137,14 @@ impl<R: Representation> Poly<R> {
 
     /// Declares another representation after the buffer was transformed in place.
     #[must_use]
-    pub fn relabel<S: Representation>(mut self) -> Poly<S> {
-        Poly { degree: self.degree, data: std::mem::take(&mut self.data), representation: PhantomData }
+    pub fn relabel<S: Representation>(self) -> Poly<S> {
+        Poly { degree: self.degree, data: self.data, representation: PhantomData }
     }
 }
 
 impl<R: Representation> Clone for Poly<R> {
     fn clone(&self) -> Self {
         self.prefix(self.limbs())
-    }
-}
-
-impl<R: Representation> Drop for Poly<R> {
-    fn drop(&mut self) {
-        buffer::give(std::mem::take(&mut self.data));
     }
 }
 
@@ -162,16 +162,16 @@ mod tests {
         );
         assert!(Poly::<Ntt>::from_untrusted(2, vec![0; 3], &moduli).is_err());
         assert!(Poly::<Ntt>::from_untrusted(0, vec![], &moduli).is_err());
-        assert!(Poly::<Ntt>::from_raw(4, vec![0; 6]).is_err());
+        assert!(Poly::<Ntt>::from_raw(4, &[0; 6][..]).is_err());
     }
 
     #[test]
     fn limbs_are_consecutive() {
-        let mut poly = Poly::<Coeff>::from_raw(2, vec![1, 2, 3, 4, 5, 6]).unwrap();
+        let mut poly = Poly::<Coeff>::from_raw(2, &[1, 2, 3, 4, 5, 6][..]).unwrap();
         assert_eq!((poly.limbs(), poly.limb(1)), (3, &[3, 4][..]));
         poly.limb_mut(2)[0] = 9;
         assert_eq!(poly.prefix(1).raw(), [1, 2]);
         poly.truncate(2);
-        assert_eq!(poly.into_raw(), [1, 2, 3, 4]);
+        assert_eq!(*poly.into_raw(), [1, 2, 3, 4]);
     }
 }

@@ -28,13 +28,10 @@ impl Evaluator {
         });
         let mut overflow = buffer::take(n);
         division.converter.prepare(&mut residues, &mut overflow);
-        let quotient = self.new_poly(level, |i, out, modulus| {
+        self.new_poly(level, |i, out, modulus| {
             division.converter.combine(&residues, &overflow, i, out);
             self.params.tables(level)[i].forward(out);
             simd::sub_from_scale(out, limb(i), division.inverses[i], modulus);
-        });
-        buffer::give(residues);
-        buffer::give(overflow);
-        quotient
+        })
     }
 }

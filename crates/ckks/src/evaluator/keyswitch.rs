@@ -14,8 +14,9 @@ use crate::keys::SwitchingKey;
 use crate::par;
 use crate::parameters::Parameters;
 use arrayvec::ArrayVec;
+use polyveil_math::buffer::{self, Buffer};
 use polyveil_math::simd::{self, KeyProduct};
-use polyveil_math::{GaloisPermutation, Ntt, NttTable, Poly, buffer};
+use polyveil_math::{GaloisPermutation, Ntt, NttTable, Poly};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::thread::LocalKey;
@@ -46,7 +47,7 @@ pub(super) struct Products {
     degree: usize,
     outputs: usize,
     /// Limb after limb the two parts of every output, so that limbs can be spread over threads.
-    data: Vec<u64>,
+    data: Buffer,
 }
 
 impl<'a> Added<'a> {
@@ -57,12 +58,6 @@ impl<'a> Added<'a> {
             Self::Nothing | Self::Lifted(_) => None,
             Self::Waiting(products, output, part) => Some((products.limb(output, part, i), 1)),
         }
-    }
-}
-
-impl Drop for Products {
-    fn drop(&mut self) {
-        buffer::give(std::mem::take(&mut self.data));
     }
 }
 
@@ -84,33 +79,20 @@ impl Products {
 
 /// The digits of a polynomial as coefficients, scaled for the extension.
 pub(super) struct Digits {
-    residues: Vec<u64>,
-    overflow: Vec<u64>,
-}
-
-impl Drop for Digits {
-    fn drop(&mut self) {
-        buffer::give(std::mem::take(&mut self.residues));
-        buffer::give(std::mem::take(&mut self.overflow));
-    }
+    residues: Buffer,
+    overflow: Buffer,
 }
 
 /// Digits modulo Q·P in transform order: limb after limb all digits.
 pub(super) struct Extended {
     level: usize,
-    data: Vec<u64>,
-}
-
-impl Drop for Extended {
-    fn drop(&mut self) {
-        buffer::give(std::mem::take(&mut self.data));
-    }
+    data: Buffer,
 }
 
 thread_local! {
     /// Working memory of this thread; holds public values only.
-    static LIMBS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
-    static TILES: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    static LIMBS: RefCell<Buffer> = RefCell::default();
+    static TILES: RefCell<Buffer> = RefCell::default();
 }
 
 impl Evaluator {
@@ -302,14 +284,14 @@ pub(super) fn with_tiles<T>(len: usize, f: impl FnOnce(&mut [u64]) -> T) -> T {
 }
 
 fn with_buffer<T>(
-    cell: &'static LocalKey<RefCell<Vec<u64>>>,
+    cell: &'static LocalKey<RefCell<Buffer>>,
     len: usize,
     f: impl FnOnce(&mut [u64]) -> T,
 ) -> T {
     // The buffer is taken out while in use: should the thread run another such task meanwhile, that one gets its own.
     let mut buffer = cell.take();
     if buffer.len() < len {
-        buffer.resize(len, 0);
+        buffer = buffer::take(len);
     }
     let result = f(&mut buffer[..len]);
     cell.set(buffer);

@@ -15,8 +15,9 @@ use crate::error::CkksError;
 use crate::keys::SwitchingKey;
 use crate::par;
 use crate::plaintext::IntegerPlaintext;
+use polyveil_math::buffer::{self, Buffer};
 use polyveil_math::simd::{self, Term, Weights};
-use polyveil_math::{GaloisPermutation, Ntt, Poly, buffer};
+use polyveil_math::{GaloisPermutation, Ntt, Poly};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -219,7 +220,7 @@ impl Evaluator {
                         let digits = &digits[place[&turn.input] * count..][..count];
                         self.multiply(&switch, (i, level), digits, start..start + tile, scratch, out);
                     }
-                    let mut rest = weights.as_slice();
+                    let mut rest = &weights[..];
                     for (sum, out) in sums.iter().zip(out.chunks_exact_mut(2 * n)) {
                         let (own, later) = rest.split_at(sum.weights());
                         rest = later;
@@ -230,7 +231,6 @@ impl Evaluator {
                     }
                 }
             });
-            buffer::give(weights);
         })
     }
 
@@ -248,10 +248,10 @@ impl Evaluator {
     }
 
     /// The weights of all products modulo extended prime i, transformed, one after the other.
-    fn encode_limb(&self, sums: &[&Sum<'_>], i: usize, level: usize) -> Vec<u64> {
+    fn encode_limb(&self, sums: &[&Sum<'_>], i: usize, level: usize) -> Buffer {
         let table = self.params.extended_table(i, level);
         let mut data = buffer::take(sums.iter().map(|sum| sum.weights()).sum());
-        let mut rest = data.as_mut_slice();
+        let mut rest = &mut data[..];
         for (_, weights) in sums.iter().flat_map(|sum| &sum.products) {
             let (own, later) = rest.split_at_mut(weights.coefficients().len());
             simd::reduce_signed(own, weights.coefficients(), table.modulus());

@@ -32,6 +32,14 @@ pub(crate) fn for_each_pair(
     }
 }
 
+/// `f(0)` and `f(1)`: the two parts of a ciphertext.
+pub(crate) fn both<T: Send>(f: impl Fn(usize) -> T + Sync) -> [T; 2] {
+    #[cfg(feature = "parallel")]
+    return rayon::join(|| f(0), || f(1)).into();
+    #[cfg(not(feature = "parallel"))]
+    [f(0), f(1)]
+}
+
 /// `f(0) … f(count − 1)`.
 pub(crate) fn map<T: Send>(count: usize, f: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
     #[cfg(feature = "parallel")]

@@ -6,6 +6,7 @@ use super::{Evaluator, reaches, two_parts};
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
 use crate::keys::EvaluationKeys;
+use crate::par;
 use arrayvec::ArrayVec;
 use polyveil_math::simd::{self, Term, Weights};
 
@@ -107,7 +108,7 @@ impl Evaluator {
         reaches("the relinearisation key", key.level(), a.level())?;
         let products =
             self.switch(c2, &Switch { key, permutation: None, add: [Added::Lifted(c0), Added::Lifted(c1)] });
-        let part = |part| self.mod_down(&products, 0, part, rescale);
-        Ok(Ciphertext { key_id: a.key_id, scale, parts: [part(0), part(1)].into_iter().collect() })
+        let parts = par::both(|part| self.mod_down(&products, 0, part, rescale));
+        Ok(Ciphertext { key_id: a.key_id, scale, parts: parts.into_iter().collect() })
     }
 }

@@ -4,6 +4,7 @@
 use super::Evaluator;
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
+use crate::par;
 use crate::parameters::Parameters;
 
 impl Evaluator {
@@ -15,8 +16,11 @@ impl Evaluator {
         self.check(a)?;
         let (level, scale) = (a.level(), self.rescaled(a.scale, a.level())?);
         let (division, table) = (self.params.rescale(level), &self.params.tables(level)[level]);
-        let parts =
-            a.parts.iter().map(|part| self.divide(division, |_| (part.limb(level), table), |i| part.limb(i)));
+        let divide = |part: usize| {
+            let part = &a.parts[part];
+            self.divide(division, |_| (part.limb(level), table), |i| part.limb(i))
+        };
+        let parts = par::both(divide).into_iter().chain((2..a.parts.len()).map(divide));
         Ok(Ciphertext { key_id: a.key_id, scale, parts: parts.collect() })
     }
 

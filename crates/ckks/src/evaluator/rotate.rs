@@ -8,6 +8,7 @@ use super::{Evaluator, reaches, two_parts};
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
 use crate::keys::SwitchingKey;
+use crate::par;
 use polyveil_math::GaloisPermutation;
 use std::borrow::Cow;
 
@@ -60,8 +61,8 @@ impl Evaluator {
     }
 
     fn switched(&self, a: &Ciphertext, products: &Products, output: usize) -> Ciphertext {
-        let part = |part| self.mod_down(products, output, part, false);
-        Ciphertext { key_id: a.key_id, scale: a.scale, parts: [part(0), part(1)].into_iter().collect() }
+        let parts = par::both(|part| self.mod_down(products, output, part, false));
+        Ciphertext { key_id: a.key_id, scale: a.scale, parts: parts.into_iter().collect() }
     }
 
     pub(super) fn permutation(&self, rotation: usize) -> Cow<'_, GaloisPermutation> {

@@ -264,7 +264,7 @@ impl Evaluator {
     /// Σ rotate(sum, giant), divided by P.
     fn outer_sum(&self, inner: &Products, start: usize, sums: &[Sum<'_>], rescale: bool) -> [Poly<Ntt>; 2] {
         if let [Sum { rotation: None, .. }] = sums {
-            return [0, 1].map(|part| self.mod_down(inner, start, part, rescale));
+            return par::both(|part| self.mod_down(inner, start, part, rescale));
         }
         let mut total = None;
         for (index, sum) in (start..).zip(sums) {
@@ -283,7 +283,7 @@ impl Evaluator {
         let still = (start..).zip(sums).filter(|(_, sum)| sum.rotation.is_none()).map(|(index, _)| index);
         let mut total = total.unwrap_or_else(|| Products::zero(&self.params, inner.level(), 1));
         still.for_each(|index| self.add_products(&mut total, inner, index));
-        [0, 1].map(|part| self.mod_down(&total, 0, part, rescale))
+        par::both(|part| self.mod_down(&total, 0, part, rescale))
     }
 }
 

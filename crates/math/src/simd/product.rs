@@ -3,6 +3,9 @@
 use super::{Backend, Term, Weights, dispatch, scalar};
 use crate::modulus::Modulus;
 
+/// Terms that need no allocation; a chain of 31 primes has no more, however they are split.
+const FEW: usize = 32;
+
 /// Σ σ(digit_d) · key_d for both halves of a key, plus something added.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyProduct<'a> {
@@ -39,16 +42,27 @@ impl KeyProduct<'_> {
             Some(_) => &scratch[index * len..(index + 1) * len],
             None => &<&[u64]>::clone(source)[start..start + len],
         };
+        let empty = Term { values: &[], weights: Weights::Full(&[]) };
+        let mut terms = [empty; FEW];
         for (half, (out, keys)) in out.chunks_exact_mut(len).zip(self.keys).enumerate() {
-            let mut terms: Vec<Term<'_>> = Vec::with_capacity(keys.len() + 1);
-            for (d, (digit, key)) in self.digits.iter().zip(keys).enumerate() {
-                terms.push(Term { values: permuted(d, digit), weights: Weights::Full(key) });
+            let digits = self.digits.iter().zip(keys).enumerate();
+            let digits = digits
+                .map(|(d, (digit, key))| Term { values: permuted(d, digit), weights: Weights::Full(key) });
+            let add = self.add[half].as_ref().map(|(source, factor)| Term {
+                values: permuted(self.digits.len() + half, source),
+                weights: Weights::Blocks(std::slice::from_ref(factor)),
+            });
+            let all = digits.chain(add);
+            let count = all.clone().count();
+            if count > FEW {
+                let terms: Vec<Term<'_>> = all.collect();
+                dispatch!(backend => dot(out, &terms, modulus));
+                continue;
             }
-            if let Some((source, factor)) = &self.add[half] {
-                let values = permuted(self.digits.len() + half, source);
-                terms.push(Term { values, weights: Weights::Blocks(std::slice::from_ref(factor)) });
+            for (term, value) in terms.iter_mut().zip(all) {
+                *term = value;
             }
-            dispatch!(backend => dot(out, &terms, modulus));
+            dispatch!(backend => dot(out, &terms[..count], modulus));
         }
     }
 }

@@ -64,6 +64,7 @@ fn demo_keeps_the_sides_apart_and_reports() {
         assert_eq!(result[network]["n"], 30);
     }
     assert!(result["teacher"]["accuracy"].as_f64().unwrap() > 0.9, "{}", result["teacher"]);
+    assert!(result["simulated_distance"]["agreement"].as_f64().unwrap() > 0.9, "{result}");
     let encrypted = &result["encrypted"];
     assert_eq!((&encrypted["images"], &encrypted["agreement"]), (&3.into(), &1.0.into()));
     let (error, range) =

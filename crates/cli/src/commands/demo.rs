@@ -65,6 +65,8 @@ pub struct Outcome {
     pub student: Figures,
     /// The plan with modelled noise on the whole test split.
     pub simulated: Figures,
+    /// How near the modelled noise leaves the scores of the whole test split.
+    pub simulated_distance: Distance,
     /// The encrypted images.
     pub encrypted: Encrypted,
     /// Security by the table.
@@ -93,6 +95,27 @@ pub struct Outcome {
     pub threads: usize,
     /// The report file.
     pub report: String,
+}
+
+/// How near scores are to those of the HE-friendly network in plain arithmetic.
+#[derive(Serialize)]
+pub struct Distance {
+    /// Share of equal labels.
+    pub agreement: f64,
+    /// Largest difference of a score.
+    pub max_logit_error: f64,
+}
+
+impl Distance {
+    fn new(plain: &[Vec<f64>], scores: &[Vec<f64>]) -> Self {
+        let pairs = || plain.iter().zip(scores);
+        let same = pairs().filter(|(a, b)| argmax(a) == argmax(b)).count();
+        let errors = pairs().flat_map(|(a, b)| a.iter().zip(b).map(|(x, y)| (x - y).abs()));
+        Self {
+            agreement: same as f64 / plain.len().max(1) as f64,
+            max_logit_error: errors.fold(0.0, f64::max),
+        }
+    }
 }
 
 /// Figures of the encrypted images.
@@ -157,7 +180,8 @@ pub fn run(args: &DemoArgs, session: &Session) -> Result<(), CliError> {
     session.require_memory("running the plan", sizes.server_memory_bytes)?;
     store::save_server_plan(&server_plan, &server_dir.join("server.plan"))?;
     store::save_client_plan(&client_plan, &client_dir.join("client.plan"))?;
-    let simulated = simulate(&server_plan, &client_plan, &data, session)?;
+    let (simulated, simulated_distance) =
+        simulate(&server_plan, &client_plan, &student.graph, &data, session)?;
 
     session.note(&format!("4/4 data owner and server: {} encrypted images", chosen.len()));
     let sides = Sides { client: &client_dir, server: &server_dir, session };
@@ -175,6 +199,7 @@ pub fn run(args: &DemoArgs, session: &Session) -> Result<(), CliError> {
         teacher: on_test(&teacher.graph)?,
         student: on_test(&student.graph)?,
         simulated,
+        simulated_distance,
         encrypted: compare(&data, &encrypted_indices, &plain, &played),
         security_bits: sizes.security_bits,
         peak_rss_bytes: played.server_peak,
@@ -205,21 +230,20 @@ pub fn run(args: &DemoArgs, session: &Session) -> Result<(), CliError> {
 
 /// The table of the four networks.
 pub fn network_table(o: &Outcome) -> Table {
-    let mut table = Table::new(["network", "images", "accuracy", "macro F1"]);
-    for (name, f) in [
-        ("ReLU teacher, f32", &o.teacher),
-        ("HE-friendly, f32", &o.student),
-        ("HE-friendly, simulated", &o.simulated),
-    ] {
-        table.row([name.to_string(), f.n.to_string(), percent(f.accuracy), percent(f.macro_f1)]);
-    }
+    let mut table =
+        Table::new(["network", "images", "accuracy", "macro F1", "agreement", "largest logit error"]);
+    let mut row = |name: &str, (n, accuracy, f1): (usize, f64, f64), distance: Option<(f64, f64)>| {
+        let distance = distance.map(|(agreement, error)| [percent(agreement), format!("{error:.1e}")]);
+        let [agreement, error] = distance.unwrap_or_else(|| ["–".into(), "–".into()]);
+        table.row([name.to_string(), n.to_string(), percent(accuracy), percent(f1), agreement, error]);
+    };
+    let of = |f: &Figures| (f.n, f.accuracy, f.macro_f1);
+    row("ReLU teacher, f32", of(&o.teacher), None);
+    row("HE-friendly, f32", of(&o.student), None);
+    let d = &o.simulated_distance;
+    row("HE-friendly, simulated", of(&o.simulated), Some((d.agreement, d.max_logit_error)));
     let e = &o.encrypted;
-    table.row([
-        "HE-friendly, encrypted".into(),
-        e.images.to_string(),
-        percent(e.accuracy),
-        percent(e.macro_f1),
-    ]);
+    row("HE-friendly, encrypted", (e.images, e.accuracy, e.macro_f1), Some((e.agreement, e.max_logit_error)));
     table
 }
 
@@ -335,16 +359,18 @@ fn compile(student: &Graph, data: &DataSet) -> Result<(ServerPlan, ClientPlan), 
 fn simulate(
     plan: &ServerPlan,
     client: &ClientPlan,
+    student: &Graph,
     data: &DataSet,
     session: &Session,
-) -> Result<Figures, CliError> {
+) -> Result<(Figures, Distance), CliError> {
     let test = data.indices(Split::Test);
     let preprocessing = models::parse_preprocessing(client.preprocessing.as_deref())?;
     let images = data::tensors(data, test, &client.input_shape, preprocessing.as_ref())?;
     let display = session.progress("simulate", images.len() as u64);
     let server = Server::new(plan)?;
     let scores = simulation::scores(&server, client, &images, 1, session, &display)?;
-    Ok(Figures::of_scores(data, test, &scores))
+    let plain = plain_scores(student, data, test)?;
+    Ok((Figures::of_scores(data, test, &scores), Distance::new(&plain, &scores)))
 }
 
 fn plain_scores(graph: &Graph, data: &DataSet, indices: &[usize]) -> Result<Vec<Vec<f64>>, CliError> {
@@ -359,16 +385,14 @@ fn plain_scores(graph: &Graph, data: &DataSet, indices: &[usize]) -> Result<Vec<
 
 fn compare(data: &DataSet, indices: &[usize], plain: &[Vec<f64>], played: &Played) -> Encrypted {
     let figures = Figures::of_scores(data, indices, &played.scores);
-    let pairs = || plain.iter().zip(&played.scores);
+    let Distance { agreement, max_logit_error } = Distance::new(plain, &played.scores);
     let flat = || plain.iter().flatten().copied();
-    let agreeing = pairs().filter(|(a, b)| argmax(a) == argmax(b)).count();
-    let error = pairs().flat_map(|(a, b)| a.iter().zip(b).map(|(x, y)| (x - y).abs())).fold(0.0, f64::max);
     Encrypted {
         images: plain.len(),
         accuracy: figures.accuracy,
         macro_f1: figures.macro_f1,
-        agreement: agreeing as f64 / plain.len().max(1) as f64,
-        max_logit_error: error,
+        agreement,
+        max_logit_error,
         logit_range: flat().fold(f64::NEG_INFINITY, f64::max) - flat().fold(f64::INFINITY, f64::min),
         seconds_per_image: played.seconds_per_image,
         confusion: figures.confusion,

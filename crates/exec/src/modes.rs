@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use polyveil_ckks::{Ciphertext, CkksError, EvaluationKeys, Parameters};
 use polyveil_plan::ServerPlan;
-use rayon::prelude::*;
 
 use crate::ExecError;
 use crate::encrypted::Encrypted;
@@ -98,22 +97,5 @@ impl Program {
         let backend = Encrypted::new(parameters, keys)
             .map_err(|source| ExecError::Ckks { layer: input.name.clone(), source })?;
         self.run(&backend, inputs, control)
-    }
-
-    /// Scores of many images at once, simulated: one set of slot vectors an image.
-    ///
-    /// # Errors
-    /// See [`Program::run`].
-    pub fn run_simulated_batch(
-        &self,
-        parameters: &Parameters,
-        images: &[Vec<Vec<f64>>],
-        seed: u64,
-    ) -> Result<Vec<Vec<Vec<f64>>>, ExecError> {
-        images
-            .par_iter()
-            .enumerate()
-            .map(|(k, slots)| self.run_simulated(parameters, slots, seed.wrapping_add(k as u64)))
-            .collect()
     }
 }

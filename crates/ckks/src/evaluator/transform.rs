@@ -21,8 +21,10 @@ use polyveil_math::{GaloisPermutation, Ntt, Poly};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// Words of encoded weights, and of inner sums, that may be in memory together.
-const WORDS: usize = 16 << 20;
+/// Words of one limb's encoded weights, a thread, and of all inner sums that may be in memory together: outputs beyond them
+/// make another round, which extends the digits again.
+const WEIGHT_WORDS: usize = 16 << 20;
+const SUM_WORDS: usize = 32 << 20;
 /// Words of all rotated tiles: they come back from the outer cache once a sum.
 const TILE_WORDS: usize = 256 << 10;
 /// Bounds of a tile: the multiply-accumulate kernel's block, and what keeps the digits' tiles in the second-level cache.
@@ -183,7 +185,7 @@ impl Evaluator {
             sums += output.len() * sum_words;
             weights +=
                 output.iter().flat_map(|s| &s.products).map(|(_, w)| w.coefficients().len()).sum::<usize>();
-            sums <= 2 * WORDS && weights <= WORDS
+            sums <= SUM_WORDS && weights <= WEIGHT_WORDS
         };
         outputs.iter().take_while(fits).count().max(1)
     }

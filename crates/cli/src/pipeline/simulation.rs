@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use polyveil_exec::ExecError;
 use polyveil_net::Tensor;
 use polyveil_plan::ClientPlan;
 use rayon::prelude::*;
@@ -36,13 +37,11 @@ pub fn scores(
 ) -> Result<Vec<Vec<f64>>, CliError> {
     let done = AtomicUsize::new(0);
     let score = |(index, image): (usize, &Tensor)| {
-        session.check_cancel()?;
-        let slots = client.pack(image).map_err(planning::refused)?;
         let seed = seed.wrapping_add(index as u64);
-        let noisy =
-            server.program().run_simulated(server.parameters(), &slots, seed).map_err(server::refused)?;
+        let run = |slots: &[Vec<f64>]| server.program().run_simulated(server.parameters(), slots, seed);
+        let noisy = unpacked(client, image, session, run)?;
         display.set(done.fetch_add(1, Ordering::Relaxed) as u64 + 1, "");
-        Ok(client.unpack(&noisy))
+        Ok(noisy)
     };
     images.par_iter().enumerate().map(score).collect()
 }
@@ -57,11 +56,7 @@ pub fn run(
     display: &Progress,
 ) -> Result<Simulated, CliError> {
     let noisy = scores(server, client, images, seed, session, display)?;
-    let exact = |image: &Tensor| {
-        session.check_cancel()?;
-        let slots = client.pack(image).map_err(planning::refused)?;
-        Ok(client.unpack(&server.program().run_plain(&slots).map_err(server::refused)?))
-    };
+    let exact = |image: &Tensor| unpacked(client, image, session, |slots| server.program().run_plain(slots));
     let exact: Vec<Vec<f64>> = images.par_iter().map(exact).collect::<Result<_, CliError>>()?;
     let (mut max_error, mut range, mut same_labels) = (0f64, 0f64, 0);
     for (noisy, exact) in noisy.iter().zip(&exact) {
@@ -70,4 +65,16 @@ pub fn run(
         same_labels += usize::from(argmax(noisy) == argmax(exact));
     }
     Ok(Simulated { scores: noisy, max_error, range, same_labels })
+}
+
+/// The scores of one image, run as slots.
+fn unpacked(
+    client: &ClientPlan,
+    image: &Tensor,
+    session: &Session,
+    run: impl FnOnce(&[Vec<f64>]) -> Result<Vec<Vec<f64>>, ExecError>,
+) -> Result<Vec<f64>, CliError> {
+    session.check_cancel()?;
+    let slots = client.pack(image).map_err(planning::refused)?;
+    Ok(client.unpack(&run(&slots).map_err(server::refused)?))
 }

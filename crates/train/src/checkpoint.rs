@@ -1,11 +1,13 @@
-//! Saved state of a run: written after every epoch, whole or not at all.
+//! Saved state of a run: written after epochs, whole or not at all.
 //!
 //! Layout: magic, version, fingerprint of the run (32 bytes), BLAKE3 of the body (32 bytes), body
 //! (postcard). The fingerprint covers configuration, data, first network and program version, so a
 //! checkpoint is never continued by a run that would have gone another way.
 
-use std::io::Write;
+use std::cell::Cell;
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,10 +19,15 @@ const HEADER: usize = 8 + 32 + 32;
 /// A state is a few copies of a network; nothing sound comes near this.
 const MAX_BYTES: u64 = 32 << 30;
 
+/// A checkpoint is written again once this many times as much time went by as writing it took.
+const PAUSE: u32 = 20;
+
 /// The file of one run.
 pub(crate) struct Checkpoint {
     path: PathBuf,
     fingerprint: [u8; 32],
+    /// End and duration of the last writing.
+    last: Cell<Option<(Instant, Duration)>>,
 }
 
 impl Checkpoint {
@@ -28,7 +35,7 @@ impl Checkpoint {
     pub(crate) fn open(folder: &Path, name: &str, fingerprint: [u8; 32]) -> Result<Self, TrainError> {
         std::fs::create_dir_all(folder)
             .map_err(|source| TrainError::Io { path: folder.to_owned(), source })?;
-        Ok(Self { path: folder.join(format!("{name}.ckpt")), fingerprint })
+        Ok(Self { path: folder.join(format!("{name}.ckpt")), fingerprint, last: Cell::new(None) })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -65,16 +72,32 @@ impl Checkpoint {
         postcard::from_bytes(body).map(Some).map_err(|e| self.damaged(e.to_string()))
     }
 
-    /// Writes the state beside the old file, then takes its place.
+    /// Writes the state unless that would take a large share of the run's time.
+    pub(crate) fn save_if_due(&self, state: &impl Serialize) -> Result<(), TrainError> {
+        if self.last.get().is_some_and(|(end, duration)| end.elapsed() < PAUSE * duration) {
+            return Ok(());
+        }
+        let start = Instant::now();
+        self.save(state)?;
+        self.last.set(Some((Instant::now(), start.elapsed())));
+        Ok(())
+    }
+
+    /// Writes the state beside the old file, then takes its place. The state is not copied: that of a
+    /// large network is a GB.
     pub(crate) fn save(&self, state: &impl Serialize) -> Result<(), TrainError> {
-        let body = postcard::to_stdvec(state).map_err(|e| self.damaged(e.to_string()))?;
         let temporary = self.path.with_extension("pvtmp");
         let write = || -> std::io::Result<()> {
             let mut file = std::fs::File::create(&temporary)?;
-            file.write_all(MAGIC)?;
-            file.write_all(&self.fingerprint)?;
-            file.write_all(blake3::hash(&body).as_bytes())?;
-            file.write_all(&body)?;
+            let mut header = [MAGIC.as_slice(), &self.fingerprint, &[0; 32]].concat();
+            file.write_all(&header)?;
+            let body = Hashing { to: BufWriter::with_capacity(1 << 20, &file), hash: blake3::Hasher::new() };
+            let mut body = postcard::to_io(state, body).map_err(std::io::Error::other)?;
+            body.to.flush()?;
+            header[40..].copy_from_slice(body.hash.finalize().as_bytes());
+            drop(body);
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(&header)?;
             file.sync_all()?;
             std::fs::rename(&temporary, &self.path)
         };
@@ -98,6 +121,24 @@ impl Checkpoint {
 
     fn damaged(&self, reason: String) -> TrainError {
         TrainError::CheckpointDamaged { path: self.path.clone(), reason }
+    }
+}
+
+/// Hashes what goes through.
+struct Hashing<W> {
+    to: W,
+    hash: blake3::Hasher,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.to.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
     }
 }
 

@@ -1,9 +1,20 @@
 //! Settings of training and conversion. Every part of the method has its own switch, so that an
 //! ablation is a change of configuration. The defaults suit LeNet-sized networks on small images.
 
+mod convert;
+mod method;
+mod settings;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+
+pub use convert::{
+    ActivationConfig, ActivationForm, BatchNormPolicy, ConvertConfig, Distillation, Granularity,
+    InitialWeights, NormaliseConfig, RangeControl, StartCoefficients, Transition, TransitionKind,
+};
+pub use method::{Ablation, Method};
+pub use settings::{SettingsError, merge, overlay};
 
 /// Settings of teacher training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,6 +26,8 @@ pub struct TrainConfig {
     pub epochs: usize,
     /// Images a step.
     pub batch: usize,
+    /// The run ends after this many epochs in a row without a better network; 0 = never.
+    pub patience: usize,
     /// Start from fresh random weights (He et al. 2015) instead of those in the graph.
     pub initialise: bool,
     /// Share of the target probability spread over all classes.
@@ -33,6 +46,7 @@ impl Default for TrainConfig {
             seed: 1,
             epochs: 40,
             batch: 50,
+            patience: 0,
             initialise: true,
             label_smoothing: 0.0,
             optimiser: OptimiserConfig { learning_rate: 2e-3, ..OptimiserConfig::default() },
@@ -52,241 +66,9 @@ impl TrainConfig {
         at_least_one("batch", self.batch)?;
         in_range("label_smoothing", self.label_smoothing, 0.0, 0.5, "0 to 0.5")?;
         self.optimiser.check()?;
+        self.guard.check()?;
         self.augmentation.check()
     }
-}
-
-/// Settings of a conversion from ReLU to quadratic activations.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ConvertConfig {
-    /// Fixes order and augmentation.
-    pub seed: u64,
-    /// Passes over the training split, all phases together.
-    pub epochs: usize,
-    /// Images a step.
-    pub batch: usize,
-    /// The new activations.
-    pub activation: ActivationConfig,
-    /// How ReLU turns into a quadratic.
-    pub transition: Transition,
-    /// What the teacher contributes to the loss.
-    pub distillation: Distillation,
-    /// Keeping activations small.
-    pub range: RangeControl,
-    /// Bringing the teacher's values to unit size first.
-    pub normalise: NormaliseConfig,
-    /// Step sizes.
-    pub optimiser: OptimiserConfig,
-    /// Changes made to training images.
-    pub augmentation: Augmentation,
-    /// What to do when values are not finite.
-    pub guard: GuardConfig,
-}
-
-impl Default for ConvertConfig {
-    fn default() -> Self {
-        Self {
-            seed: 1,
-            epochs: 36,
-            batch: 50,
-            activation: ActivationConfig::default(),
-            transition: Transition::default(),
-            distillation: Distillation::default(),
-            range: RangeControl::default(),
-            normalise: NormaliseConfig::default(),
-            optimiser: OptimiserConfig::default(),
-            augmentation: Augmentation::default(),
-            guard: GuardConfig::default(),
-        }
-    }
-}
-
-impl ConvertConfig {
-    /// Checks every value.
-    ///
-    /// # Errors
-    /// [`TrainError::Config`] naming the first setting outside its range.
-    pub fn check(&self) -> Result<(), TrainError> {
-        at_least_one("epochs", self.epochs)?;
-        at_least_one("batch", self.batch)?;
-        let before_settling = self.transition.recover_epochs + self.transition.epochs;
-        if before_settling >= self.epochs {
-            return Err(TrainError::Config {
-                key: "epochs",
-                value: self.epochs.to_string(),
-                expected: "more than transition.recover_epochs + transition.epochs",
-            });
-        }
-        in_range("activation.range", self.activation.range, 0.1, 1e3, "0.1 to 1000")?;
-        in_range("activation.min_a", self.activation.min_a, 1e-6, 1.0, "1e-6 to 1")?;
-        in_range("activation.max_shift", self.activation.max_shift, 1.0, 1e4, "1 to 10000")?;
-        in_range("activation.rate_factor", self.activation.rate_factor, 0.0, 100.0, "0 to 100")?;
-        in_range("distillation.alpha", self.distillation.alpha, 0.0, 1.0, "0 to 1")?;
-        in_range("distillation.temperature", self.distillation.temperature, 0.1, 100.0, "0.1 to 100")?;
-        in_range("range.bound", self.range.bound, 0.1, 1e6, "0.1 to 1e6")?;
-        in_range("range.penalty", self.range.penalty, 0.0, 1e3, "0 to 1000")?;
-        in_range("range.clamp", self.range.clamp, 0.0, 1e6, "0 (off) to 1e6")?;
-        in_range("range.clamp_fraction", self.range.clamp_fraction, 0.0, 1.0, "0 to 1")?;
-        in_range("normalise.freeze_from", self.normalise.freeze_from, 0.0, 1.0, "0 to 1")?;
-        self.optimiser.check()?;
-        self.augmentation.check()
-    }
-}
-
-/// The quadratics that take the place of ReLU.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ActivationConfig {
-    /// One triple of coefficients a channel or a layer.
-    pub per: Granularity,
-    /// Coefficients to begin with.
-    pub start: StartCoefficients,
-    /// `R`: half-width of the interval on which `small_a` is bounded, in units of the rescaled input.
-    pub range: f32,
-    /// Learning rate of coefficients over that of weights; 0 keeps them fixed.
-    pub rate_factor: f32,
-    /// `|a|` is kept at or above this.
-    pub min_a: f32,
-    /// `|b / 2a|` is kept at or below this: the compiler completes the square, and a large shift
-    /// costs precision.
-    pub max_shift: f32,
-}
-
-impl Default for ActivationConfig {
-    fn default() -> Self {
-        Self {
-            per: Granularity::Channel,
-            start: StartCoefficients::Auto,
-            range: 8.0,
-            rate_factor: 1.0,
-            min_a: 5e-3,
-            max_shift: 16.0,
-        }
-    }
-}
-
-/// How many triples of coefficients a layer has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Granularity {
-    /// One for each channel.
-    Channel,
-    /// One for the layer.
-    Layer,
-}
-
-/// Where the coefficients start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StartCoefficients {
-    /// Least squares up to eight activations, `small_a` beyond.
-    Auto,
-    /// Fit of ReLU under a unit normal: 0.1995·x² + 0.5·x + 0.1995 (AESPA).
-    Hermite,
-    /// `a = 0.5/R, b = 0.5, c = R/16`: a parabola that stays bounded on `[−R, R]`.
-    SmallA,
-    /// Least-squares fit of ReLU to the values that the layer sees.
-    LeastSquares,
-    /// `a = 0, b = 1, c = 0` (then `a` is lifted to its bound).
-    Identity,
-}
-
-/// How ReLU turns into a quadratic: `y = (1 − t)·ReLU(x) + t·p(x)`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Transition {
-    /// Course of `t`.
-    pub kind: TransitionKind,
-    /// Epochs with average pools and ReLU before `t` leaves 0.
-    pub recover_epochs: usize,
-    /// Epochs over which `t` rises to 1; unused by `at_once`.
-    pub epochs: usize,
-}
-
-impl Default for Transition {
-    fn default() -> Self {
-        Self { kind: TransitionKind::Smooth, recover_epochs: 2, epochs: 8 }
-    }
-}
-
-/// Course of the transition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TransitionKind {
-    /// All layers together, linear in the steps.
-    Smooth,
-    /// All layers at the end of the recovery.
-    AtOnce,
-    /// One layer after another, front to back.
-    LayerByLayer,
-}
-
-/// `loss = (1 − α)·cross-entropy + α·T²·KL(teacher/T ‖ student/T)` (Hinton, Vinyals, Dean 2015).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Distillation {
-    /// `α`; 0 trains without a teacher.
-    pub alpha: f32,
-    /// `T`.
-    pub temperature: f32,
-}
-
-impl Default for Distillation {
-    fn default() -> Self {
-        Self { alpha: 0.7, temperature: 4.0 }
-    }
-}
-
-/// Keeping activation inputs small, in units of the rescaled input.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RangeControl {
-    /// `B`: inputs beyond ±B are penalised.
-    pub bound: f32,
-    /// Weight of `Σ_layers Σ_elements relu(|x| − B)²`, a mean over images.
-    pub penalty: f32,
-    /// Inputs are clamped to ± this while training (never in the exported network); 0 = off. The
-    /// penalty sees the values before clamping.
-    pub clamp: f32,
-    /// Share of the epochs in which clamping is on.
-    pub clamp_fraction: f32,
-}
-
-impl Default for RangeControl {
-    fn default() -> Self {
-        Self { bound: 5.0, penalty: 0.02, clamp: 8.0, clamp_fraction: 0.6 }
-    }
-}
-
-/// Bringing the teacher's values to unit size before the activations change.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NormaliseConfig {
-    /// Rescale pre-activation channels without changing the ReLU function.
-    pub rescale: bool,
-    /// Insert batch normalisation before the activations, calibrated to be the identity.
-    pub batch_norm: BatchNormPolicy,
-    /// Share of the epochs after which batch-norm statistics stand still.
-    pub freeze_from: f32,
-}
-
-impl Default for NormaliseConfig {
-    fn default() -> Self {
-        Self { rescale: true, batch_norm: BatchNormPolicy::Auto, freeze_from: 0.35 }
-    }
-}
-
-/// When batch normalisation is inserted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BatchNormPolicy {
-    /// In networks of more than eight activations.
-    Auto,
-    /// Before every activation that does not follow one already.
-    Always,
-    /// Not at all.
-    Never,
 }
 
 /// AdamW (Loshchilov, Hutter 2019) with warm-up and cosine decay.
@@ -364,19 +146,31 @@ impl Augmentation {
     }
 }
 
-/// What happens when values are not finite.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What happens when values are not finite, or explode.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GuardConfig {
     /// Steps an epoch that may be left out before the epoch is rolled back.
     pub skips: u32,
     /// Roll-backs, each with half the learning rate, before the run gives up.
     pub retries: u32,
+    /// An activation input beyond this many units on a validation image, in inference mode, once all
+    /// activations are quadratic and batch-norm statistics stand still, has exploded: batch statistics
+    /// hide that while training.
+    pub explosion: f32,
+    /// Roll-backs because of explosions; after these the run goes on without.
+    pub escapes: u32,
 }
 
 impl Default for GuardConfig {
     fn default() -> Self {
-        Self { skips: 3, retries: 5 }
+        Self { skips: 3, retries: 5, explosion: 1e3, escapes: 2 }
+    }
+}
+
+impl GuardConfig {
+    fn check(&self) -> Result<(), TrainError> {
+        in_range("guard.explosion", self.explosion, 1.0, 1e30, "1 to 1e30")
     }
 }
 

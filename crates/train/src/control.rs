@@ -13,10 +13,12 @@ pub struct RunControl<'a> {
     pub progress: Option<&'a dyn Fn(&Progress)>,
     /// Checked before every step; when true the run ends with [`crate::TrainError::Cancelled`].
     pub cancel: Option<&'a AtomicBool>,
-    /// Directory for the checkpoint (`teacher.ckpt`, `student.ckpt`), written after every epoch and
-    /// removed when the run succeeds. A run that finds one of its own goes on from it, to the same
+    /// Directory for the checkpoint (`teacher.ckpt`, `student.ckpt`), written after epochs (so
+    /// often that it costs at most a twentieth of the time) and removed when the run succeeds. A run that finds one of its own goes on from it, to the same
     /// result as a run that was never interrupted.
     pub checkpoint_dir: Option<PathBuf>,
+    /// Leaves the checkpoint of a complete run: the same call then yields its result again at once.
+    pub keep_checkpoint: bool,
 }
 
 impl RunControl<'_> {

@@ -85,14 +85,11 @@ pub enum TrainError {
 
     /// No epoch after the transition gave a network that may be exported.
     #[error(
-        "no epoch after the transition gave finite scores on all validation images (last: {non_finite} of \
-         {total} not finite); train longer or raise the range penalty"
+        "no epoch gave a network that may be exported: {refusal}; train longer or raise the range penalty"
     )]
     NotAcceptable {
-        /// Validation images with a score that is not finite, in the last epoch.
-        non_finite: usize,
-        /// Validation images.
-        total: usize,
+        /// What stands against the best one.
+        refusal: crate::history::Refusal,
     },
 
     /// The caller asked to stop.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::control::Phase;
+use crate::data::Split;
 
 /// One record an epoch, and what else happened.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,6 +66,89 @@ pub struct ActivationRecord {
     pub max_abs_input: f32,
 }
 
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The network may be exported.
+    Accepted,
+    /// No epoch gave a network that may be exported.
+    NotAcceptable {
+        /// What stands against the best one.
+        refusal: Refusal,
+    },
+    /// Steps kept giving values that are not finite, and no epoch before gave an acceptable network.
+    Diverged {
+        /// First layer whose values are not finite; `gradient` where all values were.
+        layer: String,
+        /// Epoch (from 1) of the last attempt.
+        epoch: usize,
+        /// Roll-backs tried.
+        retries: u32,
+    },
+}
+
+/// Why a network may not be exported.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// Scores are not finite.
+    NonFinite {
+        /// Where.
+        split: Split,
+        /// Images with such a score.
+        images: usize,
+        /// Images of the split.
+        total: usize,
+    },
+    /// An activation's input leaves the declared bound.
+    OutOfRange {
+        /// Where.
+        split: Split,
+        /// The first such layer.
+        layer: String,
+        /// Its largest `|x|`.
+        value: f32,
+        /// The bound of this layer.
+        bound: f32,
+    },
+    /// No epoch was finished after the transition.
+    Unfinished,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NonFinite { split, images, total } => {
+                write!(f, "scores of {images} of {total} {split} images are not finite")
+            }
+            Self::OutOfRange { split, layer, value, bound } => {
+                write!(f, "{split} images reach |x| = {value:.3} at layer {layer}, {bound:.3} is declared")
+            }
+            Self::Unfinished => f.write_str("no epoch was finished after the transition"),
+        }
+    }
+}
+
+/// Time that a run took, over all its interruptions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Seconds of all finished epochs.
+    pub seconds: f64,
+    /// Those of them spent on training steps (the rest is validation).
+    pub step_seconds: f64,
+    /// Training images that went through steps.
+    pub images: u64,
+}
+
+impl Timing {
+    /// Training images a second; 0 where there were none.
+    #[must_use]
+    pub fn images_per_second(&self) -> f64 {
+        if self.step_seconds > 0.0 { self.images as f64 / self.step_seconds } else { 0.0 }
+    }
+}
+
 /// Something out of the ordinary.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,5 +170,12 @@ pub enum Event {
         layer: String,
         /// Factor on the learning rate from now on.
         rate_factor: f32,
+    },
+    /// The run ended here: no roll-back was left.
+    GaveUp {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// First layer whose values are not finite.
+        layer: String,
     },
 }

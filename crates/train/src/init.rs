@@ -18,13 +18,20 @@ pub fn initialise(graph: &mut Graph, seed: u64) {
                 fill_he(&mut linear.weight, &mut rng);
                 linear.bias.iter_mut().for_each(|b| b.data_mut().fill(0.0));
             }
-            Op::BatchNorm(norm) => {
-                norm.gamma.data_mut().fill(1.0);
-                norm.beta.data_mut().fill(0.0);
-                norm.mean.data_mut().fill(0.0);
-                norm.var.data_mut().fill(1.0);
-            }
             _ => {}
+        }
+    }
+    reset_batch_norm(graph);
+}
+
+/// Makes every batch norm the identity.
+pub(crate) fn reset_batch_norm(graph: &mut Graph) {
+    for node in &mut graph.nodes {
+        if let Op::BatchNorm(norm) = &mut node.op {
+            norm.gamma.data_mut().fill(1.0);
+            norm.beta.data_mut().fill(0.0);
+            norm.mean.data_mut().fill(0.0);
+            norm.var.data_mut().fill(1.0);
         }
     }
 }

@@ -39,16 +39,16 @@ mod schedule;
 mod teacher;
 
 pub use config::{
-    ActivationConfig, Augmentation, BatchNormPolicy, ConvertConfig, Distillation, Granularity, GuardConfig,
-    NormaliseConfig, OptimiserConfig, RangeControl, StartCoefficients, TrainConfig, Transition,
-    TransitionKind,
+    Ablation, ActivationConfig, ActivationForm, Augmentation, BatchNormPolicy, ConvertConfig, Distillation,
+    Granularity, GuardConfig, InitialWeights, Method, NormaliseConfig, OptimiserConfig, RangeControl,
+    SettingsError, StartCoefficients, TrainConfig, Transition, TransitionKind, merge, overlay,
 };
 pub use control::{Phase, Progress, RunControl};
-pub use convert::{ConvertOutcome, convert, replace_max_pools};
+pub use convert::{ConvertOutcome, attempt_conversion, convert, replace_max_pools};
 pub use data::{DataError, DataSet, Preprocessing, Split};
 pub use error::TrainError;
-pub use history::{ActivationRecord, EpochRecord, Event, History};
+pub use history::{ActivationRecord, EpochRecord, Event, History, Refusal, Timing, Verdict};
 pub use init::initialise;
-pub use metadata::{RangeRecord, Ranges};
+pub use metadata::{RangeRecord, Ranges, Within};
 pub use metrics::{ClassMetrics, Metrics, evaluate, evaluate_indices, logits};
 pub use teacher::{TrainOutcome, train_teacher};

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::data::{DataSet, Preprocessing};
 use crate::error::TrainError;
+use crate::history::Verdict;
 
 /// Key of the pre-processing.
 pub const PREPROCESSING: &str = "polyveil.preprocessing";
@@ -40,6 +41,24 @@ pub struct RangeRecord {
     /// Largest `|x|` of each channel.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<f32>,
+    /// The bound that the run declared for `|x|`; none where it declared none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<f32>,
+    /// Share of all `|x|` within the bound, by split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<Within>,
+}
+
+/// Share of the values within a bound, by split; none where the split holds no image. At least as
+/// large in truth: counted in bins 6 % apart, exact where the bound is a power of two.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Within {
+    /// On the training split.
+    pub train: Option<f64>,
+    /// On the validation split.
+    pub validation: Option<f64>,
+    /// On the test split.
+    pub test: Option<f64>,
 }
 
 /// The pre-processing that a network expects; none when it carries none.
@@ -118,6 +137,7 @@ pub(crate) struct Provenance<'a, C: Serialize> {
     pub(crate) data_fingerprint: &'a str,
     pub(crate) best_epoch: Option<usize>,
     pub(crate) validation_accuracy: f64,
+    pub(crate) verdict: &'a Verdict,
     pub(crate) config: &'a C,
 }
 

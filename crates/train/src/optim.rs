@@ -1,6 +1,6 @@
 //! AdamW on plain vectors (Loshchilov, Hutter 2019), with clipping over all parameters together.
 
-use polyveil_net::Graph;
+use polyveil_net::{Graph, Op};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Group, ParameterId, parameter, parameter_mut};
@@ -61,28 +61,50 @@ impl AdamW {
     }
 }
 
-/// Norm of all gradients together; scales them down to `limit` where it is larger (0 = never).
-pub(crate) fn clip(gradients: &mut [Vec<f32>], limit: f32) -> f32 {
-    let squares: f64 = gradients.iter().flatten().map(|&g| f64::from(g) * f64::from(g)).sum();
-    let norm = squares.sqrt() as f32;
+/// Norm of all gradients together; scales them down to `limit` where it is larger (0 = never). Batch
+/// norm is left out on both sides (arXiv 2505.11589): its scale says how large gradients are.
+pub(crate) fn clip(gradients: &mut [Vec<f32>], parameters: &[ParameterId], graph: &Graph, limit: f32) -> f32 {
+    let clipped =
+        |id: &ParameterId| !matches!(graph.nodes.get(id.node).map(|n| &n.op), Some(Op::BatchNorm(_)));
+    let norm_of = |squares: f64| squares.sqrt() as f32;
+    let (mut squares, mut others) = (0.0f64, 0.0f64);
+    for (gradient, id) in gradients.iter().zip(parameters) {
+        let sum: f64 = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum();
+        if clipped(id) { squares += sum } else { others += sum }
+    }
+    let norm = norm_of(squares);
     if limit > 0.0 && norm > limit && norm.is_finite() {
         let factor = limit / norm;
-        gradients.iter_mut().flatten().for_each(|g| *g *= factor);
+        let chosen = gradients.iter_mut().zip(parameters).filter(|(_, id)| clipped(id));
+        chosen.flat_map(|(gradient, _)| gradient).for_each(|g| *g *= factor);
     }
-    norm
+    // What is not finite shows in the whole.
+    norm_of(squares + others)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::parameters;
+    use polyveil_net::builders::{ConvSpec, GraphBuilder};
 
     #[test]
-    fn clipping_is_over_all_tensors_together() {
-        let mut gradients = vec![vec![3.0], vec![0.0, 4.0]];
-        assert!((clip(&mut gradients, 0.0) - 5.0).abs() < 1e-6);
-        assert_eq!(gradients, [vec![3.0], vec![0.0, 4.0]]);
-        clip(&mut gradients, 1.0);
-        assert!((gradients[0][0] - 0.6).abs() < 1e-6 && (gradients[1][1] - 0.8).abs() < 1e-6);
-        assert!(!clip(&mut [vec![f32::NAN]], 1.0).is_finite());
+    fn clipping_is_over_all_tensors_together_and_spares_batch_norm() {
+        let mut b = GraphBuilder::new("t", &[1, 2, 2], 1);
+        let x = b.input();
+        let x = b.conv("c", x, 1, ConvSpec::new(1));
+        let x = b.batch_norm("n", x);
+        let graph = b.finish(x).unwrap();
+        let all = parameters(&graph);
+        // Weight, bias, scale, shift.
+        let fresh = || vec![vec![3.0], vec![4.0], vec![12.0], vec![0.0]];
+        let mut gradients = fresh();
+        assert!((clip(&mut gradients, &all, &graph, 0.0) - 13.0).abs() < 1e-5);
+        assert_eq!(gradients, fresh());
+        clip(&mut gradients, &all, &graph, 1.0);
+        assert!((gradients[0][0] - 0.6).abs() < 1e-6 && (gradients[1][0] - 0.8).abs() < 1e-6);
+        assert_eq!(gradients[2], [12.0]);
+        gradients[3][0] = f32::NAN;
+        assert!(!clip(&mut gradients, &all, &graph, 1.0).is_finite());
     }
 }

@@ -6,7 +6,7 @@ use crate::config::TrainConfig;
 use crate::control::RunControl;
 use crate::data::DataSet;
 use crate::error::TrainError;
-use crate::history::History;
+use crate::history::{History, Timing, Verdict};
 use crate::metadata::{self, ENGINE, PROVENANCE, Provenance, TOOL};
 use crate::run::{Recipe, run};
 use crate::{init, metrics};
@@ -20,6 +20,8 @@ pub struct TrainOutcome {
     pub validation_accuracy: f64,
     /// The course of the run.
     pub history: History,
+    /// The time it took.
+    pub timing: Timing,
 }
 
 /// Trains `graph` on the training split of `data`, and keeps the epoch that is best on the
@@ -48,6 +50,7 @@ pub fn train_teacher(
         seed: config.seed,
         epochs: config.epochs,
         batch: config.batch,
+        patience: config.patience,
         label_smoothing: config.label_smoothing,
         optimiser: &config.optimiser,
         augmentation: &config.augmentation,
@@ -58,6 +61,7 @@ pub fn train_teacher(
         fingerprint: fingerprint("teacher", config, data, &[&graph])?,
     };
     let output = run(&recipe, graph, data, control)?;
+    accepted(output.verdict)?;
     let mut graph = output.graph;
     metadata::describe_data(&mut graph, data, &preprocessing)?;
     metadata::write(
@@ -72,10 +76,25 @@ pub fn train_teacher(
             data_fingerprint: data.fingerprint(),
             best_epoch: output.history.best_epoch,
             validation_accuracy: output.validation_accuracy,
+            verdict: &Verdict::Accepted,
             config,
         },
     )?;
-    Ok(TrainOutcome { graph, validation_accuracy: output.validation_accuracy, history: output.history })
+    Ok(TrainOutcome {
+        graph,
+        validation_accuracy: output.validation_accuracy,
+        history: output.history,
+        timing: output.timing,
+    })
+}
+
+/// Nothing where a network may be used; else the error that says why not.
+pub(crate) fn accepted(verdict: Verdict) -> Result<(), TrainError> {
+    match verdict {
+        Verdict::Accepted => Ok(()),
+        Verdict::NotAcceptable { refusal } => Err(TrainError::NotAcceptable { refusal }),
+        Verdict::Diverged { layer, epoch, retries } => Err(TrainError::Diverged { layer, epoch, retries }),
+    }
 }
 
 /// What a checkpoint must agree with to be continued.

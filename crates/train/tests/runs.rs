@@ -7,9 +7,9 @@ use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
 use polyveil_net::{Graph, Op};
 use polyveil_train::data::Parts;
 use polyveil_train::{
-    BatchNormPolicy, ConvertConfig, DataSet, Event, Granularity, Progress, RunControl, Split,
-    StartCoefficients, TrainConfig, TrainError, TransitionKind, convert, evaluate, metadata, metrics,
-    train_teacher,
+    Ablation, BatchNormPolicy, ConvertConfig, DataSet, Event, Granularity, Method, Progress, Refusal,
+    RunControl, Split, StartCoefficients, TrainConfig, TrainError, TransitionKind, Verdict,
+    attempt_conversion, convert, evaluate, metadata, metrics, train_teacher,
 };
 
 const SIDE: usize = 8;
@@ -174,6 +174,107 @@ fn every_switch_of_the_conversion_yields_a_friendly_network() {
     }
 }
 
+/// The small set's course laid over a method's preset.
+fn method_config(method: Method) -> ConvertConfig {
+    let mut config = method.preset();
+    let own = student_config();
+    (config.epochs, config.batch) = (12, own.batch);
+    config.optimiser.learning_rate = own.optimiser.learning_rate;
+    config.augmentation = own.augmentation;
+    if method == Method::Ours {
+        config.transition = own.transition;
+    }
+    config
+}
+
+#[test]
+fn every_method_trains_a_network_of_quadratics_alone() {
+    let data = patterns();
+    let teacher = teacher(&data);
+    for method in Method::ALL {
+        let config = method_config(method);
+        let outcome = convert(&teacher, &data, &config, &RunControl::default())
+            .unwrap_or_else(|e| panic!("{method}: {e}"));
+        assert_eq!(outcome.graph.is_he_friendly(), Ok(()), "{method}");
+        for name in ["r1", "r2", "r3", "r4"] {
+            let Some((_, polyveil_net::Node { op: Op::Quadratic(q), .. })) = outcome.graph.node(name) else {
+                panic!("{method}: {name} is no quadratic")
+            };
+            let all = |t: &polyveil_net::Tensor, value: f32| t.data().iter().all(|&v| v == value);
+            match method {
+                Method::Square => assert!(all(&q.a, 1.0) && all(&q.b, 0.0) && all(&q.c, 0.0)),
+                Method::Poly => assert!(all(&q.c, 0.0) && !all(&q.b, 1.0)),
+                Method::Hermite => assert!(q.a.len() > 1 && outcome.graph.node("r1.square").is_none()),
+                Method::Ours | Method::Replace => {}
+            }
+        }
+        assert_eq!(outcome.history.epochs.last().unwrap().activations.len(), 4, "{method}");
+        let accuracy = evaluate(&outcome.graph, &data, Split::Test).unwrap().accuracy;
+        assert!(accuracy > 0.6, "{method}: {accuracy}");
+        let frozen = evaluate(&outcome.graph, &data, Split::Validation).unwrap().accuracy;
+        assert!((frozen - outcome.validation_accuracy).abs() < 0.04, "{method}");
+        assert_eq!(outcome.ranges["r1"].bound.is_some(), method == Method::Ours);
+    }
+}
+
+#[test]
+fn parts_left_out_change_the_run() {
+    let data = patterns();
+    let teacher = teacher(&data);
+    let run = |config: &ConvertConfig| {
+        attempt_conversion(&teacher, &data, config, &RunControl::default()).unwrap().history
+    };
+    let config = ConvertConfig { epochs: 4, ..student_config() };
+    let whole = run(&config);
+    for part in Ablation::ALL {
+        let mut without = config.clone();
+        part.apply(&mut without);
+        let history = run(&without);
+        assert_ne!(history.epochs, whole.epochs, "{part:?}");
+        if part == Ablation::Distillation {
+            assert!(
+                history.epochs.iter().all(|e| e.distillation == 0.0) && whole.epochs[0].distillation > 0.0
+            );
+        }
+    }
+}
+
+#[test]
+fn the_declared_bound_decides_what_may_be_exported() {
+    let data = patterns();
+    let teacher = teacher(&data);
+    let mut config = ConvertConfig { epochs: 4, ..student_config() };
+    config.range.declared = 0.5;
+    let outcome = attempt_conversion(&teacher, &data, &config, &RunControl::default()).unwrap();
+    let Verdict::NotAcceptable { refusal: Refusal::OutOfRange { layer, value, bound, .. } } =
+        &outcome.verdict
+    else {
+        panic!("{:?}", outcome.verdict)
+    };
+    assert!(outcome.ranges.contains_key(layer) && value > bound, "{layer} {value} {bound}");
+    let shares: Vec<_> = outcome.ranges.values().filter_map(|r| r.within).collect();
+    assert_eq!(shares.len(), 4);
+    for share in shares {
+        let all = [share.train, share.validation, share.test].map(Option::unwrap);
+        assert!(all.iter().all(|&s| (0.0..1.0).contains(&s)), "{all:?}");
+    }
+    // The best of the others is there all the same, and says what it is.
+    assert!(outcome.history.best_epoch.is_some());
+    assert!(outcome.graph.metadata[metadata::PROVENANCE].contains("out_of_range"));
+    let error = convert(&teacher, &data, &config, &RunControl::default()).unwrap_err();
+    assert!(matches!(error, TrainError::NotAcceptable { .. }), "{error}");
+}
+
+#[test]
+fn a_run_without_progress_ends_early() {
+    let data = patterns();
+    let teacher = teacher(&data);
+    let config = ConvertConfig { epochs: 60, patience: 3, ..student_config() };
+    let history = convert(&teacher, &data, &config, &RunControl::default()).unwrap().history;
+    assert_eq!(history.epochs.len(), history.best_epoch.unwrap() + 3);
+    assert!(history.epochs.len() < 60);
+}
+
 /// Stops a run in the middle of `epoch` (from 1), then calls it again.
 fn interrupted<T>(epoch: usize, call: impl Fn(&RunControl<'_>) -> Result<T, TrainError>) -> T {
     let folder = tempfile::tempdir().unwrap();
@@ -187,6 +288,7 @@ fn interrupted<T>(epoch: usize, call: impl Fn(&RunControl<'_>) -> Result<T, Trai
         progress: Some(&watch),
         cancel: Some(&stop),
         checkpoint_dir: Some(folder.path().to_owned()),
+        ..RunControl::default()
     };
     match call(&control) {
         Err(TrainError::Cancelled { epoch: stopped, checkpoint: Some(path), .. }) => {
@@ -246,6 +348,7 @@ fn a_checkpoint_of_another_run_is_refused() {
         progress: Some(&watch),
         cancel: Some(&stop),
         checkpoint_dir: Some(folder.path().to_owned()),
+        ..RunControl::default()
     };
     train_teacher(&network(), &data, &teacher_config(), &control).unwrap_err();
     let control = RunControl { checkpoint_dir: Some(folder.path().to_owned()), ..RunControl::default() };
@@ -299,6 +402,7 @@ fn divergence_that_smaller_steps_cure_ends_in_a_sound_network() {
     let data = patterns();
     let mut config = reckless_config();
     config.guard.retries = 30;
+    config.range.declared = 0.0;
     let outcome = convert(&deep_network(), &data, &config, &RunControl::default()).unwrap();
     let halvings = outcome.history.events.iter().filter(|e| matches!(e, Event::RolledBack { .. })).count();
     assert!(halvings > 0, "{:?}", outcome.history.events);

@@ -337,7 +337,8 @@ fn convert(
     data: &DataSet,
     session: &Session,
 ) -> Result<ConvertOutcome, CliError> {
-    let config = ConvertConfig { seed: args.seed, ..training::config(args.convert_config.as_deref())? };
+    let config =
+        ConvertConfig { seed: args.seed, ..training::convert_config(args.convert_config.as_deref(), None)? };
     let file = args.out.join("student.onnx");
     let checkpoints = training::checkpoint_dir(None, &file)?;
     let converted = training::student(teacher, data, &config, Some(checkpoints.clone()), session)?;

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use polyveil_net::Graph;
 use polyveil_train::{
-    ConvertConfig, ConvertOutcome, DataSet, Metrics, Progress, RunControl, Split, TrainConfig, TrainError,
-    TrainOutcome,
+    ConvertConfig, ConvertOutcome, DataSet, Method, Metrics, Progress, RunControl, SettingsError, Split,
+    TrainConfig, TrainError, TrainOutcome,
 };
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::error::{CliError, Exit};
 use crate::pipeline::data;
@@ -44,13 +46,53 @@ pub fn evaluate(graph: &Graph, data: &DataSet, split: Split) -> Result<Metrics, 
     polyveil_train::evaluate(graph, data, split).map_err(refused)
 }
 
-/// Reads a configuration file, or takes the defaults.
-pub fn config<C: DeserializeOwned + Default>(path: Option<&Path>) -> Result<C, CliError> {
-    let Some(path) = path else { return Ok(C::default()) };
+/// Turns a ReLU network into one of quadratics by whatever method; that it may not be exported is a
+/// result here. The checkpoint stays.
+pub fn attempt(
+    teacher: &Graph,
+    data: &DataSet,
+    config: &ConvertConfig,
+    checkpoint_dir: &Path,
+    label: &str,
+    session: &Session,
+) -> Result<ConvertOutcome, TrainError> {
+    observed(label, session, Some(checkpoint_dir.to_owned()), true, |control| {
+        polyveil_train::attempt_conversion(teacher, data, config, control)
+    })
+}
+
+/// Changes of settings from a TOML file; none without a file.
+pub fn changes(path: Option<&Path>) -> Result<Value, CliError> {
+    let Some(path) = path else { return Ok(Value::Null) };
     let text =
         std::fs::read_to_string(path).map_err(|e| CliError::io(path, &e, "read").sorted(Exit::Usage))?;
     toml::from_str(&text)
-        .map_err(|e| CliError::new(Exit::Usage, format!("not a valid configuration: {e}")).at(path))
+        .map_err(|e| CliError::new(Exit::Usage, format!("not a valid TOML file: {e}")).at(path))
+}
+
+/// Reads a configuration file, or takes the defaults.
+pub fn config<C: Serialize + DeserializeOwned + Default>(path: Option<&Path>) -> Result<C, CliError> {
+    let changes = changes(path)?;
+    polyveil_train::overlay(&C::default(), &changes).map_err(|e| misfit(path, &e))
+}
+
+/// Settings of a conversion: a configuration file laid over the preset of its method, or of `method`.
+pub fn convert_config(path: Option<&Path>, method: Option<Method>) -> Result<ConvertConfig, CliError> {
+    let mut changes = changes(path)?;
+    if let Some(method) = method {
+        polyveil_train::merge(&mut changes, &serde_json::json!({ "method": method.name() }));
+    }
+    ConvertConfig::from_changes(&changes).map_err(|e| misfit(path, &e))
+}
+
+/// A setting that does not fit.
+pub fn misfit(path: Option<&Path>, error: &SettingsError) -> CliError {
+    let failure = CliError::new(Exit::Usage, format!("configuration: {error}"))
+        .help("`polyveil convert --template` prints every setting of a conversion with its meaning");
+    match path {
+        Some(path) => failure.at(path),
+        None => failure,
+    }
 }
 
 /// The checkpoint directory of a run: as asked for, or beside the result.
@@ -99,6 +141,16 @@ fn watched<T>(
     checkpoint_dir: Option<PathBuf>,
     run: impl FnOnce(&RunControl<'_>) -> Result<T, TrainError>,
 ) -> Result<T, CliError> {
+    observed(label, session, checkpoint_dir, false, run).map_err(refused)
+}
+
+fn observed<T>(
+    label: &str,
+    session: &Session,
+    checkpoint_dir: Option<PathBuf>,
+    keep_checkpoint: bool,
+    run: impl FnOnce(&RunControl<'_>) -> Result<T, TrainError>,
+) -> Result<T, TrainError> {
     const PARTS: u64 = 1000;
     let display = session.progress(label, PARTS);
     let report = |p: &Progress| {
@@ -109,6 +161,6 @@ fn watched<T>(
         display
             .set(done as u64, &format!("{} {}/{}, loss {:.4}{accuracy}", p.phase, p.epoch, p.epochs, p.loss));
     };
-    let control = RunControl { progress: Some(&report), cancel: Some(session.cancel()), checkpoint_dir };
-    run(&control).map_err(refused)
+    let cancel = Some(session.cancel());
+    run(&RunControl { progress: Some(&report), cancel, checkpoint_dir, keep_checkpoint })
 }

@@ -5,31 +5,39 @@
 //! | max-pool → average-pool of the same window | [`pools`] |
 //! | pre-activations to unit size, function unchanged; batch norm where the network is deep | [`normalise`] |
 //! | ReLU → quadratic with start coefficients | [`start`] |
+//! | ReLU → Hermite basis with batch norm (a rival's form) | [`basis`] |
 //! | transition, distillation, range control, choice of the epoch | `run` |
 //! | ranges of the frozen network | [`ranges`] |
 //!
 //! After Baruch et al. (arXiv 2111.03362); the bounded start and the rescaling are ours.
 
+mod basis;
 mod normalise;
 mod pools;
 mod ranges;
 mod start;
 
+use std::collections::BTreeMap;
+
 use polyveil_net::{Graph, NodeId, Op};
 use rand_core::Rng;
 
-use crate::config::{BatchNormPolicy, ConvertConfig, StartCoefficients};
+use crate::config::{
+    ActivationForm, BatchNormPolicy, ConvertConfig, Granularity, InitialWeights, StartCoefficients,
+};
 use crate::control::RunControl;
 use crate::data::{DataSet, Preprocessing, Split};
 use crate::engine::{ForwardOptions, LayerStats, infer_observed};
 use crate::error::TrainError;
-use crate::history::History;
+use crate::history::{History, Timing, Verdict};
+use crate::init;
 use crate::metadata::{self, ENGINE, PROVENANCE, Provenance, RANGES, Ranges, TOOL};
 use crate::random::{generator, shuffle};
 use crate::run::{Conversion, Recipe, bound_coefficients, malformed, run};
 use crate::schedule::TransitionPlan;
 use crate::{metrics, teacher};
 
+pub(crate) use basis::folded;
 pub use pools::replace_max_pools;
 
 /// Networks of more activations than this count as deep: there, quadratics tend to escape.
@@ -40,14 +48,19 @@ const CALIBRATION_IMAGES: usize = 1024;
 /// A converted network.
 #[derive(Clone, Debug)]
 pub struct ConvertOutcome {
-    /// The HE-friendly network of the epoch with the lowest cross-entropy on the validation split,
-    /// frozen, with metadata (pre-processing, classes, ranges, provenance).
+    /// The HE-friendly network of the best epoch (highest accuracy on the validation split, then lowest
+    /// cross-entropy) among those that may be exported, frozen, with metadata (pre-processing,
+    /// classes, ranges, provenance). Where `verdict` is not [`Verdict::Accepted`]: the best of the others.
     pub graph: Graph,
     /// Its accuracy on the validation split.
     pub validation_accuracy: f64,
     /// The course of the run.
     pub history: History,
-    /// Ranges of quadratic inputs and scores on the training split.
+    /// The time it took.
+    pub timing: Timing,
+    /// Whether the network may be exported.
+    pub verdict: Verdict,
+    /// Ranges of quadratic inputs and scores, with the share within the declared bound.
     pub ranges: Ranges,
 }
 
@@ -57,8 +70,25 @@ pub struct ConvertOutcome {
 ///
 /// # Errors
 /// As [`crate::train_teacher`]; also a network without ReLU and max-pool, and a run in which no
-/// epoch after the transition gave finite scores everywhere.
+/// epoch after the transition gave a network that may be exported: one with finite scores on all
+/// training and validation images and with activation inputs within the declared bound.
 pub fn convert(
+    teacher: &Graph,
+    data: &DataSet,
+    config: &ConvertConfig,
+    control: &RunControl<'_>,
+) -> Result<ConvertOutcome, TrainError> {
+    let outcome = attempt_conversion(teacher, data, config, control)?;
+    teacher::accepted(outcome.verdict.clone())?;
+    Ok(outcome)
+}
+
+/// [`convert`], for comparisons of methods: that no network may be exported is a result here, and no
+/// error. Look at [`ConvertOutcome::verdict`].
+///
+/// # Errors
+/// As [`convert`], but for the last.
+pub fn attempt_conversion(
     teacher: &Graph,
     data: &DataSet,
     config: &ConvertConfig,
@@ -70,13 +100,17 @@ pub fn convert(
         return Err(TrainError::EmptySplit { name: data.name().to_owned(), split: Split::Train });
     }
     let preprocessing = metadata::preprocessing(teacher)?.unwrap_or_else(|| data.preprocessing().clone());
-    let Prepared { graph, units } = prepare(teacher, data, &preprocessing, config)?;
+    let Prepared { graph, units, bases, start } = prepare(teacher, data, &preprocessing, config)?;
     let activations: Vec<NodeId> = quadratics(&graph).collect();
+    let refit = |graph: &mut Graph| refit(graph, data, &preprocessing, config, &units, start);
+    let recovers = config.transition.recover_epochs > 0 && config.activation.rate_factor > 0.0;
+    let declared = declared_bounds(&graph, &units, &bases, config.range.declared);
     let recipe = Recipe {
         name: "student",
         seed: config.seed,
         epochs: config.epochs,
         batch: config.batch,
+        patience: config.patience,
         label_smoothing: 0.0,
         optimiser: &config.optimiser,
         augmentation: &config.augmentation,
@@ -88,8 +122,12 @@ pub fn convert(
             distillation: &config.distillation,
             range: &config.range,
             transition: TransitionPlan::new(config.transition.clone(), activations),
-            units,
+            recover_epochs: config.transition.recover_epochs,
+            refit: (recovers && start == StartCoefficients::LeastSquares).then_some(&refit),
+            units: units.clone(),
+            bases: bases.clone(),
             activation_rate: config.activation.rate_factor,
+            constant: config.activation.constant,
             min_a: config.activation.min_a,
             max_shift: config.activation.max_shift,
         }),
@@ -98,9 +136,13 @@ pub fn convert(
     let output = run(&recipe, graph, data, control)?;
 
     let mut graph = output.graph;
-    let ranges = ranges::measure(&graph, data, &preprocessing)?;
+    basis::fold(&mut graph, &bases);
+    let ranges = ranges::measure(&graph, data, &preprocessing, &declared)?;
     metadata::describe_data(&mut graph, data, &preprocessing)?;
-    metadata::write(&mut graph, RANGES, &ranges)?;
+    // JSON has no infinity; a network that reaches it is never compiled.
+    if ranges.values().all(|r| r.min.is_finite() && r.max.is_finite()) {
+        metadata::write(&mut graph, RANGES, &ranges)?;
+    }
     metadata::write(
         &mut graph,
         PROVENANCE,
@@ -113,6 +155,7 @@ pub fn convert(
             data_fingerprint: data.fingerprint(),
             best_epoch: output.history.best_epoch,
             validation_accuracy: output.validation_accuracy,
+            verdict: &output.verdict,
             config,
         },
     )?;
@@ -120,6 +163,8 @@ pub fn convert(
         graph,
         validation_accuracy: output.validation_accuracy,
         history: output.history,
+        timing: output.timing,
+        verdict: output.verdict,
         ranges,
     })
 }
@@ -129,6 +174,10 @@ struct Prepared {
     graph: Graph,
     /// Size of one unit of each node's input: 1 where the channels were rescaled.
     units: Vec<f32>,
+    /// Sums that are a Hermite basis each.
+    bases: Vec<NodeId>,
+    /// The rule behind the coefficients, never `Auto`.
+    start: StartCoefficients,
 }
 
 fn prepare(
@@ -138,6 +187,10 @@ fn prepare(
     config: &ConvertConfig,
 ) -> Result<Prepared, TrainError> {
     let mut graph = teacher.clone();
+    let fresh = config.weights == InitialWeights::Fresh;
+    if fresh {
+        init::initialise(&mut graph, config.seed);
+    }
     let pools = replace_max_pools(&mut graph);
     let relus: Vec<NodeId> =
         (0..graph.nodes.len()).filter(|&n| matches!(graph.nodes[n].op, Op::Relu)).collect();
@@ -146,7 +199,7 @@ fn prepare(
     }
 
     let images = calibration_images(data, preprocessing, config.seed);
-    let mut stats = observe_inputs(&graph, &images, data.shape(), &relus)?;
+    let mut stats = observe_inputs(&graph, &images, data.shape(), &relus, &ForwardOptions::default())?;
     let mut units = vec![1.0f32; graph.nodes.len()];
     let rescaled =
         if config.normalise.rescale { normalise::rescale(&mut graph, &mut stats) } else { Vec::new() };
@@ -156,14 +209,26 @@ fn prepare(
         }
     }
     let deep = relus.len() > SHALLOW;
-    let start = match config.activation.start {
+    let kind = match config.activation.start {
         StartCoefficients::Auto if deep => StartCoefficients::SmallA,
         StartCoefficients::Auto => StartCoefficients::LeastSquares,
         other => other,
     };
+    let rule = |relu: NodeId| start::Start { kind, range: config.activation.range, unit: units[relu] };
+    if config.activation.form == ActivationForm::Hermite {
+        let layers: Vec<_> = stats
+            .iter()
+            .map(|(relu, layer)| {
+                let start = (!fresh).then(|| rule(*relu).coefficients(layer, Granularity::Channel));
+                (*relu, layer, start)
+            })
+            .collect();
+        let (bases, units) = basis::expand(&mut graph, &layers, &units);
+        graph.infer_shapes().map_err(|e| TrainError::Net(e.to_string()))?;
+        return Ok(Prepared { graph, units, bases, start: kind });
+    }
     for (relu, layer) in &stats {
-        let settings = start::Start { kind: start, range: config.activation.range, unit: units[*relu] };
-        graph.nodes[*relu].op = Op::Quadratic(settings.coefficients(layer, config.activation.per));
+        graph.nodes[*relu].op = Op::Quadratic(rule(*relu).coefficients(layer, config.activation.per));
     }
     let insert = match config.normalise.batch_norm {
         BatchNormPolicy::Always => true,
@@ -172,10 +237,55 @@ fn prepare(
     };
     if insert {
         units = normalise::insert_batch_norm(&mut graph, &stats, &units);
+        if fresh {
+            // Random weights have no values worth keeping: the usual start, unit variance.
+            init::reset_batch_norm(&mut graph);
+        }
     }
     bound_coefficients(&mut graph, &units, config.activation.min_a, config.activation.max_shift);
     graph.infer_shapes().map_err(|e| TrainError::Net(e.to_string()))?;
-    Ok(Prepared { graph, units })
+    Ok(Prepared { graph, units, bases: Vec::new(), start: kind })
+}
+
+/// Coefficients fitted anew to the values that reach the activations now, while they still are ReLU
+/// (arXiv 2304.14836: first a range-aware ReLU network, then polynomials for its range).
+fn refit(
+    graph: &mut Graph,
+    data: &DataSet,
+    preprocessing: &Preprocessing,
+    config: &ConvertConfig,
+    units: &[f32],
+    kind: StartCoefficients,
+) -> Result<(), TrainError> {
+    let nodes: Vec<NodeId> = quadratics(graph).collect();
+    let images = calibration_images(data, preprocessing, config.seed);
+    let relu = ForwardOptions { transition: vec![0.0; graph.nodes.len()], ..ForwardOptions::default() };
+    for (node, layer) in observe_inputs(graph, &images, data.shape(), &nodes, &relu)? {
+        let unit = units.get(node).copied().unwrap_or(1.0);
+        let rule = start::Start { kind, range: config.activation.range, unit };
+        let mut quadratic = rule.coefficients(&layer, config.activation.per);
+        if let Op::Quadratic(old) = &graph.nodes[node].op
+            && !config.activation.constant
+        {
+            quadratic.c = old.c.clone();
+        }
+        graph.nodes[node].op = Op::Quadratic(quadratic);
+    }
+    Ok(())
+}
+
+/// The declared bound of every activation's input, by the name that it has in the exported network.
+fn declared_bounds(graph: &Graph, units: &[f32], bases: &[NodeId], declared: f32) -> BTreeMap<String, f32> {
+    if declared <= 0.0 {
+        return BTreeMap::new();
+    }
+    let bound = |node: NodeId| declared * units.get(node).copied().unwrap_or(1.0);
+    let name = |node: NodeId| graph.nodes[node].name.clone();
+    if bases.is_empty() {
+        return quadratics(graph).map(|node| (name(node), bound(node))).collect();
+    }
+    let squares = bases.iter().filter_map(|&sum| Some((name(sum), bound(folded(graph, sum)?.0))));
+    squares.collect()
 }
 
 fn quadratics(graph: &Graph) -> impl Iterator<Item = NodeId> {
@@ -201,9 +311,10 @@ fn observe_inputs(
     images: &[f32],
     shape: [usize; 3],
     nodes: &[NodeId],
+    options: &ForwardOptions,
 ) -> Result<Vec<(NodeId, LayerStats)>, TrainError> {
     let mut stats: Vec<(NodeId, LayerStats)> = nodes.iter().map(|&n| (n, LayerStats::default())).collect();
-    infer_observed(graph, images, shape, &ForwardOptions::default(), &mut |node, input, _| {
+    infer_observed(graph, images, shape, options, &mut |node, input, _| {
         if let (Some((_, layer)), Some(value)) = (stats.iter_mut().find(|(n, _)| *n == node), input) {
             layer.add(value);
         }

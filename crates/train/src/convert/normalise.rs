@@ -192,6 +192,7 @@ mod tests {
     use super::*;
     use crate::config::StartCoefficients;
     use crate::convert::{observe_inputs, replace_max_pools};
+    use crate::engine::ForwardOptions;
     use crate::random::{generator, normal};
     use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
     use polyveil_net::exec;
@@ -262,13 +263,14 @@ mod tests {
         let mut graph = network();
         let before = scores(&graph);
         let nodes = relus(&graph);
-        let mut stats = observe_inputs(&graph, &images(), [2, 8, 8], &nodes).unwrap();
+        let mut stats =
+            observe_inputs(&graph, &images(), [2, 8, 8], &nodes, &ForwardOptions::default()).unwrap();
         let done = rescale(&mut graph, &mut stats);
         let names: Vec<&str> = done.iter().map(|&n| graph.nodes[n].name.as_str()).collect();
         // r3 feeds the sum and r4 follows it: neither can be rescaled channel by channel.
         assert_eq!(names, ["r1", "r2", "r5"]);
         assert_close(&before, &scores(&graph));
-        let after = observe_inputs(&graph, &images(), [2, 8, 8], &nodes).unwrap();
+        let after = observe_inputs(&graph, &images(), [2, 8, 8], &nodes, &ForwardOptions::default()).unwrap();
         for ((node, layer), (_, predicted)) in after.iter().zip(&stats) {
             for (channel, expected) in layer.channels.iter().zip(&predicted.channels) {
                 assert!((channel.rms() / expected.rms() - 1.0).abs() < 1e-3);
@@ -285,7 +287,7 @@ mod tests {
         let mut graph = network();
         replace_max_pools(&mut graph);
         let nodes = relus(&graph);
-        let stats = observe_inputs(&graph, &images(), [2, 8, 8], &nodes).unwrap();
+        let stats = observe_inputs(&graph, &images(), [2, 8, 8], &nodes, &ForwardOptions::default()).unwrap();
         for (node, layer) in &stats {
             let start =
                 super::super::start::Start { kind: StartCoefficients::Identity, range: 8.0, unit: 1.0 };

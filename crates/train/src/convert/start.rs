@@ -38,6 +38,7 @@ impl Start {
             StartCoefficients::Hermite => [0.1995 / unit, 0.5, 0.1995 * unit],
             StartCoefficients::SmallA => self.small_a(),
             StartCoefficients::Identity => [0.0, 1.0, 0.0],
+            StartCoefficients::Square => [1.0, 0.0, 0.0],
             StartCoefficients::LeastSquares | StartCoefficients::Auto => {
                 least_squares(stats).unwrap_or_else(|| self.small_a())
             }

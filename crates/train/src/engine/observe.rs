@@ -81,6 +81,16 @@ impl ChannelStats {
         self.max_abs()
     }
 
+    /// At least this share of all `|x|` is within `bound`: bins that reach beyond it count as outside,
+    /// so the share is exact where the bound is a power of two.
+    pub(crate) fn share_within(&self, bound: f32) -> f64 {
+        // Extremes leave NaN out; the bins from infinity on hold it.
+        let edge = if self.max_abs() <= bound { f32::INFINITY } else { bound.max(0.0) };
+        let inside = (edge.to_bits() >> 19) as usize;
+        let count: u64 = self.bins.iter().take(inside).map(|&n| u64::from(n)).sum();
+        count as f64 / self.count.max(1) as f64
+    }
+
     pub(crate) fn max_abs(&self) -> f32 {
         if self.count == 0 { 0.0 } else { self.max.abs().max(self.min.abs()) }
     }
@@ -155,6 +165,23 @@ mod tests {
             assert!(found >= exact && found <= exact * 1.07, "{quantile}: {found}");
         }
         assert_eq!(stats.abs_quantile(1.0), 1000.0);
+    }
+
+    #[test]
+    fn the_share_within_a_bound_is_exact_at_powers_of_two_and_never_too_large() {
+        let mut stats = ChannelStats::default();
+        (1..=1000).for_each(|i| stats.add(if i % 2 == 0 { i as f32 } else { -(i as f32) }));
+        assert_eq!(stats.share_within(512.0), 0.511);
+        assert_eq!(stats.share_within(1000.0), 1.0);
+        for bound in [3.0, 100.0, 700.5, 999.0] {
+            let share = stats.share_within(bound);
+            assert!(
+                share <= f64::from(bound) / 1000.0 && share > 0.9 * f64::from(bound) / 1000.0 - 0.002,
+                "{share}"
+            );
+        }
+        stats.add(f32::NAN);
+        assert!(stats.share_within(2000.0) < 1.0);
     }
 
     #[test]

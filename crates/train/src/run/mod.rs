@@ -1,0 +1,405 @@
+//! The epoch loop that teacher training and conversion share.
+//!
+//! | part | module |
+//! |---|---|
+//! | batches, the teacher's scores, one step | [`step`] |
+//! | validation in inference mode, which epoch is kept | [`validate`] |
+//! | time spent and left | [`clock`] |
+
+mod clock;
+mod step;
+mod validate;
+
+use std::time::Instant;
+
+use polyveil_net::{Graph, NodeId, Op, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::Checkpoint;
+use crate::config::{Augmentation, Distillation, GuardConfig, OptimiserConfig, RangeControl};
+use crate::control::RunControl;
+use crate::data::{DataSet, Preprocessing, Split};
+use crate::engine::{ForwardOptions, Group, ParameterId, StepOutput, first_non_finite, parameters};
+use crate::error::TrainError;
+use crate::history::{Event, History, Refusal, Timing, Verdict};
+use crate::optim::{AdamW, Rates, clip};
+use crate::random::{generator, shuffle};
+use crate::schedule::{TransitionPlan, learning_rate};
+use clock::Clock;
+use step::Stepper;
+use validate::close_epoch;
+
+/// Share of the new batch in batch-norm statistics.
+const MOMENTUM: f32 = 0.1;
+
+/// Everything that decides the course of a run.
+pub(crate) struct Recipe<'a> {
+    /// `teacher` or `student`: name of the checkpoint.
+    pub(crate) name: &'static str,
+    pub(crate) seed: u64,
+    pub(crate) epochs: usize,
+    pub(crate) batch: usize,
+    /// Epochs without a better network after which the run ends; 0 = never.
+    pub(crate) patience: usize,
+    pub(crate) label_smoothing: f32,
+    pub(crate) optimiser: &'a OptimiserConfig,
+    pub(crate) augmentation: &'a Augmentation,
+    pub(crate) guard: &'a GuardConfig,
+    pub(crate) preprocessing: &'a Preprocessing,
+    /// Epoch from which batch-norm statistics stand still.
+    pub(crate) freeze_from: usize,
+    /// What only a conversion has.
+    pub(crate) conversion: Option<Conversion<'a>>,
+    /// Covers configuration, data and networks.
+    pub(crate) fingerprint: [u8; 32],
+}
+
+/// Changes a graph at one point of the run.
+pub(crate) type Refit<'a> = dyn Fn(&mut Graph) -> Result<(), TrainError> + 'a;
+
+/// The conversion's part of a recipe.
+pub(crate) struct Conversion<'a> {
+    pub(crate) teacher: &'a Graph,
+    pub(crate) distillation: &'a Distillation,
+    pub(crate) range: &'a RangeControl,
+    pub(crate) transition: TransitionPlan,
+    /// Epochs with ReLU, after which `refit` sets the coefficients anew.
+    pub(crate) recover_epochs: usize,
+    /// Coefficients for the values that the network yields after those epochs.
+    pub(crate) refit: Option<&'a Refit<'a>>,
+    /// Size of one unit of every node's input.
+    pub(crate) units: Vec<f32>,
+    /// Sums that are a Hermite basis each.
+    pub(crate) bases: Vec<NodeId>,
+    /// Learning rate of coefficients over that of weights.
+    pub(crate) activation_rate: f32,
+    /// Whether constants of quadratics are trained.
+    pub(crate) constant: bool,
+    pub(crate) min_a: f32,
+    pub(crate) max_shift: f32,
+}
+
+/// What a run yields.
+pub(crate) struct RunOutput {
+    /// The best acceptable network; where there is none, the best of the others.
+    pub(crate) graph: Graph,
+    pub(crate) validation_accuracy: f64,
+    pub(crate) history: History,
+    pub(crate) timing: Timing,
+    pub(crate) verdict: Verdict,
+}
+
+/// All that changes from epoch to epoch.
+#[derive(Clone, Serialize, Deserialize)]
+struct State {
+    epoch: usize,
+    graph: Graph,
+    optimiser: AdamW,
+    rate_factor: f32,
+    /// Roll-backs because steps were not finite.
+    rollbacks: u32,
+    /// Roll-backs because values exploded in inference mode.
+    escapes: u32,
+    best: Option<Best>,
+    history: History,
+    timing: Timing,
+    /// Set when the run gave up before its last epoch.
+    diverged: Option<Verdict>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Best {
+    graph: Graph,
+    accuracy: f64,
+    loss: f32,
+    non_finite: usize,
+    /// Why it may not be exported; none when it may.
+    refusal: Option<Refusal>,
+}
+
+/// Runs a recipe from `graph`, or from its checkpoint.
+pub(crate) fn run(
+    recipe: &Recipe<'_>,
+    graph: Graph,
+    data: &DataSet,
+    control: &RunControl<'_>,
+) -> Result<RunOutput, TrainError> {
+    for split in [Split::Train, Split::Validation] {
+        if data.indices(split).is_empty() {
+            return Err(TrainError::EmptySplit { name: data.name().to_owned(), split });
+        }
+    }
+    let checkpoint = match &control.checkpoint_dir {
+        Some(folder) => Some(Checkpoint::open(folder, recipe.name, recipe.fingerprint)?),
+        None => None,
+    };
+    let trainable = trainable(recipe, &graph);
+    let mut state = match checkpoint.as_ref().map(Checkpoint::load).transpose()?.flatten() {
+        Some(state) => state,
+        None => State {
+            epoch: 0,
+            optimiser: AdamW::new(&graph, &trainable),
+            graph,
+            rate_factor: 1.0,
+            rollbacks: 0,
+            escapes: 0,
+            best: None,
+            history: History::default(),
+            timing: Timing::default(),
+            diverged: None,
+        },
+    };
+    let stepper = Stepper::new(recipe, data)?;
+    let mut clock = Clock::new(recipe, data, state.epoch);
+    while state.epoch < recipe.epochs && state.diverged.is_none() && !out_of_patience(recipe, &state) {
+        let started = Instant::now();
+        if let Some(c) = recipe.conversion.as_ref().filter(|c| state.epoch == c.recover_epochs)
+            && let Some(refit) = c.refit
+        {
+            refit(&mut state.graph)?;
+            bound_coefficients(&mut state.graph, &c.units, c.min_a, c.max_shift);
+        }
+        let before = (state.graph.clone(), state.optimiser.clone());
+        let events = state.history.events.len();
+        match run_epoch(recipe, &mut state, data, &trainable, &stepper, control, &mut clock)? {
+            Epoch::Done(sums) => {
+                let trained = started.elapsed().as_secs_f64();
+                let (record, escaped) = close_epoch(recipe, &mut state, data, &sums)?;
+                if let Some(layer) = escaped {
+                    (state.graph, state.optimiser) = before;
+                    state.escapes += 1;
+                    halve(&mut state, layer);
+                    continue;
+                }
+                control.report(&clock.progress(&record, recipe));
+                state.history.epochs.push(record);
+                state.timing.seconds += started.elapsed().as_secs_f64();
+                state.timing.step_seconds += trained;
+                state.timing.images += sums.images as u64;
+                state.epoch += 1;
+                if let Some(checkpoint) = &checkpoint {
+                    checkpoint.save_if_due(&state)?;
+                }
+            }
+            Epoch::Cancelled => {
+                (state.graph, state.optimiser) = before;
+                state.history.events.truncate(events);
+                let epoch = state.epoch;
+                if let Some(checkpoint) = checkpoint.as_ref().filter(|_| epoch > 0) {
+                    checkpoint.save(&state)?;
+                }
+                return Err(TrainError::Cancelled {
+                    epoch: epoch + 1,
+                    epochs: recipe.epochs,
+                    checkpoint: checkpoint.filter(|_| epoch > 0).map(|c| c.path().to_owned()),
+                });
+            }
+            Epoch::Diverged(layer) => {
+                (state.graph, state.optimiser) = before;
+                roll_back(recipe, &mut state, layer);
+            }
+        }
+    }
+    if let Some(checkpoint) = &checkpoint {
+        if control.keep_checkpoint { checkpoint.save(&state)? } else { checkpoint.remove()? }
+    }
+    Ok(finish(state))
+}
+
+fn finish(state: State) -> RunOutput {
+    let State { graph, best, history, timing, diverged, .. } = state;
+    let last = history.epochs.last().map_or(0.0, |e| e.validation_accuracy);
+    let (graph, validation_accuracy, refusal) = match best {
+        Some(best) => (best.graph, best.accuracy, best.refusal),
+        None => (graph, last, Some(Refusal::Unfinished)),
+    };
+    let verdict = match refusal {
+        None => Verdict::Accepted,
+        Some(refusal) => diverged.unwrap_or(Verdict::NotAcceptable { refusal }),
+    };
+    RunOutput { graph, validation_accuracy, history, timing, verdict }
+}
+
+/// Keeps coefficients where the compiler can use them: `|a|` not below its floor, and the shift
+/// `|b / 2a|` of the completed square not above its limit. Both are in units of the layer.
+pub(crate) fn bound_coefficients(graph: &mut Graph, units: &[f32], min_a: f32, max_shift: f32) {
+    for (index, node) in graph.nodes.iter_mut().enumerate() {
+        let Op::Quadratic(q) = &mut node.op else { continue };
+        let unit = units.get(index).copied().unwrap_or(1.0);
+        for (a, &b) in q.a.data_mut().iter_mut().zip(q.b.data()) {
+            let floor = (min_a / unit).max(b.abs() / (2.0 * max_shift * unit));
+            if a.abs() < floor {
+                *a = floor.copysign(*a);
+            }
+        }
+    }
+}
+
+/// Means over the steps of an epoch.
+#[derive(Default)]
+struct Sums {
+    steps: usize,
+    images: usize,
+    total: StepOutput,
+    rate: f32,
+}
+
+enum Epoch {
+    Done(Sums),
+    /// The caller asked to stop.
+    Cancelled,
+    /// Too many steps were not finite; the layer that went first in the last of them.
+    Diverged(String),
+}
+
+fn trainable(recipe: &Recipe<'_>, graph: &Graph) -> Vec<ParameterId> {
+    let mut all = parameters(graph);
+    if let Some(c) = &recipe.conversion {
+        let square = |sum: &NodeId| crate::convert::folded(graph, *sum).map(|(square, _)| square);
+        let basis: Vec<NodeId> = c.bases.iter().filter_map(square).collect();
+        all.retain(|id| {
+            let fixed = c.activation_rate == 0.0 || basis.contains(&id.node) || (!c.constant && id.slot == 2);
+            !(fixed && id.group == Group::Activation)
+        });
+    }
+    all
+}
+
+fn steps_per_epoch(recipe: &Recipe<'_>, data: &DataSet) -> usize {
+    (data.indices(Split::Train).len() / recipe.batch).max(1)
+}
+
+/// No better acceptable network for `patience` epochs?
+fn out_of_patience(recipe: &Recipe<'_>, state: &State) -> bool {
+    let accepted = state.best.as_ref().is_some_and(|b| b.refusal.is_none());
+    let since = state.epoch.saturating_sub(state.history.best_epoch.unwrap_or(0));
+    recipe.patience > 0 && accepted && since >= recipe.patience
+}
+
+fn run_epoch(
+    recipe: &Recipe<'_>,
+    state: &mut State,
+    data: &DataSet,
+    trainable: &[ParameterId],
+    stepper: &Stepper<'_>,
+    control: &RunControl<'_>,
+    clock: &mut Clock,
+) -> Result<Epoch, TrainError> {
+    let epoch = state.epoch;
+    let mut order = data.indices(Split::Train).to_vec();
+    shuffle(&mut generator(recipe.seed, "order", epoch as u64, 0), &mut order);
+    let steps = steps_per_epoch(recipe, data);
+    let mut sums = Sums::default();
+    let mut skipped = 0;
+    // A last batch that is not full is left out: its gradient and statistics would be noisier. The
+    // order changes every epoch, so no image stays out.
+    for (step, images) in order.chunks(recipe.batch).take(steps).enumerate() {
+        if control.cancelled() {
+            return Ok(Epoch::Cancelled);
+        }
+        let position = epoch as f64 + step as f64 / steps as f64;
+        let options = options(recipe, &state.graph, position, true);
+        let batch = stepper.batch(images, epoch);
+        let mut output = stepper.step(&state.graph, trainable, images, &batch, &options)?;
+        let norm = clip(&mut output.gradients, trainable, &state.graph, recipe.optimiser.clip_norm);
+        if !output.loss.is_finite() || !norm.is_finite() {
+            let layer = first_non_finite(&state.graph, &batch.images, batch.shape, &options)
+                .and_then(|node| state.graph.nodes.get(node))
+                .map_or_else(|| "gradient".to_owned(), |n| n.name.clone());
+            skipped += 1;
+            if skipped > recipe.guard.skips {
+                return Ok(Epoch::Diverged(layer));
+            }
+            state.history.events.push(Event::SkippedStep { epoch: epoch + 1, step: step + 1, layer });
+            continue;
+        }
+        let base = learning_rate(recipe.optimiser, position, recipe.epochs) * state.rate_factor;
+        let factor = recipe.conversion.as_ref().map_or(1.0, |c| c.activation_rate);
+        let rates = Rates { base, activation: base * factor, weight_decay: recipe.optimiser.weight_decay };
+        state.optimiser.step(&mut state.graph, trainable, &output.gradients, rates);
+        if let Some(c) = &recipe.conversion {
+            bound_coefficients(&mut state.graph, &c.units, c.min_a, c.max_shift);
+        }
+        update_statistics(&mut state.graph, &output.statistics);
+        sums.add(output, images.len(), base);
+        clock.steps_done += 1;
+        control.report(&clock.step_progress(recipe, state, &sums, step + 1, steps));
+    }
+    Ok(Epoch::Done(sums))
+}
+
+impl Sums {
+    fn add(&mut self, output: StepOutput, images: usize, rate: f32) {
+        self.steps += 1;
+        self.images += images;
+        self.total.loss += output.loss;
+        self.total.cross_entropy += output.cross_entropy;
+        self.total.distillation += output.distillation;
+        self.total.penalty += output.penalty;
+        self.total.correct += output.correct;
+        self.rate = rate;
+    }
+
+    fn mean(&self, sum: f32) -> f32 {
+        sum / self.steps.max(1) as f32
+    }
+}
+
+/// How the network runs at a position (in epochs) of the recipe.
+fn options(recipe: &Recipe<'_>, graph: &Graph, position: f64, training: bool) -> ForwardOptions {
+    let batch_statistics = training && position < recipe.freeze_from as f64;
+    let Some(c) = &recipe.conversion else {
+        return ForwardOptions { batch_statistics, ..ForwardOptions::default() };
+    };
+    let share = c.transition.share(position);
+    let clamped = training
+        && c.range.clamp > 0.0
+        && position < f64::from(c.range.clamp_fraction) * recipe.epochs as f64;
+    ForwardOptions {
+        transition: c.transition.per_node(share, graph.nodes.len()),
+        units: c.units.clone(),
+        clamp: clamped.then_some(c.range.clamp),
+        bound: (training && c.range.penalty > 0.0).then_some(c.range.bound),
+        batch_statistics,
+    }
+}
+
+/// Graphs are checked before a run, so this names a disagreement between checker and engine.
+pub(crate) fn malformed(graph: &Graph) -> TrainError {
+    TrainError::Graph {
+        node: graph.name.clone(),
+        reason: "the training engine cannot interpret it".to_owned(),
+    }
+}
+
+fn update_statistics(graph: &mut Graph, statistics: &[(NodeId, Vec<f32>, Vec<f32>)]) {
+    let blend = |running: &mut Tensor, batch: &[f32]| {
+        running.data_mut().iter_mut().zip(batch).for_each(|(r, b)| *r += MOMENTUM * (b - *r));
+    };
+    for (node, mean, variance) in statistics {
+        if let Some(Op::BatchNorm(norm)) = graph.nodes.get_mut(*node).map(|n| &mut n.op) {
+            blend(&mut norm.mean, mean);
+            blend(&mut norm.var, variance);
+        }
+    }
+}
+
+fn roll_back(recipe: &Recipe<'_>, state: &mut State, layer: String) {
+    if state.rollbacks >= recipe.guard.retries {
+        let epoch = state.epoch + 1;
+        tracing::warn!(epoch, layer, "values not finite: gave up");
+        state.history.events.push(Event::GaveUp { epoch, layer: layer.clone() });
+        state.diverged = Some(Verdict::Diverged { layer, epoch, retries: state.rollbacks });
+        return;
+    }
+    state.rollbacks += 1;
+    halve(state, layer);
+}
+
+/// The epoch is done again with half the learning rate.
+fn halve(state: &mut State, layer: String) {
+    state.rate_factor *= 0.5;
+    let epoch = state.epoch + 1;
+    tracing::warn!(epoch, layer, rate_factor = state.rate_factor, "rolled back");
+    state.history.events.push(Event::RolledBack { epoch, layer, rate_factor: state.rate_factor });
+}

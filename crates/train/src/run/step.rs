@@ -1,0 +1,112 @@
+//! Batches, the teacher's scores for them, and one step.
+
+use polyveil_net::Graph;
+use rayon::prelude::*;
+
+use super::{Recipe, malformed};
+use crate::config::Augmentation;
+use crate::data::{DataSet, Split, augment};
+use crate::engine::{
+    Batch, ForwardOptions, ParameterId, Soft, StepOutput, Terms, gradient_step, infer, soft_targets,
+};
+use crate::error::TrainError;
+use crate::random::generator;
+
+/// Images taken at a time where a whole split is run: as `f32` it may be large.
+pub(crate) const PORTION: usize = 256;
+
+/// Makes batches and steps of one run.
+pub(super) struct Stepper<'a> {
+    recipe: &'a Recipe<'a>,
+    data: &'a DataSet,
+    /// The teacher's scores by image, where the images are the same in every epoch.
+    cached: Option<Cache>,
+}
+
+/// Scores by image of the data set; empty for images outside the training split.
+struct Cache {
+    rows: Vec<Vec<f32>>,
+}
+
+impl<'a> Stepper<'a> {
+    /// Scores all training images by the teacher at once where no augmentation changes them.
+    pub(super) fn new(recipe: &'a Recipe<'a>, data: &'a DataSet) -> Result<Self, TrainError> {
+        let mut stepper = Self { recipe, data, cached: None };
+        let distils = recipe.conversion.as_ref().filter(|c| c.distillation.alpha > 0.0);
+        if let Some(c) = distils.filter(|_| *recipe.augmentation == Augmentation::none()) {
+            let mut rows = vec![Vec::new(); data.len()];
+            for portion in data.indices(Split::Train).chunks(PORTION) {
+                let images = pixels(recipe, data, portion);
+                let scores = infer(c.teacher, &images, data.shape(), &ForwardOptions::default())
+                    .ok_or_else(|| malformed(c.teacher))?;
+                for (&image, row) in portion.iter().zip(scores.values.chunks(scores.classes.max(1))) {
+                    rows[image] = row.to_vec();
+                }
+            }
+            stepper.cached = Some(Cache { rows });
+        }
+        Ok(stepper)
+    }
+
+    /// The images of a step, changed as this epoch changes them.
+    pub(super) fn batch(&self, indices: &[usize], epoch: usize) -> Batch {
+        let (data, shape, seed) = (self.data, self.data.shape(), self.recipe.seed);
+        let (preprocessing, augmentation) = (self.recipe.preprocessing, self.recipe.augmentation);
+        let size: usize = shape.iter().product();
+        let mut images = vec![0.0; size * indices.len()];
+        images.par_chunks_mut(size.max(1)).zip(indices).for_each(|(image, &index)| {
+            preprocessing.apply(data.pixels(index), image);
+            let mut rng = generator(seed, "augmentation", epoch as u64, index as u64);
+            augment(image, shape, augmentation, &mut rng);
+        });
+        Batch { shape, images, labels: indices.iter().map(|&i| data.labels()[i]).collect() }
+    }
+
+    /// Loss and gradients of a batch of these images.
+    pub(super) fn step(
+        &self,
+        graph: &Graph,
+        trainable: &[ParameterId],
+        indices: &[usize],
+        batch: &Batch,
+        options: &ForwardOptions,
+    ) -> Result<StepOutput, TrainError> {
+        let smoothing = self.recipe.label_smoothing;
+        let mut terms = Terms { cross_entropy: 1.0, smoothing, soft: None, penalty: 0.0 };
+        let mut soft = None;
+        if let Some(c) = &self.recipe.conversion {
+            terms.penalty = c.range.penalty;
+            if c.distillation.alpha > 0.0 {
+                terms.cross_entropy = 1.0 - c.distillation.alpha;
+                let temperature = c.distillation.temperature;
+                let targets = match &self.cached {
+                    Some(cache) => {
+                        let scores: Vec<f32> = indices.iter().flat_map(|&i| cache.rows[i].clone()).collect();
+                        let classes = scores.len() / indices.len().max(1);
+                        soft_targets(&scores, classes, temperature)
+                    }
+                    None => {
+                        let scores = infer(c.teacher, &batch.images, batch.shape, &ForwardOptions::default())
+                            .ok_or_else(|| malformed(c.teacher))?;
+                        soft_targets(&scores.values, scores.classes, temperature)
+                    }
+                };
+                soft = Some(Soft { targets, temperature, weight: c.distillation.alpha });
+            }
+        }
+        terms.soft = soft.as_ref();
+        gradient_step(graph, trainable, batch, terms, options).ok_or_else(|| malformed(graph))
+    }
+}
+
+/// Images as the network takes them, without augmentation.
+pub(super) fn pixels(recipe: &Recipe<'_>, data: &DataSet, indices: &[usize]) -> Vec<f32> {
+    let size: usize = data.shape().iter().product();
+    let preprocessing = recipe.preprocessing;
+    let mut images = vec![0.0; size * indices.len()];
+    images
+        .par_chunks_mut(size.max(1))
+        .zip(indices)
+        .for_each(|(image, &index)| preprocessing.apply(data.pixels(index), image));
+    images
+}

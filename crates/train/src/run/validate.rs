@@ -1,0 +1,214 @@
+//! Validation in inference mode after every epoch, and the choice of the network that is kept.
+
+use polyveil_net::{Graph, NodeId, Op, Quadratic, Tensor};
+
+use super::step::{PORTION, pixels};
+use super::{Best, Recipe, State, Sums, malformed, options};
+use crate::control::Phase;
+use crate::convert::folded;
+use crate::data::{DataSet, Split};
+use crate::engine::{ForwardOptions, Scores, infer_observed};
+use crate::error::TrainError;
+use crate::history::{ActivationRecord, EpochRecord, Refusal};
+use crate::metrics::argmax;
+
+/// What a split looks like to the network in inference mode.
+struct Pass {
+    accuracy: f64,
+    /// Mean cross-entropy of the finite rows.
+    loss: f32,
+    /// Rows that are not finite.
+    non_finite: usize,
+    images: usize,
+    /// Largest `|x|` of every quadratic's input, by node; infinite where one is not finite.
+    largest: Vec<f32>,
+}
+
+/// Validates, keeps the network if it is the best so far, and makes the record. The name is that of
+/// the layer whose values exploded, where the epoch shall be done again.
+pub(super) fn close_epoch(
+    recipe: &Recipe<'_>,
+    state: &mut State,
+    data: &DataSet,
+    sums: &Sums,
+) -> Result<(EpochRecord, Option<String>), TrainError> {
+    let end = state.epoch as f64 + 1.0;
+    let options = options(recipe, &state.graph, end, false);
+    let pass = observe(recipe, &state.graph, data, Split::Validation, &options)?;
+    let transition = recipe.conversion.as_ref().map_or(1.0, |c| c.transition.share(end));
+    let record = EpochRecord {
+        epoch: state.epoch + 1,
+        phase: recipe.conversion.as_ref().map_or(Phase::Teacher, |c| c.transition.phase(state.epoch)),
+        transition: if recipe.conversion.is_some() { transition } else { 0.0 },
+        learning_rate: sums.rate,
+        loss: sums.mean(sums.total.loss),
+        cross_entropy: sums.mean(sums.total.cross_entropy),
+        distillation: sums.mean(sums.total.distillation),
+        penalty: sums.mean(sums.total.penalty),
+        train_accuracy: sums.total.correct as f64 / sums.images.max(1) as f64,
+        validation_accuracy: pass.accuracy,
+        validation_loss: pass.loss,
+        non_finite: pass.non_finite,
+        activations: activation_records(recipe, &state.graph, &pass.largest),
+    };
+    let settled = transition >= 1.0 && sums.steps > 0;
+    if settled && let Some(layer) = escaped(recipe, state, &pass.largest) {
+        return Ok((record, Some(layer)));
+    }
+    if settled {
+        keep_if_better(recipe, state, data, &options, &pass)?;
+    }
+    Ok((record, None))
+}
+
+fn keep_if_better(
+    recipe: &Recipe<'_>,
+    state: &mut State,
+    data: &DataSet,
+    options: &ForwardOptions,
+    pass: &Pass,
+) -> Result<(), TrainError> {
+    let mut refusal = refuse(recipe, &state.graph, Split::Validation, pass);
+    let better = |refusal: &Option<Refusal>, best: Option<&Best>| {
+        best.is_none_or(|b| match (refusal, &b.refusal) {
+            (None, None) => (pass.accuracy, -pass.loss) > (b.accuracy, -b.loss),
+            (None, Some(_)) => true,
+            (Some(_), None) => false,
+            // Among networks that may not be exported, fewer failing images first.
+            (Some(_), Some(_)) => {
+                (b.non_finite as f64, pass.accuracy, -pass.loss)
+                    > (pass.non_finite as f64, b.accuracy, -b.loss)
+            }
+        })
+    };
+    if !better(&refusal, state.best.as_ref()) {
+        return Ok(());
+    }
+    // The training images are many: they are run only where the answer matters.
+    if refusal.is_none() && recipe.conversion.is_some() {
+        let training = observe(recipe, &state.graph, data, Split::Train, options)?;
+        refusal = refuse(recipe, &state.graph, Split::Train, &training);
+    }
+    if better(&refusal, state.best.as_ref()) {
+        state.history.best_epoch = Some(state.epoch + 1);
+        state.best = Some(Best {
+            graph: state.graph.clone(),
+            accuracy: pass.accuracy,
+            loss: pass.loss,
+            non_finite: pass.non_finite,
+            refusal,
+        });
+    }
+    Ok(())
+}
+
+/// Why a network may not be exported: a score that is not finite, or an activation input beyond the
+/// declared bound.
+fn refuse(recipe: &Recipe<'_>, graph: &Graph, split: Split, pass: &Pass) -> Option<Refusal> {
+    if pass.non_finite > 0 {
+        return Some(Refusal::NonFinite { split, images: pass.non_finite, total: pass.images });
+    }
+    let c = recipe.conversion.as_ref().filter(|c| c.range.declared > 0.0)?;
+    pass.largest.iter().enumerate().find_map(|(node, &value)| {
+        let bound = c.range.declared * c.units.get(node).copied().unwrap_or(1.0);
+        (value > bound).then(|| Refusal::OutOfRange {
+            split,
+            layer: graph.nodes[node].name.clone(),
+            value,
+            bound,
+        })
+    })
+}
+
+/// The first layer whose input exploded on the validation split, while the guard has roll-backs left
+/// for it. Only once batch-norm statistics stand still: before, they may lag behind the weights.
+fn escaped(recipe: &Recipe<'_>, state: &State, largest: &[f32]) -> Option<String> {
+    let c = recipe.conversion.as_ref()?;
+    if state.epoch < recipe.freeze_from || state.escapes >= recipe.guard.escapes {
+        return None;
+    }
+    let limit = |node: usize| recipe.guard.explosion * c.units.get(node).copied().unwrap_or(1.0);
+    let node = largest.iter().enumerate().find(|&(node, &value)| value > limit(node))?.0;
+    Some(state.graph.nodes[node].name.clone())
+}
+
+/// Runs a split in inference mode, in portions.
+fn observe(
+    recipe: &Recipe<'_>,
+    graph: &Graph,
+    data: &DataSet,
+    split: Split,
+    options: &ForwardOptions,
+) -> Result<Pass, TrainError> {
+    let mut largest = vec![0.0f32; graph.nodes.len()];
+    let (mut correct, mut loss, mut finite) = (0usize, 0.0f64, 0usize);
+    let indices = data.indices(split);
+    for portion in indices.chunks(PORTION) {
+        let images = pixels(recipe, data, portion);
+        let scores = infer_observed(graph, &images, data.shape(), options, &mut |node, input, _| {
+            if matches!(graph.nodes[node].op, Op::Quadratic(_)) {
+                largest[node] = largest[node].max(input.map_or(0.0, |v| v.max_abs()));
+            }
+        })
+        .ok_or_else(|| malformed(graph))?;
+        let labels: Vec<u32> = portion.iter().map(|&image| data.labels()[image]).collect();
+        let part = score(&scores, &labels);
+        correct += part.0;
+        loss += part.1;
+        finite += part.2;
+    }
+    Ok(Pass {
+        accuracy: correct as f64 / indices.len().max(1) as f64,
+        loss: (loss / finite.max(1) as f64) as f32,
+        non_finite: indices.len() - finite,
+        images: indices.len(),
+        largest,
+    })
+}
+
+/// Images found, sum of the cross-entropies of the finite rows, number of these rows.
+fn score(scores: &Scores, labels: &[u32]) -> (usize, f64, usize) {
+    let (mut correct, mut loss, mut finite) = (0usize, 0.0f64, 0usize);
+    for (row, &label) in scores.values.chunks(scores.classes.max(1)).zip(labels) {
+        let Some(best) = argmax(row) else { continue };
+        finite += 1;
+        correct += usize::from(best == label);
+        let highest = f64::from(row[best as usize]);
+        let sum: f64 = row.iter().map(|&s| (f64::from(s) - highest).exp()).sum();
+        loss += sum.ln() + highest - row.get(label as usize).map_or(0.0, |&s| f64::from(s));
+    }
+    (correct, loss, finite)
+}
+
+fn activation_records(recipe: &Recipe<'_>, graph: &Graph, largest: &[f32]) -> Vec<ActivationRecord> {
+    let mean = |t: &Tensor| t.data().iter().sum::<f32>() / t.len().max(1) as f32;
+    let record = |name: &str, input: NodeId, q: &Quadratic| {
+        let shifts = q.a.data().iter().zip(q.b.data()).map(|(a, b)| (b / (2.0 * a)).abs());
+        ActivationRecord {
+            node: name.to_owned(),
+            a: mean(&q.a),
+            b: mean(&q.b),
+            c: mean(&q.c),
+            min_abs_a: q.a.data().iter().map(|a| a.abs()).fold(f32::INFINITY, f32::min),
+            max_shift: shifts.fold(0.0, f32::max),
+            max_abs_input: largest[input],
+        }
+    };
+    let bases: &[NodeId] = recipe.conversion.as_ref().map_or(&[], |c| &c.bases);
+    if bases.is_empty() {
+        let all = graph.nodes.iter().enumerate();
+        return all
+            .filter_map(|(index, node)| match &node.op {
+                Op::Quadratic(q) => Some(record(&node.name, index, q)),
+                _ => None,
+            })
+            .collect();
+    }
+    bases
+        .iter()
+        .filter_map(|&sum| {
+            let (square, q) = folded(graph, sum)?;
+            Some(record(&graph.nodes[sum].name, square, &q))
+        })
+        .collect()
+}

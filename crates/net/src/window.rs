@@ -161,7 +161,7 @@ pub struct Span {
 impl Span {
     /// Positions within the input.
     #[must_use]
-    pub fn len(self) -> usize {
+    pub fn inside(self) -> usize {
         self.end - self.start
     }
 }

@@ -64,19 +64,3 @@ pub(crate) fn infer_observed(
     }
     Some(scores)
 }
-
-/// The first node, in graph order, that yields a value that is not finite on these images.
-pub(crate) fn first_non_finite(
-    graph: &Graph,
-    images: &[f32],
-    shape: [usize; 3],
-    options: &ForwardOptions,
-) -> Option<NodeId> {
-    let mut first: Option<NodeId> = None;
-    infer_observed(graph, images, shape, options, &mut |node, _, value| {
-        if first.is_none_or(|f| node < f) && value.max_abs().is_infinite() {
-            first = Some(node);
-        }
-    })?;
-    first
-}

@@ -5,10 +5,14 @@
 //! side, and a part into passes whose values stay in the caches. Every operator has its gradient written out
 //! beside it; products of matrices come from `ndarray`.
 //!
-//! Why not a tensor library: interpreting the same graph with one (Burn 0.22) took several times as long, as
-//! every operator there allocates, and walks its operands once more for each small step.
+//! Why not a tensor library on the processor: interpreting the same graph with one (Burn 0.22, `flex`) took several
+//! times as long, as every operator there allocates, and walks its operands once more for each small step. On a
+//! GPU that library is the way: the features `cuda`, `wgpu` and `tch` put its devices in place of the native engine
+//! (`burn`), without other change.
 
 mod activation;
+#[cfg(feature = "burn")]
+mod burn;
 mod conv;
 mod infer;
 mod matrix;
@@ -21,9 +25,15 @@ mod pool;
 mod step;
 mod value;
 
-pub(crate) use infer::{Scores, first_non_finite, infer, infer_observed};
-pub(crate) use observe::{ChannelStats, LayerStats};
+#[cfg(feature = "burn")]
+pub(crate) use burn::{gradient_step, infer, infer_observed};
+pub(crate) use infer::Scores;
+#[cfg(not(feature = "burn"))]
+pub(crate) use infer::{infer, infer_observed};
+pub(crate) use observe::{ChannelStats, LayerStats, first_non_finite};
 pub(crate) use options::ForwardOptions;
 pub(crate) use parameters::{Group, ParameterId, parameter, parameter_mut, parameters};
-pub(crate) use step::{Batch, Soft, StepOutput, Terms, gradient_step, soft_targets};
+#[cfg(not(feature = "burn"))]
+pub(crate) use step::gradient_step;
+pub(crate) use step::{Batch, Soft, StepOutput, Terms, soft_targets};
 pub(crate) use value::Value;

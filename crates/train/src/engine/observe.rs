@@ -1,8 +1,9 @@
 //! Statistics of the values that activations see, per channel and in bounded memory.
 
+use polyveil_net::{Graph, NodeId};
 use rayon::prelude::*;
 
-use super::Value;
+use super::{ForwardOptions, Value, infer_observed};
 
 /// Bins of `|x|` by exponent and four bits of mantissa: 6 % apart, whatever the size.
 const BINS: usize = 1 << 12;
@@ -136,6 +137,22 @@ impl LayerStats {
         self.channels.iter().for_each(|c| sum.merge(c));
         sum
     }
+}
+
+/// The first node, in graph order, that yields a value that is not finite on these images.
+pub(crate) fn first_non_finite(
+    graph: &Graph,
+    images: &[f32],
+    shape: [usize; 3],
+    options: &ForwardOptions,
+) -> Option<NodeId> {
+    let mut first: Option<NodeId> = None;
+    infer_observed(graph, images, shape, options, &mut |node, _, value| {
+        if first.is_none_or(|f| node < f) && value.max_abs().is_infinite() {
+            first = Some(node);
+        }
+    })?;
+    first
 }
 
 #[cfg(test)]

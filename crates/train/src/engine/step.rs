@@ -51,6 +51,15 @@ pub(crate) struct StepOutput {
     pub(crate) statistics: Vec<(NodeId, Vec<f32>, Vec<f32>)>,
 }
 
+impl StepOutput {
+    /// The loss from its parts.
+    pub(super) fn add_up(&mut self, terms: Terms<'_>) {
+        self.loss = terms.cross_entropy * self.cross_entropy
+            + terms.soft.map_or(0.0, |s| s.weight) * self.distillation
+            + terms.penalty * self.penalty;
+    }
+}
+
 /// Weights of the terms of the loss.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms<'a> {
@@ -188,25 +197,30 @@ fn part_step(
             backward(network, tape, scores, options, terms.penalty / total, trained, &mut gradients)?;
         }
     }
-    output.loss = terms.cross_entropy * output.cross_entropy
-        + terms.soft.map_or(0.0, |s| s.weight) * output.distillation
-        + terms.penalty * output.penalty;
+    output.add_up(terms);
     (output.gradients, output.statistics) = (gradients, statistics);
     Some(output)
 }
 
 /// The terms of the loss that come from the scores.
-struct Loss<'a> {
-    terms: Terms<'a>,
+pub(super) struct Loss<'a> {
+    pub(super) terms: Terms<'a>,
     /// Images of the whole step.
-    total: f32,
-    classes: usize,
+    pub(super) total: f32,
+    /// Scores of an image.
+    pub(super) classes: usize,
 }
 
 impl Loss<'_> {
     /// Adds the loss of these images, the first of which is the `first` of the step, to `output`, and
     /// replaces their scores by the gradient. None where a teacher's row is missing.
-    fn apply(&self, scores: &mut [f32], labels: &[u32], first: usize, output: &mut StepOutput) -> Option<()> {
+    pub(super) fn apply(
+        &self,
+        scores: &mut [f32],
+        labels: &[u32],
+        first: usize,
+        output: &mut StepOutput,
+    ) -> Option<()> {
         let classes = self.classes;
         for (index, (row, &label)) in scores.chunks_mut(classes.max(1)).zip(labels).enumerate() {
             output.correct += usize::from(crate::metrics::argmax(row) == Some(label));
@@ -361,6 +375,37 @@ mod tests {
     #[test]
     fn gradients_match_with_batch_statistics() {
         check_gradients(true);
+    }
+
+    /// Scores, loss and gradients of the device against ours, with everything switched on.
+    #[cfg(feature = "burn")]
+    #[test]
+    fn the_device_agrees_with_the_native_engine() {
+        use crate::engine::{burn, infer::infer, step::gradient_step};
+        let (graph, batch) = (network(), batch(6));
+        let soft = Soft { targets: soft_targets(&[0.5; 18], 3, 2.0), temperature: 2.0, weight: 0.7 };
+        let terms = Terms { cross_entropy: 0.3, smoothing: 0.1, soft: Some(&soft), penalty: 0.05 };
+        // Batch statistics are left out: the native engine takes them from each half.
+        let options = ForwardOptions {
+            transition: vec![0.4; graph.nodes.len()],
+            units: vec![1.5; 20],
+            clamp: Some(1.0),
+            bound: Some(0.8),
+            batch_statistics: false,
+        };
+        let close = |left: &[f32], right: &[f32]| {
+            left.iter().zip(right).all(|(l, r)| (l - r).abs() < 1e-4 * (1.0 + l.abs()))
+        };
+        let scores = infer(&graph, &batch.images, SHAPE, &options).unwrap();
+        assert!(close(&scores.values, &burn::infer(&graph, &batch.images, SHAPE, &options).unwrap().values));
+        let all = parameters(&graph);
+        let native = gradient_step(&graph, &all, &batch, terms, &options).unwrap();
+        let device = burn::gradient_step(&graph, &all, &batch, terms, &options).unwrap();
+        assert!(close(&[native.loss, native.penalty], &[device.loss, device.penalty]));
+        assert_eq!(native.correct, device.correct);
+        for (native, device) in native.gradients.iter().zip(&device.gradients) {
+            assert!(close(native, device), "{native:?} {device:?}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod builders;
 pub mod exec;
 pub mod onnx;
 pub mod weights;
+pub mod window;
 
 mod friendly;
 mod graph;

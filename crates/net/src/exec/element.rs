@@ -7,7 +7,9 @@ use ndarray::LinalgScalar;
 use crate::Tensor;
 
 /// `f32` or `f64`.
-pub(super) trait Element: LinalgScalar + PartialOrd + Send + Sync + std::ops::AddAssign {
+pub(super) trait Element:
+    LinalgScalar + Default + PartialOrd + Send + Sync + std::ops::AddAssign
+{
     /// Weights in this type; borrowed where they already are.
     fn weights(tensor: &Tensor) -> Cow<'_, [Self]>;
     fn of(value: f64) -> Self;

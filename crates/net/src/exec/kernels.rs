@@ -3,6 +3,7 @@
 use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 
 use super::element::Element;
+use crate::window::{Span, Window, spans};
 use crate::{BatchNorm, Conv, Linear, Pool, Quadratic, Tensor};
 
 /// Elements of one tile of gathered windows: small enough to stay in a second-level cache.
@@ -11,10 +12,10 @@ const TILE: usize = 1 << 17;
 /// Convolution of `batch` images, `C·oh·ow·K` multiplications each.
 pub(super) fn conv<T: Element>(conv: &Conv, x: &[T], shape: &[usize], out: &[usize], batch: usize) -> Vec<T> {
     let weight = T::weights(&conv.weight);
-    let window = Window::new(conv, shape, out);
-    let positions = window.out[0] * window.out[1];
-    let (per_group, taps) = (out[0] / conv.groups, window.channels * window.kernel[0] * window.kernel[1]);
-    let group_in = window.channels * window.size[0] * window.size[1];
+    let window = Window::new(conv, [shape[1], shape[2]], [out[1], out[2]]);
+    let positions = out[1] * out[2];
+    let (per_group, taps) = (out[0] / conv.groups, window.taps());
+    let group_in = window.group_len();
     let mut y = match &conv.bias {
         Some(bias) => {
             let bias = T::weights(bias);
@@ -22,7 +23,7 @@ pub(super) fn conv<T: Element>(conv: &Conv, x: &[T], shape: &[usize], out: &[usi
         }
         None => vec![T::zero(); batch * out[0] * positions],
     };
-    let rows_at_once = (TILE / (taps * window.out[1]).max(1)).clamp(1, window.out[0]);
+    let rows_at_once = window.rows_within(TILE);
     let mut tile = Vec::new();
     let groups = x.chunks(group_in).zip(y.chunks_mut(per_group * positions)).enumerate();
     for (g, (x, y)) in groups {
@@ -32,12 +33,12 @@ pub(super) fn conv<T: Element>(conv: &Conv, x: &[T], shape: &[usize], out: &[usi
             accumulate(weight, [per_group, taps], x, positions, y, [positions, 0]);
             continue;
         }
-        for row in (0..window.out[0]).step_by(rows_at_once) {
-            let rows = rows_at_once.min(window.out[0] - row);
-            let columns = rows * window.out[1];
+        for row in (0..out[1]).step_by(rows_at_once) {
+            let rows = rows_at_once.min(out[1] - row);
+            let columns = rows * out[2];
             tile.resize(taps * columns, T::zero());
             window.gather(x, row, rows, &mut tile);
-            accumulate(weight, [per_group, taps], &tile, columns, y, [positions, row * window.out[1]]);
+            accumulate(weight, [per_group, taps], &tile, columns, y, [positions, row * out[2]]);
         }
     }
     y
@@ -77,7 +78,7 @@ pub(super) fn avg_pool<T: Element>(pool: &Pool, x: &[T], shape: &[usize], out: &
     pooled(x, shape, &spans, |window, rows, columns| {
         let sum = window.fold(T::zero(), |s, row| row.iter().fold(s, |s, &v| s + v));
         let count =
-            if pool.count_include_pad { rows.counted * columns.counted } else { rows.len() * columns.len() };
+            if pool.count_include_pad { rows.counted * columns.counted } else { rows.inside() * columns.inside() };
         #[expect(clippy::cast_precision_loss, reason = "windows are far below 2^52 positions")]
         let count = count as f64;
         sum / T::of(count)
@@ -111,78 +112,6 @@ pub(super) fn concat<T: Element>(parts: &[&[T]], batch: usize) -> Vec<T> {
     y
 }
 
-/// Geometry of a convolution within one group of one image.
-struct Window {
-    channels: usize,
-    size: [usize; 2],
-    out: [usize; 2],
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    dilation: [usize; 2],
-    /// Padding above and to the left.
-    lead: [usize; 2],
-    padded: bool,
-}
-
-impl Window {
-    fn new(conv: &Conv, shape: &[usize], out: &[usize]) -> Self {
-        let weight = conv.weight.shape();
-        Self {
-            channels: weight[1],
-            size: [shape[1], shape[2]],
-            out: [out[1], out[2]],
-            kernel: [weight[2], weight[3]],
-            stride: conv.stride,
-            dilation: conv.dilation,
-            lead: [conv.pads[0], conv.pads[1]],
-            padded: conv.pads != [0; 4],
-        }
-    }
-
-    /// The input is the matrix already.
-    fn is_pointwise(&self) -> bool {
-        self.kernel == [1, 1] && self.stride == [1, 1] && !self.padded
-    }
-
-    /// Writes the windows of output rows `row .. row + rows` as a matrix, one line a tap and one
-    /// column a position; taps on padding are zero.
-    fn gather<T: Element>(&self, x: &[T], row: usize, rows: usize, tile: &mut [T]) {
-        let [h, w] = self.size;
-        let mut lines = tile.chunks_mut(rows * self.out[1]);
-        for map in x.chunks(h * w) {
-            for ky in 0..self.kernel[0] {
-                for kx in 0..self.kernel[1] {
-                    let Some(line) = lines.next() else { return };
-                    // Columns whose tap lies in the image: `first .. last`.
-                    let shift = kx * self.dilation[1];
-                    let first = self.lead[1].saturating_sub(shift).div_ceil(self.stride[1]).min(self.out[1]);
-                    let last = (w + self.lead[1]).saturating_sub(shift).div_ceil(self.stride[1]);
-                    let last = last.clamp(first, self.out[1]);
-                    for (oy, line) in line.chunks_mut(self.out[1]).enumerate() {
-                        let y = (row + oy) * self.stride[0] + ky * self.dilation[0];
-                        let y = y.checked_sub(self.lead[0]).filter(|&y| y < h);
-                        let (Some(y), true) = (y, first < last) else {
-                            line.fill(T::zero());
-                            continue;
-                        };
-                        line[..first].fill(T::zero());
-                        line[last..].fill(T::zero());
-                        let from = y * w + first * self.stride[1] + shift - self.lead[1];
-                        let taps = &mut line[first..last];
-                        if self.stride[1] == 1 {
-                            taps.copy_from_slice(&map[from..from + taps.len()]);
-                        } else {
-                            for (t, &v) in taps.iter_mut().zip(map[from..].iter().step_by(self.stride[1])) {
-                                *t = v;
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// `Y[:, at .. at + columns] += W·X`, where `Y` has lines of `width`.
 fn accumulate<T: Element>(
     weight: &[T],
@@ -196,36 +125,6 @@ fn accumulate<T: Element>(
     let (_, y) = y.split_at(ndarray::Axis(1), at);
     let (mut y, _) = y.split_at(ndarray::Axis(1), columns);
     general_mat_mul(T::one(), &view(weight, [outputs, taps]), &view(x, [taps, columns]), T::one(), &mut y);
-}
-
-/// The rows (or columns) of the input that one output position of a pool sees.
-#[derive(Clone, Copy)]
-struct Span {
-    start: usize,
-    end: usize,
-    /// Positions that count when padding is included.
-    counted: usize,
-}
-
-impl Span {
-    fn len(self) -> usize {
-        self.end - self.start
-    }
-}
-
-fn spans(pool: &Pool, axis: usize, extent: usize, out: usize) -> Vec<Span> {
-    let (lead, trail) = (pool.pads[axis], pool.pads[axis + 2]);
-    (0..out)
-        .map(|o| {
-            let first = o * pool.stride[axis];
-            let last = first + pool.kernel[axis];
-            Span {
-                start: first.saturating_sub(lead),
-                end: last.saturating_sub(lead).min(extent),
-                counted: last.min(extent + lead + trail) - first,
-            }
-        })
-        .collect()
 }
 
 /// Applies `reduce` to the rows of every window.

@@ -1,14 +1,12 @@
-//! Inference through the engine: no gradients, frozen statistics. Faster than the plain executor,
-//! so it serves validation within a run; reported figures come from the plain executor.
+//! Inference through the engine: no gradients, frozen statistics. Serves validation within a run; reported
+//! figures come from the plain executor.
 
 use polyveil_net::{Graph, NodeId};
+use rayon::prelude::*;
 
-use super::forward::{ForwardOptions, Leaves, forward};
-use super::step::input_value;
-use super::{Value, plain_device};
-
-/// Images a pass. Small passes stay in cache.
-const AT_ONCE: usize = 64;
+use super::pass::{Network, Tape, forward};
+use super::step::images_at_once;
+use super::{ForwardOptions, Value};
 
 /// Scores of a list of images.
 #[derive(Clone, Debug)]
@@ -26,10 +24,21 @@ pub(crate) fn infer(
     shape: [usize; 3],
     options: &ForwardOptions,
 ) -> Option<Scores> {
-    infer_observed(graph, images, shape, options, &mut |_, _, _| {})
+    let network = Network::new(graph)?;
+    let size: usize = shape.iter().product();
+    let at_once = images_at_once(&network, images.len() / size.max(1), options);
+    let chunks: Vec<&[f32]> = images.chunks((at_once * size).max(1)).collect();
+    let rows: Option<Vec<Vec<f32>>> = chunks
+        .into_par_iter()
+        .map(|chunk| {
+            let tape = forward(&network, network.input(chunk)?, options, false)?;
+            Some(tape.value(graph.output)?.data.to_vec())
+        })
+        .collect();
+    Some(Scores { values: rows?.concat(), classes: network.classes() })
 }
 
-/// The same; `observe` sees node index, input and output of every node for every pass.
+/// The same; `observe` sees node index, input and output of every node for every pass, in order.
 pub(crate) fn infer_observed(
     graph: &Graph,
     images: &[f32],
@@ -37,31 +46,21 @@ pub(crate) fn infer_observed(
     options: &ForwardOptions,
     observe: &mut dyn FnMut(NodeId, Option<&Value>, &Value),
 ) -> Option<Scores> {
-    let device = plain_device();
-    let leaves = Leaves::new(graph, &[], &device);
+    let network = Network::new(graph)?;
     let size: usize = shape.iter().product();
-    let mut scores = Scores { values: Vec::new(), classes: 0 };
-    for chunk in images.chunks((AT_ONCE * size).max(1)) {
-        let input = input_value(graph, chunk.to_vec(), chunk.len() / size, shape, &device);
-        let result = forward(graph, &leaves, input, options, observe)?;
-        scores.classes = result.logits.dims()[1];
-        scores.values.extend(super::host(result.logits));
+    let at_once = images_at_once(&network, images.len() / size.max(1), options);
+    let chunks: Vec<&[f32]> = images.chunks((at_once * size).max(1)).collect();
+    let mut scores = Scores { values: Vec::new(), classes: network.classes() };
+    for wave in chunks.chunks(rayon::current_num_threads().max(1)) {
+        let tapes: Vec<Option<Tape>> =
+            wave.par_iter().map(|chunk| forward(&network, network.input(chunk)?, options, true)).collect();
+        for tape in tapes {
+            let tape = tape?;
+            for (index, node) in graph.nodes.iter().enumerate() {
+                observe(index, node.inputs.first().and_then(|&i| tape.value(i)), tape.value(index)?);
+            }
+            scores.values.extend_from_slice(&tape.value(graph.output)?.data);
+        }
     }
     Some(scores)
-}
-
-/// The first node, in graph order, that yields a value that is not finite on these images.
-pub(crate) fn first_non_finite(
-    graph: &Graph,
-    images: &[f32],
-    shape: [usize; 3],
-    options: &ForwardOptions,
-) -> Option<NodeId> {
-    let mut first: Option<NodeId> = None;
-    infer_observed(graph, images, shape, options, &mut |node, _, value| {
-        if first.is_none_or(|f| node < f) && value.to_vec().iter().any(|v| !v.is_finite()) {
-            first = Some(node);
-        }
-    })?;
-    first
 }

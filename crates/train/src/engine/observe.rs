@@ -1,6 +1,9 @@
 //! Statistics of the values that activations see, per channel and in bounded memory.
 
-use super::Value;
+use polyveil_net::{Graph, NodeId};
+use rayon::prelude::*;
+
+use super::{ForwardOptions, Value, infer_observed};
 
 /// Bins of `|x|` by exponent and four bits of mantissa: 6 % apart, whatever the size.
 const BINS: usize = 1 << 12;
@@ -129,15 +132,13 @@ pub(crate) struct LayerStats {
 impl LayerStats {
     /// Takes in a batch of values of this layer.
     pub(crate) fn add(&mut self, value: &Value) {
-        let (channels, plane) = match value {
-            Value::Map(t) => (t.dims()[1], t.dims()[2] * t.dims()[3]),
-            Value::Row(t) => (t.dims()[1], 1),
-        };
-        self.channels.resize_with(channels.max(self.channels.len()), ChannelStats::default);
-        for (index, values) in value.to_vec().chunks(plane.max(1)).enumerate() {
-            let channel = &mut self.channels[index % channels];
-            values.iter().for_each(|&v| channel.add(v));
-        }
+        self.channels.resize_with(value.channels.max(self.channels.len()), ChannelStats::default);
+        let (plane, image) = (value.plane(), value.image());
+        self.channels.par_iter_mut().enumerate().take(value.channels).for_each(|(index, channel)| {
+            for image in value.data.chunks(image) {
+                image[index * plane..(index + 1) * plane].iter().for_each(|&v| channel.add(v));
+            }
+        });
     }
 
     /// All channels together.
@@ -146,6 +147,22 @@ impl LayerStats {
         self.channels.iter().for_each(|c| sum.merge(c));
         sum
     }
+}
+
+/// The first node, in graph order, that yields a value that is not finite on these images.
+pub(crate) fn first_non_finite(
+    graph: &Graph,
+    images: &[f32],
+    shape: [usize; 3],
+    options: &ForwardOptions,
+) -> Option<NodeId> {
+    let mut first: Option<NodeId> = None;
+    infer_observed(graph, images, shape, options, &mut |node, _, value| {
+        if first.is_none_or(|f| node < f) && value.max_abs().is_infinite() {
+            first = Some(node);
+        }
+    })?;
+    first
 }
 
 #[cfg(test)]

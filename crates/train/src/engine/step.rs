@@ -1,11 +1,10 @@
 //! One training step: loss, its parts, and the gradient of every parameter.
 
-use burn_tensor::{Tensor, activation};
-use polyveil_net::{Graph, NodeId};
+use polyveil_net::{Graph, NodeId, Op};
 use rayon::prelude::*;
 
-use super::forward::{ForwardOptions, Leaves, forward};
-use super::{ParameterId, Value, gradient_device, host, tensor};
+use super::pass::{Network, Trained, backward, forward};
+use super::{ForwardOptions, ParameterId, parameter};
 
 /// A step is cut into this many parts that run side by side. Fixed, so that a result does not
 /// depend on the number of cores.
@@ -52,6 +51,15 @@ pub(crate) struct StepOutput {
     pub(crate) statistics: Vec<(NodeId, Vec<f32>, Vec<f32>)>,
 }
 
+impl StepOutput {
+    /// The loss from its parts.
+    pub(super) fn add_up(&mut self, terms: Terms<'_>) {
+        self.loss = terms.cross_entropy * self.cross_entropy
+            + terms.soft.map_or(0.0, |s| s.weight) * self.distillation
+            + terms.penalty * self.penalty;
+    }
+}
+
 /// Weights of the terms of the loss.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms<'a> {
@@ -88,9 +96,13 @@ pub(crate) fn gradient_step(
     let total = batch.labels.len();
     let per_part = total.div_ceil(PARTS).max(1);
     let ranges: Vec<_> = (0..total).step_by(per_part).map(|s| s..(s + per_part).min(total)).collect();
+    let network = Network::new(graph)?;
+    let trained = Trained::new(graph, trainable);
+    let zeros =
+        || trainable.iter().map(|&id| vec![0.0; parameter(graph, id).map_or(0, |t| t.len())]).collect();
     let outputs: Vec<Option<StepOutput>> = ranges
         .into_par_iter()
-        .map(|range| part_step(graph, trainable, batch, range, terms, options))
+        .map(|range| part_step(&network, &trained, batch, range, terms, options, zeros()))
         .collect();
     // Summed in order, so that rounding is the same in every run.
     let count = outputs.len() as f32;
@@ -128,91 +140,125 @@ fn add(mut left: StepOutput, right: StepOutput) -> StepOutput {
     left
 }
 
+/// Numbers that the values of the images of one pass may fill: what stays in outer caches. A fixed figure, so
+/// that a result does not depend on the machine.
+const PASS_VALUES: usize = 1 << 22;
+
+/// Weights of fully connected layers from which a pass takes as many images as there are: each pass reads
+/// all of them.
+const HEAVY: usize = 1 << 20;
+
+/// Images of one pass.
+pub(super) fn images_at_once(network: &Network<'_>, count: usize, options: &ForwardOptions) -> usize {
+    let linear = network.graph.nodes.iter().filter_map(|n| match &n.op {
+        Op::Linear(l) => Some(l.weight.len()),
+        _ => None,
+    });
+    let most = if options.batch_statistics {
+        count
+    } else if linear.sum::<usize>() > HEAVY {
+        HEAVY_AT_ONCE
+    } else {
+        PASS_VALUES / network.values_per_image().max(1)
+    };
+    most.clamp(1, count.max(1))
+}
+
+/// Images of one pass where fully connected layers are heavy.
+const HEAVY_AT_ONCE: usize = 32;
+
 fn part_step(
-    graph: &Graph,
-    trainable: &[ParameterId],
+    network: &Network<'_>,
+    trained: &Trained,
     batch: &Batch,
     range: std::ops::Range<usize>,
     terms: Terms<'_>,
     options: &ForwardOptions,
+    mut gradients: Vec<Vec<f32>>,
 ) -> Option<StepOutput> {
-    let device = gradient_device();
-    let [c, h, w] = batch.shape;
-    let (size, count, total) = (c * h * w, range.len(), batch.labels.len() as f32);
-    let images = batch.images.get(range.start * size..range.end * size)?.to_vec();
-    let input = input_value(graph, images, count, batch.shape, &device);
-    let leaves = Leaves::new(graph, trainable, &device);
-    let result = forward(graph, &leaves, input, options, &mut |_, _, _| {})?;
-
-    let classes = result.logits.dims()[1];
-    let labels = &batch.labels[range.clone()];
-    let mut output = StepOutput {
-        correct: correct(&host(result.logits.clone()), labels, classes),
-        statistics: result.statistics,
-        ..StepOutput::default()
-    };
-
-    let one_hot = tensor(one_hot(labels, classes, terms.smoothing), [count, classes], &device);
-    let hard = (activation::log_softmax(result.logits.clone(), 1) * one_hot).sum().mul_scalar(-1.0 / total);
-    output.cross_entropy = scalar(&hard);
-    let mut loss = hard.mul_scalar(terms.cross_entropy);
-    if let Some(soft) = terms.soft {
-        let targets = soft.targets.get(range.start * classes..range.end * classes)?;
-        let square = soft.temperature * soft.temperature;
-        // KL(p‖q) = Σ p ln p − Σ p ln q; the first sum is the teacher's alone.
-        let own: f32 = targets.iter().filter(|&&p| p > 0.0).map(|p| p * p.ln()).sum();
-        let scores = result.logits.div_scalar(soft.temperature);
-        let targets = tensor(targets.to_vec(), [count, classes], &device);
-        let cross = (activation::log_softmax(scores, 1) * targets).sum();
-        let divergence = cross.neg().add_scalar(own).mul_scalar(square / total);
-        output.distillation = scalar(&divergence);
-        loss = loss + divergence.mul_scalar(soft.weight);
+    let size: usize = batch.shape.iter().product();
+    let total = batch.labels.len() as f32;
+    let at_once = images_at_once(network, range.len(), options);
+    let mut output = StepOutput::default();
+    let mut statistics = Vec::new();
+    for start in range.clone().step_by(at_once) {
+        let images = start..(start + at_once).min(range.end);
+        let input = network.input(batch.images.get(images.start * size..images.end * size)?)?;
+        let tape = forward(network, input, options, true)?;
+        let mut scores = tape.value(network.graph.output)?.clone();
+        let loss = Loss { terms, total, classes: network.classes() };
+        let labels = batch.labels.get(images.clone())?;
+        loss.apply(&mut scores.data, labels, images.start, &mut output)?;
+        output.penalty += tape.penalty / total;
+        for (node, s) in &tape.statistics {
+            statistics.push((*node, s.mean.clone(), s.variance.clone()));
+        }
+        if !gradients.is_empty() {
+            backward(network, tape, scores, options, terms.penalty / total, trained, &mut gradients)?;
+        }
     }
-    if let Some(penalty) = result.penalty {
-        let penalty = penalty.div_scalar(total);
-        output.penalty = scalar(&penalty);
-        loss = loss + penalty.mul_scalar(terms.penalty);
-    }
-    output.loss = scalar(&loss);
-    // Without a trainable parameter there is nothing to walk back to.
-    if loss.is_tracked() {
-        let gradients = loss.backward();
-        output.gradients = trainable.iter().map(|&id| leaves.gradient(graph, id, &gradients)).collect();
-    }
+    output.add_up(terms);
+    (output.gradients, output.statistics) = (gradients, statistics);
     Some(output)
 }
 
-/// Images as the graph's input: maps, or rows where it takes vectors.
-pub(super) fn input_value(
-    graph: &Graph,
-    images: Vec<f32>,
-    count: usize,
-    [c, h, w]: [usize; 3],
-    device: &burn_tensor::Device,
-) -> Value {
-    if graph.input_shape().len() == 1 {
-        return Value::Row(tensor(images, [count, c * h * w], device));
-    }
-    Value::Map(tensor(images, [count, c, h, w], device))
+/// The terms of the loss that come from the scores.
+pub(super) struct Loss<'a> {
+    pub(super) terms: Terms<'a>,
+    /// Images of the whole step.
+    pub(super) total: f32,
+    /// Scores of an image.
+    pub(super) classes: usize,
 }
 
-fn scalar(tensor: &Tensor<1>) -> f32 {
-    host(tensor.clone()).first().copied().unwrap_or(f32::NAN)
-}
-
-fn one_hot(labels: &[u32], classes: usize, smoothing: f32) -> Vec<f32> {
-    let mut out = vec![smoothing / classes as f32; labels.len() * classes];
-    for (row, &label) in out.chunks_mut(classes.max(1)).zip(labels) {
-        if let Some(target) = row.get_mut(label as usize) {
-            *target += 1.0 - smoothing;
+impl Loss<'_> {
+    /// Adds the loss of these images, the first of which is the `first` of the step, to `output`, and
+    /// replaces their scores by the gradient. None where a teacher's row is missing.
+    pub(super) fn apply(
+        &self,
+        scores: &mut [f32],
+        labels: &[u32],
+        first: usize,
+        output: &mut StepOutput,
+    ) -> Option<()> {
+        let classes = self.classes;
+        for (index, (row, &label)) in scores.chunks_mut(classes.max(1)).zip(labels).enumerate() {
+            output.correct += usize::from(crate::metrics::argmax(row) == Some(label));
+            let smoothing = self.terms.smoothing;
+            let target = |class: usize| {
+                smoothing / classes as f32 + if class == label as usize { 1.0 - smoothing } else { 0.0 }
+            };
+            let log_softmax = log_softmax(row, 1.0);
+            let cross: f32 = log_softmax.iter().enumerate().map(|(k, l)| target(k) * l).sum();
+            output.cross_entropy -= cross / self.total;
+            let hard = self.terms.cross_entropy / self.total;
+            let mut gradient: Vec<f32> =
+                log_softmax.iter().enumerate().map(|(k, l)| hard * (l.exp() - target(k))).collect();
+            if let Some(soft) = self.terms.soft {
+                let image = first + index;
+                let targets = soft.targets.get(image * classes..(image + 1) * classes)?;
+                let t = soft.temperature;
+                let log_softmax = self::log_softmax(row, t);
+                // KL(p‖q) = Σ p·(ln p − ln q)
+                let kl = |(&p, &l): (&f32, &f32)| if p > 0.0 { p * (p.ln() - l) } else { 0.0 };
+                let divergence: f32 = targets.iter().zip(&log_softmax).map(kl).sum();
+                output.distillation += t * t * divergence / self.total;
+                let factor = soft.weight * t / self.total;
+                let pairs = log_softmax.iter().zip(targets);
+                gradient.iter_mut().zip(pairs).for_each(|(g, (l, p))| *g += factor * (l.exp() - p));
+            }
+            row.copy_from_slice(&gradient);
         }
+        Some(())
     }
-    out
 }
 
-fn correct(scores: &[f32], labels: &[u32], classes: usize) -> usize {
-    let hits = scores.chunks(classes.max(1)).zip(labels);
-    hits.filter(|(row, label)| crate::metrics::argmax(row) == Some(**label)).count()
+/// `ln softmax(row / temperature)`; NaN where a score is not finite.
+fn log_softmax(row: &[f32], temperature: f32) -> Vec<f32> {
+    let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let shifted: Vec<f32> = row.iter().map(|s| (s - highest) / temperature).collect();
+    let log_sum = shifted.iter().map(|s| s.exp()).sum::<f32>().ln();
+    shifted.iter().map(|s| s - log_sum).collect()
 }
 
 #[cfg(test)]
@@ -329,6 +375,37 @@ mod tests {
     #[test]
     fn gradients_match_with_batch_statistics() {
         check_gradients(true);
+    }
+
+    /// Scores, loss and gradients of the device against ours, with everything switched on.
+    #[cfg(feature = "burn")]
+    #[test]
+    fn the_device_agrees_with_the_native_engine() {
+        use crate::engine::{burn, infer::infer, step::gradient_step};
+        let (graph, batch) = (network(), batch(6));
+        let soft = Soft { targets: soft_targets(&[0.5; 18], 3, 2.0), temperature: 2.0, weight: 0.7 };
+        let terms = Terms { cross_entropy: 0.3, smoothing: 0.1, soft: Some(&soft), penalty: 0.05 };
+        // Batch statistics are left out: the native engine takes them from each half.
+        let options = ForwardOptions {
+            transition: vec![0.4; graph.nodes.len()],
+            units: vec![1.5; 20],
+            clamp: Some(1.0),
+            bound: Some(0.8),
+            batch_statistics: false,
+        };
+        let close = |left: &[f32], right: &[f32]| {
+            left.iter().zip(right).all(|(l, r)| (l - r).abs() < 1e-4 * (1.0 + l.abs()))
+        };
+        let scores = infer(&graph, &batch.images, SHAPE, &options).unwrap();
+        assert!(close(&scores.values, &burn::infer(&graph, &batch.images, SHAPE, &options).unwrap().values));
+        let all = parameters(&graph);
+        let native = gradient_step(&graph, &all, &batch, terms, &options).unwrap();
+        let device = burn::gradient_step(&graph, &all, &batch, terms, &options).unwrap();
+        assert!(close(&[native.loss, native.penalty], &[device.loss, device.penalty]));
+        assert_eq!(native.correct, device.correct);
+        for (native, device) in native.gradients.iter().zip(&device.gradients) {
+            assert!(close(native, device), "{native:?} {device:?}");
+        }
     }
 
     #[test]

@@ -1,36 +1,13 @@
-//! The forward pass, for training and for inference.
+//! The pass through the graph with tensors that know their gradients.
 
 use burn_tensor::ops::ConvOptions;
 use burn_tensor::ops::{AvgPoolOptions, MaxPoolOptions};
 use burn_tensor::{Device, Tensor, activation, module};
 use polyveil_net::{BatchNorm, Conv, Graph, Linear, NodeId, Op, Pads, Pool, Quadratic};
 
-use super::{ParameterId, Value, parameter, tensor};
-
-/// How a pass differs from the frozen network.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ForwardOptions {
-    /// Share of the quadratic in every quadratic node, by node; 1 where the list ends.
-    pub(crate) transition: Vec<f32>,
-    /// Size of one unit of every quadratic's input, by node; 1 where the list ends.
-    pub(crate) units: Vec<f32>,
-    /// Inputs of quadratics are clamped to ± this many units.
-    pub(crate) clamp: Option<f32>,
-    /// Inputs of quadratics beyond ± this many units are penalised.
-    pub(crate) bound: Option<f32>,
-    /// Batch norm uses the statistics of the batch.
-    pub(crate) batch_statistics: bool,
-}
-
-impl ForwardOptions {
-    fn transition(&self, node: NodeId) -> f32 {
-        self.transition.get(node).copied().unwrap_or(1.0)
-    }
-
-    fn unit(&self, node: NodeId) -> f32 {
-        self.units.get(node).copied().unwrap_or(1.0)
-    }
-}
+use super::super::activation::Course;
+use super::super::{ForwardOptions, ParameterId, parameter};
+use super::{Batch, tensor};
 
 /// Parameters as tensors of one device, by node and slot.
 pub(super) struct Leaves {
@@ -121,8 +98,7 @@ fn marked<const D: usize>(tensor: Tensor<D>, track: bool) -> Tensor<D> {
 pub(super) struct Forward {
     /// `[N, classes]`.
     pub(super) logits: Tensor<2>,
-    /// `Σ relu(|x| − B)²` over all elements of all quadratic inputs in units; none where no input
-    /// leaves ±B.
+    /// `Σ relu(|x| − B)²` over all elements of all quadratic inputs in units.
     pub(super) penalty: Option<Tensor<1>>,
     /// Batch mean and (biased) variance of every batch norm, with the number of values behind them.
     pub(super) statistics: Vec<(NodeId, Vec<f32>, Vec<f32>)>,
@@ -133,9 +109,9 @@ pub(super) struct Forward {
 pub(super) fn forward(
     graph: &Graph,
     leaves: &Leaves,
-    input: Value,
+    input: Batch,
     options: &ForwardOptions,
-    observe: &mut dyn FnMut(NodeId, Option<&Value>, &Value),
+    observe: &mut dyn FnMut(NodeId, Option<&Batch>, &Batch),
 ) -> Option<Forward> {
     let mut last_use = vec![0; graph.nodes.len()];
     for (index, node) in graph.nodes.iter().enumerate() {
@@ -146,10 +122,10 @@ pub(super) fn forward(
     *last_use.get_mut(graph.output)? = graph.nodes.len();
 
     let mut pass = Pass { leaves, options, penalty: None, statistics: Vec::new() };
-    let mut values: Vec<Option<Value>> = Vec::with_capacity(graph.nodes.len());
+    let mut values: Vec<Option<Batch>> = Vec::with_capacity(graph.nodes.len());
     let mut input = Some(input);
     for (index, node) in graph.nodes.iter().enumerate() {
-        let inputs: Vec<&Value> =
+        let inputs: Vec<&Batch> =
             node.inputs.iter().map(|&i| values.get(i)?.as_ref()).collect::<Option<_>>()?;
         let value = match &node.op {
             Op::Input { .. } => input.take()?,
@@ -165,8 +141,8 @@ pub(super) fn forward(
         }
     }
     let logits = match values.get_mut(graph.output)?.take()? {
-        Value::Row(t) => t,
-        Value::Map(t) => t.flatten(1, 3),
+        Batch::Row(t) => t,
+        Batch::Map(t) => t.flatten(1, 3),
     };
     Some(Forward { logits, penalty: pass.penalty, statistics: pass.statistics })
 }
@@ -179,34 +155,34 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    fn apply(&mut self, node: NodeId, op: &Op, inputs: &[&Value]) -> Option<Value> {
+    fn apply(&mut self, node: NodeId, op: &Op, inputs: &[&Batch]) -> Option<Batch> {
         let first = (*inputs.first()?).clone();
         Some(match (op, first) {
-            (Op::Conv(conv), Value::Map(x)) => Value::Map(self.conv(node, conv, x)?),
-            (Op::Linear(linear), Value::Row(x)) => Value::Row(self.linear(node, linear, x)?),
-            (Op::BatchNorm(norm), Value::Map(x)) => Value::Map(self.batch_norm(node, norm, x)?),
-            (Op::BatchNorm(norm), Value::Row(x)) => Value::Row(self.batch_norm(node, norm, x)?),
-            (Op::AvgPool(pool), Value::Map(x)) => Value::Map(avg_pool(pool, x)),
-            (Op::MaxPool(pool), Value::Map(x)) => Value::Map(max_pool(pool, x)),
-            (Op::GlobalAvgPool, Value::Map(x)) => Value::Map(x.mean_dim(3).mean_dim(2)),
-            (Op::Relu, Value::Map(x)) => Value::Map(activation::relu(x)),
-            (Op::Relu, Value::Row(x)) => Value::Row(activation::relu(x)),
-            (Op::Quadratic(q), Value::Map(x)) => Value::Map(self.quadratic(node, q, x)?),
-            (Op::Quadratic(q), Value::Row(x)) => Value::Row(self.quadratic(node, q, x)?),
-            (Op::Flatten, Value::Map(x)) => Value::Row(x.flatten(1, 3)),
-            (Op::Flatten, row @ Value::Row(_)) => row,
+            (Op::Conv(conv), Batch::Map(x)) => Batch::Map(self.conv(node, conv, x)?),
+            (Op::Linear(linear), Batch::Row(x)) => Batch::Row(self.linear(node, linear, x)?),
+            (Op::BatchNorm(norm), Batch::Map(x)) => Batch::Map(self.batch_norm(node, norm, x)?),
+            (Op::BatchNorm(norm), Batch::Row(x)) => Batch::Row(self.batch_norm(node, norm, x)?),
+            (Op::AvgPool(pool), Batch::Map(x)) => Batch::Map(avg_pool(pool, x)),
+            (Op::MaxPool(pool), Batch::Map(x)) => Batch::Map(max_pool(pool, x)),
+            (Op::GlobalAvgPool, Batch::Map(x)) => Batch::Map(x.mean_dim(3).mean_dim(2)),
+            (Op::Relu, Batch::Map(x)) => Batch::Map(activation::relu(x)),
+            (Op::Relu, Batch::Row(x)) => Batch::Row(activation::relu(x)),
+            (Op::Quadratic(q), Batch::Map(x)) => Batch::Map(self.quadratic(node, q, x)?),
+            (Op::Quadratic(q), Batch::Row(x)) => Batch::Row(self.quadratic(node, q, x)?),
+            (Op::Flatten, Batch::Map(x)) => Batch::Row(x.flatten(1, 3)),
+            (Op::Flatten, row @ Batch::Row(_)) => row,
             (Op::Add, first) => match (first, (*inputs.get(1)?).clone()) {
-                (Value::Map(x), Value::Map(y)) => Value::Map(x + y),
-                (Value::Row(x), Value::Row(y)) => Value::Row(x + y),
+                (Batch::Map(x), Batch::Map(y)) => Batch::Map(x + y),
+                (Batch::Row(x), Batch::Row(y)) => Batch::Row(x + y),
                 _ => return None,
             },
-            (Op::Concat, Value::Map(_)) => {
-                let part = |v: &&Value| if let Value::Map(x) = v { Some(x.clone()) } else { None };
-                Value::Map(Tensor::cat(inputs.iter().map(part).collect::<Option<Vec<_>>>()?, 1))
+            (Op::Concat, Batch::Map(_)) => {
+                let part = |v: &&Batch| if let Batch::Map(x) = v { Some(x.clone()) } else { None };
+                Batch::Map(Tensor::cat(inputs.iter().map(part).collect::<Option<Vec<_>>>()?, 1))
             }
-            (Op::Concat, Value::Row(_)) => {
-                let part = |v: &&Value| if let Value::Row(x) = v { Some(x.clone()) } else { None };
-                Value::Row(Tensor::cat(inputs.iter().map(part).collect::<Option<Vec<_>>>()?, 1))
+            (Op::Concat, Batch::Row(_)) => {
+                let part = |v: &&Batch| if let Batch::Row(x) = v { Some(x.clone()) } else { None };
+                Batch::Row(Tensor::cat(inputs.iter().map(part).collect::<Option<Vec<_>>>()?, 1))
             }
             _ => return None,
         })
@@ -245,10 +221,9 @@ impl Pass<'_> {
     }
 
     fn quadratic<const D: usize>(&mut self, node: NodeId, q: &Quadratic, x: Tensor<D>) -> Option<Tensor<D>> {
-        let unit = self.options.unit(node);
-        let x = self.control_range(x, unit);
-        let share = self.options.transition(node);
-        if share <= 0.0 {
+        let course = self.options.course(node);
+        let x = self.control_range(x, course);
+        if course.share <= 0.0 {
             return Some(activation::relu(x));
         }
         let [a, b, c] = [(0, &q.a), (1, &q.b), (2, &q.c)].map(|(slot, t)| {
@@ -258,34 +233,23 @@ impl Pass<'_> {
         });
         // a·x² + b·x + c, never (w·x)²: that has no gradient at w = 0 and cannot turn negative.
         let polynomial = (x.clone() * a? + b?) * x.clone() + c?;
-        if share >= 1.0 {
+        if course.share >= 1.0 {
             return Some(polynomial);
         }
-        Some(activation::relu(x).mul_scalar(1.0 - share) + polynomial.mul_scalar(share))
+        Some(activation::relu(x).mul_scalar(1.0 - course.share) + polynomial.mul_scalar(course.share))
     }
 
-    /// Penalises and clamps, each only where some value is outside: most batches have none, and
-    /// the extra passes over the values would be for nothing.
-    fn control_range<const D: usize>(&mut self, x: Tensor<D>, unit: f32) -> Tensor<D> {
-        if self.options.bound.is_none() && self.options.clamp.is_none() {
-            return x;
-        }
-        let plain = x.clone().inner();
-        let extremes =
-            [plain.clone().max(), plain.min()].map(|t| super::host(t).first().map_or(f32::NAN, |v| v.abs()));
-        let outside = |limit: f32| !extremes.iter().all(|&e| e <= limit);
-        if let Some(bound) = self.options.bound.map(|b| b * unit).filter(|&b| outside(b)) {
-            let excess = (x.clone() - x.clone().clamp(-bound, bound)).div_scalar(unit);
+    /// Penalises and clamps.
+    fn control_range<const D: usize>(&mut self, x: Tensor<D>, course: Course) -> Tensor<D> {
+        if course.bound.is_finite() {
+            let excess = (x.clone() - x.clone().clamp(-course.bound, course.bound)).div_scalar(course.unit);
             let sum = (excess.clone() * excess).sum();
             self.penalty = Some(match self.penalty.take() {
                 Some(other) => other + sum,
                 None => sum,
             });
         }
-        match self.options.clamp.map(|c| c * unit).filter(|&c| outside(c)) {
-            Some(limit) => x.clamp(-limit, limit),
-            None => x,
-        }
+        if course.clamp.is_finite() { x.clamp(-course.clamp, course.clamp) } else { x }
     }
 }
 

@@ -1,0 +1,118 @@
+//! ReLU, quadratics, and the control of what goes into them.
+
+use polyveil_net::{Quadratic, Tensor};
+
+use super::matrix::sums;
+use super::value::Value;
+
+/// How a quadratic runs in one pass. Limits are in values, not in units.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Course {
+    /// Share of the quadratic; the rest is ReLU.
+    pub(super) share: f32,
+    /// Size of one unit of the input.
+    pub(super) unit: f32,
+    /// Inputs are clamped to ± this; infinite where they are not.
+    pub(super) clamp: f32,
+    /// Inputs beyond ± this are penalised; infinite where none is.
+    pub(super) bound: f32,
+}
+
+/// `max(x, 0)`; NaN stays NaN.
+pub(super) fn relu(x: &Value) -> Value {
+    let mut y = x.like();
+    y.data.iter_mut().zip(x.data.iter()).for_each(|(y, &x)| *y = rectified(x));
+    y
+}
+
+pub(super) fn relu_backward(x: &Value, grad: &Value) -> Value {
+    let mut dx = x.like();
+    let pairs = x.data.iter().zip(grad.data.iter());
+    dx.data.iter_mut().zip(pairs).for_each(|(d, (&x, &g))| *d = if x > 0.0 { g } else { 0.0 });
+    dx
+}
+
+/// `(1 − t)·ReLU(x) + t·(a·x² + b·x + c)` of the clamped input, and the penalty `Σ relu(|x| − B)²` of
+/// the one that is not, in square units.
+pub(super) fn quadratic(q: &Quadratic, course: Course, x: &Value) -> (Value, f32) {
+    let mut y = x.like();
+    let mut penalty = 0.0f32;
+    let (share, limit) = (course.share, course.clamp);
+    for (y, (channel, x)) in y.data.chunks_mut(x.plane()).zip(x.planes()) {
+        let [a, b, c] = coefficients(q, channel);
+        if course.bound.is_finite() {
+            penalty += sums(x, x, |x, _| [excess(x, course.bound).powi(2)])[0];
+        }
+        for (y, &x) in y.iter_mut().zip(x) {
+            let x = clamped(x, limit);
+            // a·x² + b·x + c, never (w·x)²: that has no gradient at w = 0 and cannot turn negative.
+            let polynomial = (a * x + b) * x + c;
+            *y = if share >= 1.0 {
+                polynomial
+            } else if share <= 0.0 {
+                rectified(x)
+            } else {
+                rectified(x) * (1.0 - share) + polynomial * share
+            };
+        }
+    }
+    (y, penalty / (course.unit * course.unit))
+}
+
+/// Gradients of [`quadratic`]; `weight` is the factor of the penalty in the loss. Gradients of the
+/// coefficients are added to `sinks`.
+pub(super) fn quadratic_backward(
+    q: &Quadratic,
+    course: Course,
+    weight: f32,
+    x: &Value,
+    grad: &Value,
+    sinks: [Option<&mut [f32]>; 3],
+) -> Value {
+    let mut dx = x.like();
+    let (share, limit, bound) = (course.share, course.clamp, course.bound);
+    let pull = 2.0 * weight / (course.unit * course.unit);
+    let mut totals = vec![[0.0f32; 3]; x.channels];
+    for (dx, ((channel, x), (_, dy))) in dx.data.chunks_mut(x.plane()).zip(x.planes().zip(grad.planes())) {
+        let [a, b, _] = coefficients(q, channel);
+        let terms = sums(x, dy, |x, dy| {
+            let x = clamped(x, limit);
+            [dy * x * x, dy * x, dy]
+        });
+        totals[channel].iter_mut().zip(terms).for_each(|(t, term)| *t += share * term);
+        for (dx, (&x, &dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
+            let inside = clamped(x, limit);
+            let step = if inside > 0.0 { 1.0 - share } else { 0.0 };
+            let slope = (2.0 * a * inside + b) * share + step;
+            *dx = if x.abs() > limit { 0.0 } else { dy * slope };
+        }
+        if bound.is_finite() && pull != 0.0 {
+            dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx += pull * excess(x, bound).copysign(x));
+        }
+    }
+    for (k, sink) in sinks.into_iter().enumerate() {
+        let Some(sink) = sink else { continue };
+        let shared = sink.len() == 1;
+        totals.iter().enumerate().for_each(|(c, t)| sink[if shared { 0 } else { c }] += t[k]);
+    }
+    dx
+}
+
+fn coefficients(q: &Quadratic, channel: usize) -> [f32; 3] {
+    let of = |t: &Tensor| t.data()[if t.len() == 1 { 0 } else { channel }];
+    [of(&q.a), of(&q.b), of(&q.c)]
+}
+
+fn rectified(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
+/// NaN stays NaN.
+fn clamped(x: f32, limit: f32) -> f32 {
+    let low = if x < -limit { -limit } else { x };
+    if low > limit { limit } else { low }
+}
+
+fn excess(x: f32, bound: f32) -> f32 {
+    (x.abs() - bound).max(0.0)
+}

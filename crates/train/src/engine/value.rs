@@ -1,0 +1,164 @@
+//! Batches of values, in buffers that are used again.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+
+use polyveil_net::Hw;
+
+/// Bytes of idle buffers that one thread keeps. Every step needs the same ones, and asking the system for
+/// them each time costs more than the arithmetic on them.
+const KEPT: usize = 1 << 30;
+
+/// A batch of values of one node, image by image, channel by channel.
+#[derive(Clone, Debug)]
+pub(crate) struct Value {
+    /// Images.
+    pub(super) count: usize,
+    /// Channels; features of a vector.
+    pub(super) channels: usize,
+    /// Rows and columns of a channel; `[1, 1]` for vectors.
+    pub(super) size: Hw,
+    /// `count · channels · rows · columns` values.
+    pub(super) data: Buffer,
+}
+
+impl Value {
+    /// Values yet to be written.
+    pub(super) fn unset(count: usize, channels: usize, size: Hw) -> Self {
+        Self { count, channels, size, data: Buffer::unset(count * channels * size[0] * size[1]) }
+    }
+
+    /// Zeros.
+    pub(super) fn zeros(count: usize, channels: usize, size: Hw) -> Self {
+        let mut value = Self::unset(count, channels, size);
+        value.data.fill(0.0);
+        value
+    }
+
+    /// As large as `self`, yet to be written.
+    pub(super) fn like(&self) -> Self {
+        Self::unset(self.count, self.channels, self.size)
+    }
+
+    /// Values of one channel of one image.
+    pub(super) fn plane(&self) -> usize {
+        self.size[0] * self.size[1]
+    }
+
+    /// Values of one image.
+    pub(super) fn image(&self) -> usize {
+        self.channels * self.plane()
+    }
+
+    /// Every channel of every image, with the channel's index.
+    pub(super) fn planes(&self) -> impl Iterator<Item = (usize, &[f32])> {
+        let channels = self.channels.max(1);
+        self.data.chunks(self.plane().max(1)).enumerate().map(move |(i, p)| (i % channels, p))
+    }
+
+    /// Largest `|x|`; infinite where a value is not finite.
+    pub(crate) fn max_abs(&self) -> f32 {
+        // Bits of |x| order as |x| does, and those of NaN lie above those of infinity.
+        let highest = self.data.iter().fold(0, |m, v| m.max(v.to_bits() & 0x7fff_ffff));
+        let highest = f32::from_bits(highest);
+        if highest.is_finite() { highest } else { f32::INFINITY }
+    }
+}
+
+/// Plain numbers. The memory goes back to the thread that drops it.
+#[derive(Debug, Default)]
+pub(super) struct Buffer(Vec<f32>);
+
+#[derive(Default)]
+struct Idle {
+    by_len: HashMap<usize, Vec<Vec<f32>>>,
+    bytes: usize,
+}
+
+thread_local! {
+    static IDLE: RefCell<Idle> = RefCell::default();
+}
+
+impl Buffer {
+    /// Of this length; holds whatever an earlier use left.
+    pub(super) fn unset(len: usize) -> Self {
+        let found = IDLE.try_with(|idle| {
+            let mut idle = idle.borrow_mut();
+            let found = idle.by_len.get_mut(&len).and_then(Vec::pop);
+            idle.bytes -= found.as_ref().map_or(0, |v| 4 * v.len());
+            found
+        });
+        Self(found.ok().flatten().unwrap_or_else(|| vec![0.0; len]))
+    }
+}
+
+impl From<&[f32]> for Buffer {
+    fn from(values: &[f32]) -> Self {
+        let mut buffer = Self::unset(values.len());
+        buffer.copy_from_slice(values);
+        buffer
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        Self::from(&self.0[..])
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let values = std::mem::take(&mut self.0);
+        let bytes = 4 * values.len();
+        // A thread that is ending has no store any more; then the memory is simply freed.
+        let _ended = IDLE.try_with(|idle| {
+            let mut idle = idle.borrow_mut();
+            if bytes > 0 && idle.bytes + bytes <= KEPT {
+                idle.bytes += bytes;
+                idle.by_len.entry(values.len()).or_default().push(values);
+            }
+        });
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_come_back_and_keep_their_length() {
+        let address = {
+            let mut buffer = Buffer::unset(1000);
+            buffer.fill(3.0);
+            buffer.as_ptr()
+        };
+        let again = Buffer::unset(1000);
+        assert_eq!((again.as_ptr(), again.len()), (address, 1000));
+        assert_eq!(Buffer::unset(7).len(), 7);
+    }
+
+    #[test]
+    fn the_largest_value_is_infinite_where_one_is_not_finite() {
+        let mut value = Value::zeros(2, 3, [2, 2]);
+        value.data[5] = -2.5;
+        assert!((value.max_abs() - 2.5).abs() < f32::EPSILON);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            value.data[7] = bad;
+            assert!(value.max_abs().is_infinite());
+        }
+    }
+}

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Augmentation, Distillation, GuardConfig, OptimiserConfig, RangeControl};
 use crate::control::{Phase, Progress, RunControl};
-use crate::data::{DataSet, Preprocessing, Split, augment};
+use crate::data::{DataSet, Preprocessing, Split};
 use crate::engine::{
     Batch, ForwardOptions, ParameterId, Scores, Soft, StepOutput, Terms, first_non_finite, gradient_step,
     infer, infer_observed, parameters, soft_targets,
@@ -282,10 +282,8 @@ fn make_batch(recipe: &Recipe<'_>, data: &DataSet, indices: &[usize], epoch: usi
     let images: Vec<Vec<f32>> = indices
         .par_iter()
         .map(|&index| {
-            let mut image = data.image_with(index, recipe.preprocessing).into_data();
             let mut rng = generator(recipe.seed, "augmentation", epoch as u64, index as u64);
-            augment(&mut image, shape, recipe.augmentation, &mut rng);
-            image
+            data.training_image(index, recipe.preprocessing, recipe.augmentation, &mut rng).into_data()
         })
         .collect();
     Batch { shape, images: images.concat(), labels: indices.iter().map(|&i| data.labels()[i]).collect() }

@@ -179,7 +179,8 @@ mod tests {
     #[test]
     fn pixels_are_planar_and_preprocessed() {
         let (_directory, path) = file("a.png", &png(3, 2));
-        let preprocessing = Preprocessing { scale: 1.0, mean: vec![0.0, 0.0, 1.0], std: vec![1.0; 3] };
+        let preprocessing =
+            Preprocessing { scale: 1.0, mean: vec![0.0, 0.0, 1.0], std: vec![1.0; 3], geometry: None };
         let images = load(&path, &[3, 2, 3], Some(&preprocessing)).unwrap();
         assert_eq!(images[0].data()[..6], [0., 1., 2., 0., 1., 2.]);
         assert_eq!(images[0].data()[6..12], [0., 0., 0., 1., 1., 1.]);

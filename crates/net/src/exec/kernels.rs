@@ -77,8 +77,11 @@ pub(super) fn avg_pool<T: Element>(pool: &Pool, x: &[T], shape: &[usize], out: &
     let spans = [spans(pool, 0, shape[1], out[1]), spans(pool, 1, shape[2], out[2])];
     pooled(x, shape, &spans, |window, rows, columns| {
         let sum = window.fold(T::zero(), |s, row| row.iter().fold(s, |s, &v| s + v));
-        let count =
-            if pool.count_include_pad { rows.counted * columns.counted } else { rows.inside() * columns.inside() };
+        let count = if pool.count_include_pad {
+            rows.counted * columns.counted
+        } else {
+            rows.inside() * columns.inside()
+        };
         #[expect(clippy::cast_precision_loss, reason = "windows are far below 2^52 positions")]
         let count = count as f64;
         sum / T::of(count)

@@ -33,7 +33,7 @@ use crate::history::{History, Timing, Verdict};
 use crate::init;
 use crate::metadata::{self, ENGINE, PROVENANCE, Provenance, RANGES, Ranges, TOOL};
 use crate::random::{generator, shuffle};
-use crate::run::{Conversion, Recipe, bound_coefficients, malformed, run};
+use crate::run::{Conversion, Recipe, bound_coefficients, inputs, malformed, run};
 use crate::schedule::TransitionPlan;
 use crate::{metrics, teacher};
 
@@ -298,11 +298,8 @@ fn calibration_images(data: &DataSet, preprocessing: &Preprocessing, seed: u64) 
     // One draw is thrown away so that the order differs from that of an epoch with the same key.
     rng.next_u32();
     shuffle(&mut rng, &mut indices);
-    indices
-        .iter()
-        .take(CALIBRATION_IMAGES)
-        .flat_map(|&i| data.image_with(i, preprocessing).into_data())
-        .collect()
+    indices.truncate(CALIBRATION_IMAGES);
+    inputs(data, preprocessing, &indices)
 }
 
 /// Statistics of the inputs of some nodes, in inference mode.

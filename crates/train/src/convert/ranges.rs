@@ -8,10 +8,7 @@ use crate::data::{DataSet, Preprocessing, Split};
 use crate::engine::{ForwardOptions, LayerStats, infer_observed};
 use crate::error::TrainError;
 use crate::metadata::{RangeRecord, Ranges, Within};
-use crate::run::malformed;
-
-/// Images taken at a time: a whole split as `f32` may be large.
-const PORTION: usize = 256;
+use crate::run::{PORTION, inputs, malformed};
 
 /// Ranges of every quadratic's input and of the scores, on the training split, in inference mode; and
 /// the share of each layer's values within `bounds` (by node name) on every split.
@@ -65,8 +62,7 @@ fn observe(
 ) -> Result<Vec<Option<LayerStats>>, TrainError> {
     let mut layers: Vec<Option<LayerStats>> = vec![None; graph.nodes.len()];
     for portion in data.indices(split).chunks(PORTION) {
-        let images: Vec<f32> =
-            portion.iter().flat_map(|&i| data.image_with(i, preprocessing).into_data()).collect();
+        let images = inputs(data, preprocessing, portion);
         infer_observed(
             graph,
             &images,

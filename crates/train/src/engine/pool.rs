@@ -94,8 +94,11 @@ pub(super) fn global_avg_pool_backward(x: &Value, grad: &Value) -> Value {
 }
 
 fn share(pool: &Pool, rows: Span, columns: Span) -> f32 {
-    let counted =
-        if pool.count_include_pad { rows.counted * columns.counted } else { rows.inside() * columns.inside() };
+    let counted = if pool.count_include_pad {
+        rows.counted * columns.counted
+    } else {
+        rows.inside() * columns.inside()
+    };
     1.0 / counted as f32
 }
 

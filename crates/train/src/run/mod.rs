@@ -27,6 +27,7 @@ use crate::random::{generator, shuffle};
 use crate::schedule::{TransitionPlan, learning_rate};
 use clock::Clock;
 use step::Stepper;
+pub(crate) use step::{PORTION, inputs};
 use validate::close_epoch;
 
 /// Share of the new batch in batch-norm statistics.

@@ -1,11 +1,11 @@
 //! Batches, the teacher's scores for them, and one step.
 
-use polyveil_net::Graph;
+use polyveil_net::{Graph, Tensor};
 use rayon::prelude::*;
 
 use super::{Recipe, malformed};
 use crate::config::Augmentation;
-use crate::data::{DataSet, Split, augment};
+use crate::data::{DataSet, Preprocessing, Split};
 use crate::engine::{
     Batch, ForwardOptions, ParameterId, Soft, StepOutput, Terms, gradient_step, infer, soft_targets,
 };
@@ -36,7 +36,7 @@ impl<'a> Stepper<'a> {
         if let Some(c) = distils.filter(|_| *recipe.augmentation == Augmentation::none()) {
             let mut rows = vec![Vec::new(); data.len()];
             for portion in data.indices(Split::Train).chunks(PORTION) {
-                let images = pixels(recipe, data, portion);
+                let images = inputs(data, recipe.preprocessing, portion);
                 let scores = infer(c.teacher, &images, data.shape(), &ForwardOptions::default())
                     .ok_or_else(|| malformed(c.teacher))?;
                 for (&image, row) in portion.iter().zip(scores.values.chunks(scores.classes.max(1))) {
@@ -52,12 +52,9 @@ impl<'a> Stepper<'a> {
     pub(super) fn batch(&self, indices: &[usize], epoch: usize) -> Batch {
         let (data, shape, seed) = (self.data, self.data.shape(), self.recipe.seed);
         let (preprocessing, augmentation) = (self.recipe.preprocessing, self.recipe.augmentation);
-        let size: usize = shape.iter().product();
-        let mut images = vec![0.0; size * indices.len()];
-        images.par_chunks_mut(size.max(1)).zip(indices).for_each(|(image, &index)| {
-            preprocessing.apply(data.pixels(index), image);
+        let images = filled(shape, indices, |index| {
             let mut rng = generator(seed, "augmentation", epoch as u64, index as u64);
-            augment(image, shape, augmentation, &mut rng);
+            data.training_image(index, preprocessing, augmentation, &mut rng)
         });
         Batch { shape, images, labels: indices.iter().map(|&i| data.labels()[i]).collect() }
     }
@@ -99,14 +96,15 @@ impl<'a> Stepper<'a> {
     }
 }
 
-/// Images as the network takes them, without augmentation.
-pub(super) fn pixels(recipe: &Recipe<'_>, data: &DataSet, indices: &[usize]) -> Vec<f32> {
-    let size: usize = data.shape().iter().product();
-    let preprocessing = recipe.preprocessing;
-    let mut images = vec![0.0; size * indices.len()];
-    images
-        .par_chunks_mut(size.max(1))
-        .zip(indices)
-        .for_each(|(image, &index)| preprocessing.apply(data.pixels(index), image));
-    images
+/// Images as the network takes them, without augmentation, one after another.
+pub(crate) fn inputs(data: &DataSet, preprocessing: &Preprocessing, indices: &[usize]) -> Vec<f32> {
+    filled(data.shape(), indices, |index| data.image_with(index, preprocessing))
+}
+
+fn filled(shape: [usize; 3], indices: &[usize], image: impl Fn(usize) -> Tensor + Sync) -> Vec<f32> {
+    let size = shape.iter().product::<usize>().max(1);
+    let mut all = vec![0.0; size * indices.len()];
+    let pairs = all.par_chunks_mut(size).zip(indices);
+    pairs.for_each(|(place, &index)| place.copy_from_slice(image(index).data()));
+    all
 }

@@ -2,7 +2,7 @@
 
 use polyveil_net::{Graph, NodeId, Op, Quadratic, Tensor};
 
-use super::step::{PORTION, pixels};
+use super::step::{PORTION, inputs};
 use super::{Best, Recipe, State, Sums, malformed, options};
 use crate::control::Phase;
 use crate::convert::folded;
@@ -144,7 +144,7 @@ fn observe(
     let (mut correct, mut loss, mut finite) = (0usize, 0.0f64, 0usize);
     let indices = data.indices(split);
     for portion in indices.chunks(PORTION) {
-        let images = pixels(recipe, data, portion);
+        let images = inputs(data, recipe.preprocessing, portion);
         let scores = infer_observed(graph, &images, data.shape(), options, &mut |node, input, _| {
             if matches!(graph.nodes[node].op, Op::Quadratic(_)) {
                 largest[node] = largest[node].max(input.map_or(0.0, |v| v.max_abs()));

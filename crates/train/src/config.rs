@@ -121,13 +121,20 @@ pub struct Augmentation {
     pub scale: f32,
     /// Mirror left and right in half of the cases.
     pub flip: bool,
+    /// How far the crop may move from the centre of an image that is stored larger than the network's
+    /// input: 0 not at all, 1 to its border.
+    pub crop: f32,
+    /// Largest change of brightness, as a share of the range of a byte.
+    pub brightness: f32,
+    /// Largest relative change of contrast.
+    pub contrast: f32,
     /// Share of images given a border strip or a strong contrast: single odd images overflow first.
     pub hard_cases: f32,
 }
 
 impl Default for Augmentation {
     fn default() -> Self {
-        Self { shift: 2.0, rotation: 10.0, scale: 0.1, flip: false, hard_cases: 0.0 }
+        Self { shift: 2.0, rotation: 10.0, scale: 0.1, ..Self::none() }
     }
 }
 
@@ -135,13 +142,25 @@ impl Augmentation {
     /// Images as they are.
     #[must_use]
     pub fn none() -> Self {
-        Self { shift: 0.0, rotation: 0.0, scale: 0.0, flip: false, hard_cases: 0.0 }
+        Self {
+            shift: 0.0,
+            rotation: 0.0,
+            scale: 0.0,
+            flip: false,
+            crop: 0.0,
+            brightness: 0.0,
+            contrast: 0.0,
+            hard_cases: 0.0,
+        }
     }
 
     fn check(&self) -> Result<(), TrainError> {
         in_range("augmentation.shift", self.shift, 0.0, 1e3, "0 to 1000")?;
         in_range("augmentation.rotation", self.rotation, 0.0, 180.0, "0 to 180")?;
         in_range("augmentation.scale", self.scale, 0.0, 0.9, "0 to 0.9")?;
+        in_range("augmentation.crop", self.crop, 0.0, 1.0, "0 to 1")?;
+        in_range("augmentation.brightness", self.brightness, 0.0, 1.0, "0 to 1")?;
+        in_range("augmentation.contrast", self.contrast, 0.0, 1.0, "0 to 1")?;
         in_range("augmentation.hard_cases", self.hard_cases, 0.0, 1.0, "0 to 1")
     }
 }

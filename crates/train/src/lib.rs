@@ -45,7 +45,7 @@ pub use config::{
 };
 pub use control::{Phase, Progress, RunControl};
 pub use convert::{ConvertOutcome, attempt_conversion, convert, replace_max_pools};
-pub use data::{DataError, DataSet, Preprocessing, Split};
+pub use data::{DataError, DataOptions, DataSet, Geometry, Preprocessing, Split};
 pub use error::TrainError;
 pub use history::{ActivationRecord, EpochRecord, Event, History, Refusal, Timing, Verdict};
 pub use init::initialise;

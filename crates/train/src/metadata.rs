@@ -73,11 +73,12 @@ pub fn preprocessing(graph: &Graph) -> Result<Option<Preprocessing>, TrainError>
             && p.mean.len() == p.std.len()
             && p.mean.iter().chain(&p.std).all(|v| v.is_finite())
             && p.std.iter().all(|&s| s > 0.0)
+            && p.geometry.is_none_or(|g| g.is_sound())
     };
     match found {
         Some(p) if !sound(&p) => Err(TrainError::Metadata {
             key: PREPROCESSING.to_owned(),
-            reason: "expected one finite mean and one positive deviation a channel".to_owned(),
+            reason: "expected one finite mean and one positive deviation a channel, and sizes that images can have".to_owned(),
         }),
         found => Ok(found),
     }
@@ -164,6 +165,8 @@ mod tests {
             r#"{"scale":1,"mean":[0],"std":[0]}"#,
             r#"{"scale":1,"mean":[0,0],"std":[1]}"#,
             r#"{"scale":1,"mean":[0],"std":[1],"more":2}"#,
+            r#"{"scale":1,"mean":[0],"std":[1],"geometry":{"channels":2,"height":1,"width":1,"resize":1}}"#,
+            r#"{"scale":1,"mean":[0],"std":[1],"geometry":{"channels":1,"height":0,"width":1,"resize":1}}"#,
         ] {
             let message = preprocessing(&graph(PREPROCESSING, text)).unwrap_err().to_string();
             assert!(message.contains(PREPROCESSING), "{message}");

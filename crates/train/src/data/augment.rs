@@ -2,12 +2,18 @@
 
 use rand_core::Rng;
 
+use super::images::{Affine, View};
 use crate::config::Augmentation;
 use crate::random::{below, uniform};
 
-/// Changes `image` (`[C, H, W]`, flat, already pre-processed) in place. What moves in from outside
-/// repeats the nearest border value.
-pub(crate) fn augment(image: &mut [f32], shape: [usize; 3], settings: &Augmentation, rng: &mut impl Rng) {
+/// A changed view of an image, cut to `[height, width]`: numbers from 0 to 255, `[C, height, width]`.
+/// What moves in from outside the crop are the image's own pixels, beyond those its border.
+pub(super) fn augmented(
+    view: View<'_>,
+    sides: [usize; 2],
+    settings: &Augmentation,
+    rng: &mut impl Rng,
+) -> Vec<f32> {
     // All draws happen whatever the settings, so that switching one part off leaves the others alone.
     let dx = uniform(rng, -1.0, 1.0) * settings.shift;
     let dy = uniform(rng, -1.0, 1.0) * settings.shift;
@@ -15,53 +21,38 @@ pub(crate) fn augment(image: &mut [f32], shape: [usize; 3], settings: &Augmentat
     let size = 1.0 + uniform(rng, -1.0, 1.0) * settings.scale;
     let mirror = settings.flip && rng.next_u32() & 1 == 1;
     let hard = uniform(rng, 0.0, 1.0) < settings.hard_cases;
-    if [dx, dy, angle, size - 1.0].iter().any(|&v| v != 0.0) || mirror {
-        warp(image, shape, Affine::new(dx, dy, angle, size, mirror));
-    }
+    let away = [uniform(rng, -1.0, 1.0), uniform(rng, -1.0, 1.0)].map(|u| u * settings.crop);
+    let brightness = uniform(rng, -1.0, 1.0) * settings.brightness;
+    let contrast = 1.0 + uniform(rng, -1.0, 1.0) * settings.contrast;
+
+    let moved = [dx, dy, angle, size - 1.0, away[0], away[1]].iter().any(|&v| v != 0.0) || mirror;
+    let mut values = if moved {
+        let corner = |axis: usize, shift: f32| {
+            let margin = view.shape[axis + 1] as f32 - sides[axis] as f32;
+            (margin / 2.0).floor() + away[axis] * margin.max(0.0) / 2.0 + shift
+        };
+        let map = Affine::plain([corner(0, dy), corner(1, dx)], sides).turned(angle, size, mirror);
+        view.resample(sides, &map)
+    } else {
+        view.centre(sides)
+    };
+    let shape = [view.shape[0], sides[0], sides[1]];
     if hard {
-        if rng.next_u32() & 1 == 1 { border_strip(image, shape, rng) } else { stretch_contrast(image, rng) }
-    }
-}
-
-/// From a position in the result to one in the source, both relative to the centre.
-struct Affine {
-    xx: f32,
-    xy: f32,
-    yx: f32,
-    yy: f32,
-    dx: f32,
-    dy: f32,
-}
-
-impl Affine {
-    fn new(dx: f32, dy: f32, angle: f32, size: f32, mirror: bool) -> Self {
-        let (sin, cos) = (angle.sin() / size, angle.cos() / size);
-        let sign = if mirror { -1.0 } else { 1.0 };
-        Self { xx: sign * cos, xy: sign * sin, yx: -sin, yy: cos, dx, dy }
-    }
-}
-
-/// Bilinear resampling.
-fn warp(image: &mut [f32], [channels, height, width]: [usize; 3], map: Affine) {
-    let plane = height * width;
-    let source = image.to_vec();
-    let (centre_x, centre_y) = ((width as f32 - 1.0) / 2.0, (height as f32 - 1.0) / 2.0);
-    for row in 0..height {
-        for column in 0..width {
-            let (x, y) = (column as f32 - centre_x, row as f32 - centre_y);
-            let sx = (map.xx * x + map.xy * y + map.dx + centre_x).clamp(0.0, width as f32 - 1.0);
-            let sy = (map.yx * x + map.yy * y + map.dy + centre_y).clamp(0.0, height as f32 - 1.0);
-            let (left, top) = (sx as usize, sy as usize);
-            let (right, bottom) = ((left + 1).min(width - 1), (top + 1).min(height - 1));
-            let (fx, fy) = (sx - left as f32, sy - top as f32);
-            for channel in 0..channels {
-                let at = |r: usize, c: usize| source[channel * plane + r * width + c];
-                let upper = at(top, left) * (1.0 - fx) + at(top, right) * fx;
-                let lower = at(bottom, left) * (1.0 - fx) + at(bottom, right) * fx;
-                image[channel * plane + row * width + column] = upper * (1.0 - fy) + lower * fy;
-            }
+        if rng.next_u32() & 1 == 1 {
+            border_strip(&mut values, shape, rng);
+        } else {
+            let factor = uniform(rng, 1.2, 1.8);
+            let extremes = extremes(&values);
+            stretch_contrast(&mut values, factor, extremes);
         }
     }
+    if settings.contrast > 0.0 {
+        stretch_contrast(&mut values, contrast, (0.0, 255.0));
+    }
+    if settings.brightness > 0.0 {
+        values.iter_mut().for_each(|v| *v = (*v + 255.0 * brightness).clamp(0.0, 255.0));
+    }
+    values
 }
 
 fn extremes(image: &[f32]) -> (f32, f32) {
@@ -92,11 +83,9 @@ fn border_strip(image: &mut [f32], [channels, height, width]: [usize; 3], rng: &
     }
 }
 
-/// Contrast 1.2 to 1.8 times around the mean, kept within the image's own extremes.
-fn stretch_contrast(image: &mut [f32], rng: &mut impl Rng) {
-    let (low, high) = extremes(image);
+/// Contrast `factor` times around the mean, kept within `low` and `high`.
+fn stretch_contrast(image: &mut [f32], factor: f32, (low, high): (f32, f32)) {
     let mean = image.iter().sum::<f32>() / image.len() as f32;
-    let factor = uniform(rng, 1.2, 1.8);
     for value in image {
         *value = (mean + (*value - mean) * factor).clamp(low, high);
     }
@@ -107,33 +96,52 @@ mod tests {
     use super::*;
     use crate::random::generator;
 
-    fn ramp() -> Vec<f32> {
-        (0..2 * 5 * 4).map(|i| i as f32).collect()
+    const SHAPE: [usize; 3] = [2, 7, 6];
+
+    fn ramp() -> Vec<u8> {
+        (0..SHAPE.iter().product::<usize>() as u8).collect()
+    }
+
+    fn change(settings: &Augmentation, minor: u64) -> Vec<f32> {
+        let pixels = ramp();
+        augmented(View { shape: SHAPE, pixels: &pixels }, [5, 4], settings, &mut generator(3, "t", 1, minor))
     }
 
     #[test]
     fn nothing_asked_nothing_changed() {
-        let mut image = ramp();
-        augment(&mut image, [2, 5, 4], &Augmentation::none(), &mut generator(1, "t", 0, 0));
-        assert_eq!(image, ramp());
+        let pixels = ramp();
+        let centre = View { shape: SHAPE, pixels: &pixels }.centre([5, 4]);
+        assert_eq!(change(&Augmentation::none(), 0), centre);
+        assert_eq!(centre[..4], [7.0, 8.0, 9.0, 10.0]);
     }
 
     #[test]
-    fn a_whole_pixel_shift_moves_values_and_repeats_the_border() {
-        let mut image = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
-        warp(&mut image, [1, 2, 3], Affine::new(1.0, 0.0, 0.0, 1.0, false));
-        assert_eq!(image, [2.0, 3.0, 3.0, 5.0, 6.0, 6.0]);
+    fn a_whole_pixel_shift_moves_values() {
+        // 7 columns, crop of 5, shifted by exactly one pixel: the ramp moves by one.
+        let pixels: Vec<u8> = (0..7).collect();
+        let view = View { shape: [1, 1, 7], pixels: &pixels };
+        let map = Affine::plain([0.0, 2.0], [1, 5]);
+        assert_eq!(view.resample([1, 5], &map), [2.0, 3.0, 4.0, 5.0, 6.0]);
     }
 
     #[test]
-    fn a_mirror_and_a_quarter_turn_are_exact() {
-        let mut image = vec![1.0, 2.0, 3.0, 4.0];
-        warp(&mut image, [1, 2, 2], Affine::new(0.0, 0.0, 0.0, 1.0, true));
-        assert_eq!(image, [2.0, 1.0, 4.0, 3.0]);
-        let mut image = vec![1.0, 2.0, 3.0, 4.0];
-        warp(&mut image, [1, 2, 2], Affine::new(0.0, 0.0, std::f32::consts::FRAC_PI_2, 1.0, false));
-        for (value, expected) in image.iter().zip([3.0, 1.0, 4.0, 2.0]) {
-            assert!((value - expected).abs() < 1e-4, "{image:?}");
+    fn random_crops_stay_inside_and_reach_the_border() {
+        let settings = Augmentation { crop: 1.0, ..Augmentation::none() };
+        let firsts: Vec<f32> = (0..400).map(|i| change(&settings, i)[0]).collect();
+        // The crop's corner moves over rows 0 to 2 and columns 0 to 2 of a ramp with 6 a row.
+        let (low, high) = extremes(&firsts);
+        assert!(low >= 0.0 && high <= 14.0 && low < 1.5 && high > 12.5, "{low} {high}");
+    }
+
+    #[test]
+    fn brightness_and_contrast_stay_within_bytes() {
+        for settings in [
+            Augmentation { brightness: 0.9, ..Augmentation::none() },
+            Augmentation { contrast: 0.9, ..Augmentation::none() },
+        ] {
+            let changed: Vec<Vec<f32>> = (0..40).map(|i| change(&settings, i)).collect();
+            assert!(changed.iter().flatten().all(|v| (0.0..=255.0).contains(v)));
+            assert!(changed.windows(2).any(|w| w[0] != w[1]));
         }
     }
 
@@ -141,13 +149,9 @@ mod tests {
     fn results_stay_within_the_extremes_and_repeat_by_seed() {
         let settings = Augmentation { hard_cases: 0.5, flip: true, ..Augmentation::default() };
         for minor in 0..50 {
-            let run = || {
-                let mut image = ramp();
-                augment(&mut image, [2, 5, 4], &settings, &mut generator(3, "t", 1, minor));
-                image
-            };
-            assert_eq!(run(), run());
-            assert!(run().iter().all(|v| (-1e-3..=39.001).contains(v)), "{:?}", run());
+            assert_eq!(change(&settings, minor), change(&settings, minor));
+            let top = ramp().len() as f32;
+            assert!(change(&settings, minor).iter().all(|v| (-1e-3..=top).contains(v)));
         }
     }
 }

@@ -25,6 +25,15 @@ pub enum DataError {
         found: String,
     },
 
+    /// Splits share images or patients, and that was not to be.
+    #[error("{data}: {leaks}")]
+    Leak {
+        /// Name of the data set.
+        data: String,
+        /// What is shared.
+        leaks: super::Leaks,
+    },
+
     /// A directory holds none of the files that make up a data set.
     #[error("{folder}: no data set found; expected {expected}")]
     NoDataSet {

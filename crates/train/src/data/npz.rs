@@ -5,7 +5,7 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 
 use super::npy::{self, NpyArray, NpyData};
-use super::{DataError, DataSet, MAX_BYTES, Parts, folder};
+use super::{DataError, DataOptions, MAX_BYTES, Parts, Split, folder, gather};
 
 /// Archives of data sets hold six arrays; nothing sound comes near this.
 const MAX_ENTRIES: usize = 64;
@@ -48,43 +48,63 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, NpyArray>, Dat
 }
 
 /// Loads a data set with the archive's own splits.
-pub(super) fn load(path: &Path) -> Result<DataSet, DataError> {
+pub(super) fn load(path: &Path, options: &DataOptions) -> Result<Parts, DataError> {
     let file = path.display().to_string();
     let arrays = parse(&file, &folder::read_bounded(path)?)?;
-    let name = path.file_stem().map_or_else(|| "npz".to_owned(), |n| n.to_string_lossy().into_owned());
-    assemble(&file, name, arrays)
+    assemble(&file, folder::stem(path), arrays, Layout::PlanesLast, options)
 }
 
-fn assemble(file: &str, name: String, mut arrays: BTreeMap<String, NpyArray>) -> Result<DataSet, DataError> {
+/// Order of axes where images have channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// `[N, C, H, W]`.
+    PlanesFirst,
+    /// `[N, H, W, C]`.
+    PlanesLast,
+}
+
+/// A data set from arrays `train_images`, `train_labels`, `val_…`, `test_…`, or from `images` and `labels`
+/// alone, which are then shared out.
+pub(super) fn assemble(
+    file: &str,
+    name: String,
+    mut arrays: BTreeMap<String, NpyArray>,
+    layout: Layout,
+    options: &DataOptions,
+) -> Result<Parts, DataError> {
     let mut parts = Parts { name, ..Parts::default() };
     let mut shape: Option<[usize; 3]> = None;
-    for split in ["train", "val", "test"] {
-        let images = take(file, &mut arrays, &format!("{split}_images"))?;
-        let labels = take(file, &mut arrays, &format!("{split}_labels"))?;
-        let part = format!("{file}: {split}_images");
-        let (count, this_shape, pixels) = planes(&part, images)?;
-        if *shape.get_or_insert(this_shape) != this_shape {
-            return Err(DataError::format(
-                &part,
-                format!("images of shape {shape:?}"),
-                format!("{this_shape:?}"),
-            ));
+    let mut splits = Vec::new();
+    let single = arrays.contains_key("images");
+    let all = [("train_", Split::Train), ("val_", Split::Validation), ("test_", Split::Test)];
+    let groups = if single { &[("", Split::Train)][..] } else { &all };
+    for &(prefix, split) in groups {
+        let keys = [format!("{prefix}images"), format!("{prefix}labels")];
+        if split != Split::Train && !keys.iter().any(|key| arrays.contains_key(key)) {
+            continue;
         }
-        let labels = class_indices(&format!("{file}: {split}_labels"), &labels, count)?;
-        let start = parts.labels.len();
+        let images = take(file, &mut arrays, &keys[0])?;
+        let labels = take(file, &mut arrays, &keys[1])?;
+        let part = format!("{file}: {}", keys[0]);
+        let (count, this_shape, pixels) = planes(&part, images, layout)?;
+        let first = *shape.get_or_insert(this_shape);
+        if first != this_shape {
+            let expected = format!("images of shape {first:?}");
+            return Err(DataError::format(&part, expected, format!("{this_shape:?}")));
+        }
         parts.pixels.extend_from_slice(&pixels);
-        parts.labels.extend_from_slice(&labels);
-        let indices = (start..parts.labels.len()).collect();
-        match split {
-            "train" => parts.train = indices,
-            "val" => parts.validation = indices,
-            _ => parts.test = indices,
-        }
+        parts.labels.extend(class_indices(&format!("{file}: {}", keys[1]), &labels, count)?);
+        splits.resize(parts.labels.len(), split);
     }
     parts.shape = shape.unwrap_or_default();
     let classes = parts.labels.iter().max().map_or(0, |&m| m as usize + 1);
-    parts.class_names = class_names(&parts.name, classes);
-    DataSet::new(parts)
+    parts.class_names = match &options.classes {
+        Some(names) if names.len() >= classes => names.clone(),
+        _ => class_names(&parts.name, classes),
+    };
+    gather::assign(&mut parts, (!single).then_some(splits), options);
+    folder::hold_out_validation(&mut parts);
+    Ok(parts)
 }
 
 fn take(file: &str, arrays: &mut BTreeMap<String, NpyArray>, key: &str) -> Result<NpyArray, DataError> {
@@ -93,14 +113,17 @@ fn take(file: &str, arrays: &mut BTreeMap<String, NpyArray>, key: &str) -> Resul
     arrays.remove(key).ok_or(missing)
 }
 
-/// Images as channel planes, whatever the order in the file: `[N, H, W]` or `[N, H, W, 1 or 3]`.
-fn planes(part: &str, images: NpyArray) -> Result<(usize, [usize; 3], Vec<u8>), DataError> {
+/// Images as channel planes, whatever the order in the file: `[N, H, W]`, or with one or three channels.
+fn planes(part: &str, images: NpyArray, layout: Layout) -> Result<(usize, [usize; 3], Vec<u8>), DataError> {
     let NpyData::U8(bytes) = images.data else {
         return Err(DataError::format(part, "bytes (|u1)", "another type"));
     };
     match images.shape[..] {
         [count, height, width] => Ok((count, [1, height, width], bytes)),
-        [count, height, width, channels @ (1 | 3)] => {
+        [count, channels @ (1 | 3), height, width] if layout == Layout::PlanesFirst => {
+            Ok((count, [channels, height, width], bytes))
+        }
+        [count, height, width, channels @ (1 | 3)] if layout == Layout::PlanesLast => {
             let plane = height * width;
             let mut pixels = Vec::with_capacity(bytes.len());
             for image in bytes.chunks_exact((plane * channels).max(1)) {
@@ -110,7 +133,13 @@ fn planes(part: &str, images: NpyArray) -> Result<(usize, [usize; 3], Vec<u8>), 
             }
             Ok((count, [channels, height, width], pixels))
         }
-        _ => Err(DataError::format(part, "shape [N, H, W] or [N, H, W, 3]", format!("{:?}", images.shape))),
+        _ => {
+            let expected = match layout {
+                Layout::PlanesFirst => "shape [N, H, W] or [N, 3, H, W]",
+                Layout::PlanesLast => "shape [N, H, W] or [N, H, W, 3]",
+            };
+            Err(DataError::format(part, expected, format!("{:?}", images.shape)))
+        }
     }
 }
 
@@ -142,7 +171,7 @@ fn class_names(set: &str, classes: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Split;
+    use crate::data::DataSet;
     use std::io::Write;
 
     fn npy_u8(shape: &[usize], data: &[u8]) -> Vec<u8> {
@@ -172,7 +201,8 @@ mod tests {
     }
 
     fn open(entries: &[(&str, Vec<u8>)]) -> Result<DataSet, DataError> {
-        assemble("t", "t".into(), parse("t", &archive(entries))?)
+        let arrays = parse("t", &archive(entries))?;
+        DataSet::new(assemble("t", "t".into(), arrays, Layout::PlanesLast, &DataOptions::default())?)
     }
 
     #[test]
@@ -198,6 +228,15 @@ mod tests {
     }
 
     #[test]
+    fn images_without_splits_are_shared_out() {
+        let pixels: Vec<u8> = (0..40).collect();
+        let labels = [0, 1].repeat(10);
+        let data =
+            open(&[("images", npy_u8(&[20, 1, 2], &pixels)), ("labels", npy_u8(&[20], &labels))]).unwrap();
+        assert_eq!([Split::Train, Split::Validation, Split::Test].map(|s| data.indices(s).len()), [14, 2, 4]);
+    }
+
+    #[test]
     fn truncated_archives_are_refused() {
         let bytes = archive(&sound());
         for length in (0..bytes.len()).step_by(7) {
@@ -211,7 +250,9 @@ mod tests {
         for position in 0..bytes.len() {
             let mut altered = bytes.clone();
             altered[position] ^= 0x55;
-            let _ = parse("t", &altered).and_then(|arrays| assemble("t", "t".into(), arrays));
+            let options = DataOptions::default();
+            let _ = parse("t", &altered)
+                .and_then(|arrays| assemble("t", "t".into(), arrays, Layout::PlanesLast, &options));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Parts;
+use super::{DataError, Images, Normalise};
 
 /// `x = (byte·scale − mean[c]) / std[c]`, per channel. Travels with every model that was trained
 /// on its output, as JSON.
@@ -15,41 +15,112 @@ pub struct Preprocessing {
     pub mean: Vec<f32>,
     /// Standard deviation of the scaled values, one a channel; never 0.
     pub std: Vec<f32>,
+    /// How images of any size become input; none where the data had the network's shape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub geometry: Option<Geometry>,
 }
 
+/// How images of any size become input of one size: scaled so that the short side has `resize` pixels
+/// (and the crop fits in), then the central `height`×`width` pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Geometry {
+    /// 1 for grey, 3 for RGB; grey images are repeated for the latter.
+    pub channels: usize,
+    /// Rows of the input.
+    pub height: usize,
+    /// Columns of the input.
+    pub width: usize,
+    /// Short side of the scaled image.
+    pub resize: usize,
+}
+
+impl Geometry {
+    /// `[C, H, W]` of the network input.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 3] {
+        [self.channels, self.height, self.width]
+    }
+
+    /// Size that an image of `[rows, columns]` is scaled to before the crop.
+    #[must_use]
+    pub fn stored(&self, [rows, columns]: [usize; 2]) -> [usize; 2] {
+        let ratio = |to: usize, from: usize| to as f64 / from.max(1) as f64;
+        let factor = ratio(self.resize, rows.min(columns))
+            .max(ratio(self.height, rows))
+            .max(ratio(self.width, columns));
+        let scaled = |n: usize, least: usize| ((n as f64 * factor).round() as usize).max(least);
+        [scaled(rows, self.height), scaled(columns, self.width)]
+    }
+
+    /// Whether every number is one that images can have.
+    pub(crate) fn is_sound(&self) -> bool {
+        let side = 1..=super::MAX_SIDE;
+        matches!(self.channels, 1 | 3)
+            && [self.height, self.width, self.resize].iter().all(|n| side.contains(n))
+    }
+}
+
+/// Byte values of ImageNet's training images, as torchvision gives them.
+const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
+
 impl Preprocessing {
-    /// Mean and standard deviation of the training split (of all images where there is none).
-    pub(super) fn measure(parts: &Parts) -> Self {
-        let [channels, height, width] = parts.shape;
-        let plane = height * width;
-        let all: Vec<usize>;
-        let indices = if parts.train.is_empty() {
-            all = (0..parts.labels.len()).collect();
-            &all
-        } else {
-            &parts.train
+    /// Mean and standard deviation as asked for; measured ones are those of the training split (of all
+    /// images where there is none).
+    pub(super) fn new(
+        images: &Images,
+        train: &[usize],
+        channels: usize,
+        normalise: Normalise,
+        geometry: Option<Geometry>,
+    ) -> Result<Self, DataError> {
+        let [mean, std] = match (normalise, channels) {
+            (Normalise::Data, _) => Self::measure(images, train, channels),
+            (Normalise::Imagenet, 3) => IMAGENET.map(Vec::from),
+            (Normalise::Imagenet, 1) => IMAGENET.map(|three| vec![three.iter().sum::<f32>() / 3.0]),
+            (Normalise::Imagenet, _) => {
+                let found = format!("{channels} channels");
+                return Err(DataError::format(
+                    "data options",
+                    "1 or 3 channels for normalise = imagenet",
+                    found,
+                ));
+            }
         };
-        let scale = 1.0 / 255.0f32;
-        let (mut mean, mut std) = (Vec::new(), Vec::new());
-        for channel in 0..channels {
-            // Integer sums are exact, so the result does not depend on the order.
-            let (mut sum, mut squares) = (0u64, 0u64);
-            for &index in indices {
-                let start = (index * channels + channel) * plane;
-                for &byte in &parts.pixels[start..start + plane] {
-                    sum += u64::from(byte);
-                    squares += u64::from(byte) * u64::from(byte);
+        Ok(Self { scale: 1.0 / 255.0, mean, std, geometry })
+    }
+
+    fn measure(images: &Images, train: &[usize], channels: usize) -> [Vec<f32>; 2] {
+        // Integer sums are exact, so the result does not depend on the order.
+        let mut sums = vec![[0u64; 3]; channels];
+        let mut add = |index: usize| {
+            let Some(view) = images.get(index) else { return };
+            let plane = view.shape[1] * view.shape[2];
+            for (channel, [count, sum, squares]) in sums.iter_mut().enumerate() {
+                // A grey image counts for every channel.
+                let start = channel.min(view.shape[0] - 1) * plane;
+                *count += plane as u64;
+                for &byte in &view.pixels[start..start + plane] {
+                    *sum += u64::from(byte);
+                    *squares += u64::from(byte) * u64::from(byte);
                 }
             }
-            let count = (indices.len() * plane) as f64;
-            let average = sum as f64 / count;
-            let variance = (squares as f64 / count - average * average).max(0.0);
-            mean.push((average / 255.0) as f32);
+        };
+        if train.is_empty() {
+            (0..images.len()).for_each(&mut add)
+        } else {
+            train.iter().copied().for_each(add)
+        }
+        let mut result = [Vec::new(), Vec::new()];
+        for [count, sum, squares] in sums {
+            let average = sum as f64 / count as f64;
+            let variance = (squares as f64 / count as f64 - average * average).max(0.0);
+            result[0].push((average / 255.0) as f32);
             // A constant channel keeps its size instead of being blown up.
             let deviation = (variance.sqrt() / 255.0) as f32;
-            std.push(if deviation < 1e-3 { 1.0 } else { deviation });
+            result[1].push(if deviation < 1e-3 { 1.0 } else { deviation });
         }
-        Self { scale, mean, std }
+        result
     }
 
     /// Fills `out` (`[C, H, W]`, flat) from the bytes of one image of the same layout. Where there
@@ -57,12 +128,28 @@ impl Preprocessing {
     pub fn apply(&self, pixels: &[u8], out: &mut [f32]) {
         let channels = self.mean.len().min(self.std.len()).max(1);
         let plane = (pixels.len() / channels).max(1);
-        for ((i, &byte), value) in pixels.iter().enumerate().zip(out) {
-            let channel = (i / plane).min(channels - 1);
-            let mean = self.mean.get(channel).copied().unwrap_or(0.0);
-            let std = self.std.get(channel).copied().unwrap_or(1.0);
-            *value = (f32::from(byte) * self.scale - mean) / std;
+        for (channel, (bytes, values)) in pixels.chunks(plane).zip(out.chunks_mut(plane)).enumerate() {
+            let (mean, std) = self.channel(channel);
+            for (&byte, value) in bytes.iter().zip(values) {
+                *value = (f32::from(byte) * self.scale - mean) / std;
+            }
         }
+    }
+
+    /// `values` (0 to 255, whole planes) as `channels` planes of input; one plane is repeated.
+    pub(super) fn input(&self, values: Vec<f32>, plane: usize, channels: usize) -> Vec<f32> {
+        let single = values.len() == plane;
+        let mut out = if single { values.repeat(channels) } else { values };
+        for (channel, values) in out.chunks_exact_mut(plane.max(1)).enumerate() {
+            let (mean, std) = self.channel(channel);
+            values.iter_mut().for_each(|v| *v = (*v * self.scale - mean) / std);
+        }
+        out
+    }
+
+    fn channel(&self, channel: usize) -> (f32, f32) {
+        let of = |list: &[f32], none: f32| list.get(channel).or(list.last()).copied().unwrap_or(none);
+        (of(&self.mean, 0.0), of(&self.std, 1.0))
     }
 }
 
@@ -72,19 +159,13 @@ mod tests {
 
     #[test]
     fn training_images_come_out_with_zero_mean_and_unit_variance() {
-        let parts = Parts {
-            shape: [2, 1, 2],
-            pixels: vec![0, 100, 50, 70, 200, 100, 10, 30],
-            labels: vec![0, 0],
-            train: vec![0, 1],
-            ..Parts::default()
-        };
-        let preprocessing = Preprocessing::measure(&parts);
+        let images = Images::uniform([2, 1, 2], vec![0, 100, 50, 70, 200, 100, 10, 30]);
+        let preprocessing = Preprocessing::new(&images, &[0, 1], 2, Normalise::Data, None).unwrap();
         for channel in 0..2 {
             let mut values = Vec::new();
-            for image in parts.pixels.chunks(4) {
+            for image in images.iter() {
                 let mut out = [0.0; 4];
-                preprocessing.apply(image, &mut out);
+                preprocessing.apply(image.pixels, &mut out);
                 values.extend_from_slice(&out[channel * 2..channel * 2 + 2]);
             }
             let mean = values.iter().sum::<f32>() / 4.0;
@@ -95,15 +176,32 @@ mod tests {
 
     #[test]
     fn a_constant_channel_stays_finite() {
-        let parts = Parts {
-            shape: [1, 1, 1],
-            pixels: vec![9, 9],
-            labels: vec![0, 0],
-            train: vec![0, 1],
-            ..Parts::default()
-        };
+        let images = Images::uniform([1, 1, 1], vec![9, 9]);
         let mut out = [1.0];
-        Preprocessing::measure(&parts).apply(&[9], &mut out);
+        Preprocessing::new(&images, &[0, 1], 1, Normalise::Data, None).unwrap().apply(&[9], &mut out);
         assert!(out[0].abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_grey_plane_becomes_three_with_their_own_means() {
+        let p =
+            Preprocessing { scale: 1.0, mean: vec![0.0, 1.0, 2.0], std: vec![1.0, 1.0, 2.0], geometry: None };
+        assert_eq!(p.input(vec![4.0, 6.0], 2, 3), [4.0, 6.0, 3.0, 5.0, 1.0, 2.0]);
+        assert_eq!(p.input(vec![4.0, 6.0, 8.0], 1, 3), [4.0, 5.0, 3.0]);
+        let gray = Images::uniform([1, 1, 2], vec![0, 255]);
+        let measured = Preprocessing::new(&gray, &[], 3, Normalise::Data, None).unwrap();
+        assert_eq!((measured.mean, measured.std), (vec![0.5; 3], vec![0.5; 3]));
+        let imagenet = Preprocessing::new(&gray, &[], 3, Normalise::Imagenet, None).unwrap();
+        assert_eq!(imagenet.mean, [0.485, 0.456, 0.406]);
+    }
+
+    #[test]
+    fn scaled_sizes_keep_the_ratio_and_hold_the_crop() {
+        let geometry = Geometry { channels: 1, height: 224, width: 224, resize: 256 };
+        assert_eq!(geometry.stored([256, 310]), [256, 310]);
+        assert_eq!(geometry.stored([512, 1024]), [256, 512]);
+        assert_eq!(geometry.stored([61, 100]), [256, 420]);
+        let tall = Geometry { channels: 1, height: 300, width: 100, resize: 128 };
+        assert_eq!(tall.stored([200, 200]), [300, 300]);
     }
 }

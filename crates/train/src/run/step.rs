@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::{Recipe, malformed};
 use crate::config::Augmentation;
-use crate::data::{DataSet, Split, augment};
+use crate::data::{DataSet, Split};
 use crate::engine::{
     Batch, ForwardOptions, ParameterId, Soft, StepOutput, Terms, gradient_step, infer, soft_targets,
 };
@@ -55,9 +55,9 @@ impl<'a> Stepper<'a> {
         let size: usize = shape.iter().product();
         let mut images = vec![0.0; size * indices.len()];
         images.par_chunks_mut(size.max(1)).zip(indices).for_each(|(image, &index)| {
-            preprocessing.apply(data.pixels(index), image);
             let mut rng = generator(seed, "augmentation", epoch as u64, index as u64);
-            augment(image, shape, augmentation, &mut rng);
+            let changed = data.training_image(index, preprocessing, augmentation, &mut rng);
+            image.copy_from_slice(changed.data());
         });
         Batch { shape, images, labels: indices.iter().map(|&i| data.labels()[i]).collect() }
     }
@@ -107,6 +107,6 @@ pub(super) fn pixels(recipe: &Recipe<'_>, data: &DataSet, indices: &[usize]) -> 
     images
         .par_chunks_mut(size.max(1))
         .zip(indices)
-        .for_each(|(image, &index)| preprocessing.apply(data.pixels(index), image));
+        .for_each(|(image, &index)| image.copy_from_slice(data.image_with(index, preprocessing).data()));
     images
 }

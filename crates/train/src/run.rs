@@ -178,6 +178,7 @@ fn trainable(recipe: &Recipe<'_>, graph: &Graph) -> Vec<ParameterId> {
     let fixed = recipe.conversion.as_ref().is_some_and(|c| c.activation_rate == 0.0);
     let mut all = parameters(graph);
     all.retain(|id| !(fixed && id.group == crate::engine::Group::Activation));
+    all.retain(|id| graph.nodes.get(id.node).is_none_or(|n| !graph.is_fixed(&n.name)));
     all
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::error::CliError;
 use crate::files::{self, Access};
+use crate::pipeline::data::DataArgs;
 use crate::pipeline::figures::Figures;
 use crate::pipeline::{data, models, training};
 use crate::session::Session;
@@ -22,6 +23,8 @@ pub struct ConvertArgs {
     /// The data set it was trained on.
     #[arg(long)]
     data: String,
+    #[command(flatten)]
+    images: DataArgs,
     /// Where the HE-friendly network goes (ONNX).
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -56,7 +59,7 @@ pub fn run(args: ConvertArgs, session: &Session) -> Result<(), CliError> {
     config.epochs = args.epochs.unwrap_or(config.epochs);
     config.seed = args.seed.unwrap_or(config.seed);
     let teacher = models::load(&args.teacher)?;
-    let data = data::open(&args.data)?;
+    let data = data::open_for(&args.data, &teacher, &args.images, session)?;
     data::require_shape(&data, teacher.input_shape())?;
     let checkpoints = training::checkpoint_dir(args.checkpoint, &args.out)?;
 

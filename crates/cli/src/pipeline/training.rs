@@ -44,6 +44,11 @@ pub fn evaluate(graph: &Graph, data: &DataSet, split: Split) -> Result<Metrics, 
     polyveil_train::evaluate(graph, data, split).map_err(refused)
 }
 
+/// Measures a network on a list of images, in plain arithmetic.
+pub fn evaluate_indices(graph: &Graph, data: &DataSet, indices: &[usize]) -> Result<Metrics, CliError> {
+    polyveil_train::evaluate_indices(graph, data, indices).map_err(refused)
+}
+
 /// Reads a configuration file, or takes the defaults.
 pub fn config<C: DeserializeOwned + Default>(path: Option<&Path>) -> Result<C, CliError> {
     let Some(path) = path else { return Ok(C::default()) };

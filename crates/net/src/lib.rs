@@ -26,5 +26,6 @@ mod tensor;
 
 pub use friendly::NotFriendly;
 pub use graph::{BatchNorm, Conv, Graph, Hw, Linear, Node, NodeId, Op, Pads, Pool, Quadratic};
+pub use op::FIXED_KEY;
 pub use shape_error::{MAX_VALUES, ShapeError};
 pub use tensor::{Tensor, TensorSizeError};

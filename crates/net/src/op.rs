@@ -2,6 +2,9 @@
 
 use crate::{Graph, Node, NodeId, Op, Tensor};
 
+/// Key of [`Graph::metadata`] with the names of fixed nodes, one a line.
+pub const FIXED_KEY: &str = "polyveil.fixed";
+
 impl Op {
     /// The operator's name as messages show it.
     #[must_use]
@@ -88,6 +91,22 @@ impl Graph {
     #[must_use]
     pub fn node(&self, name: &str) -> Option<(NodeId, &Node)> {
         self.nodes.iter().enumerate().find(|(_, n)| n.name == name)
+    }
+
+    /// Whether the weights of this node are part of the network's structure, as those of a shortcut that
+    /// only moves values: training leaves them alone, and weight files may lack them.
+    #[must_use]
+    pub fn is_fixed(&self, node: &str) -> bool {
+        self.metadata.get(FIXED_KEY).is_some_and(|names| names.lines().any(|n| n == node))
+    }
+
+    /// Makes [`Graph::is_fixed`] true of this node.
+    pub fn fix(&mut self, node: &str) {
+        let names = self.metadata.entry(FIXED_KEY.to_owned()).or_default();
+        if !names.is_empty() {
+            names.push('\n');
+        }
+        names.push_str(node);
     }
 
     /// Number of weight values, batch-norm statistics and activation coefficients included.

@@ -92,13 +92,82 @@ impl fmt::Display for Mismatches {
     }
 }
 
+/// No weight file of more bytes is read.
+const MAX_FILE: u64 = 4 << 30;
+
 /// Replaces all weights of `graph` by those of a safetensors file.
 ///
 /// # Errors
 /// [`WeightsError::Io`], and those of [`load`].
 pub fn load_path(graph: &mut Graph, path: &Path, naming: Naming<'_>) -> Result<(), WeightsError> {
-    let bytes = fs::read(path).map_err(|source| io_error(path, source))?;
-    load(graph, &bytes, naming)
+    load(graph, &read(path)?, naming)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, WeightsError> {
+    let size = fs::metadata(path).map_err(|source| io_error(path, source))?.len();
+    if size > MAX_FILE {
+        let reason = format!("{size} bytes, at most {MAX_FILE} are read");
+        return Err(io_error(path, io::Error::new(io::ErrorKind::InvalidData, reason)));
+    }
+    fs::read(path).map_err(|source| io_error(path, source))
+}
+
+/// A classifier that kept the weights it had, because the file's is for another number of classes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FreshHead {
+    /// The layer.
+    pub node: String,
+    /// Classes of the network.
+    pub classes: usize,
+    /// Classes of the file.
+    pub found: usize,
+}
+
+/// [`load_path`], for a network that starts from weights made for other classes: where the last layer with
+/// weights differs from the file's in its number of outputs only, it keeps the weights it has, and that
+/// is returned.
+///
+/// # Errors
+/// As [`load_path`].
+pub fn load_pretrained(
+    graph: &mut Graph,
+    path: &Path,
+    naming: Naming<'_>,
+) -> Result<Option<FreshHead>, WeightsError> {
+    load_keeping_head(graph, &read(path)?, naming)
+}
+
+/// [`load_pretrained`] from bytes.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_keeping_head(
+    graph: &mut Graph,
+    bytes: &[u8],
+    naming: Naming<'_>,
+) -> Result<Option<FreshHead>, WeightsError> {
+    let mismatches = match load(graph, bytes, naming) {
+        Ok(()) => return Ok(None),
+        Err(WeightsError::Mismatch(mismatches)) => mismatches,
+        Err(other) => return Err(other),
+    };
+    let Some((at, head)) = graph.nodes.iter().enumerate().rfind(|(_, n)| !n.op.weights().is_empty()) else {
+        return Err(WeightsError::Mismatch(mismatches));
+    };
+    let own: Vec<String> =
+        head.op.weights().iter().map(|(w, _)| tensor_name(&head.name, w, naming)).collect();
+    let only_outputs = |m: &ShapeMismatch| {
+        own.contains(&m.tensor) && m.expected.get(1..) == m.found.get(1..) && !m.found.is_empty()
+    };
+    let others = Mismatches { shapes: Vec::new(), ..mismatches.clone() } != Mismatches::default();
+    let (Some(first), false, true) =
+        (mismatches.shapes.first(), others, mismatches.shapes.iter().all(only_outputs))
+    else {
+        return Err(WeightsError::Mismatch(mismatches));
+    };
+    let fresh = FreshHead { node: head.name.clone(), classes: first.expected[0], found: first.found[0] };
+    load_where(graph, bytes, naming, |node| node != at)?;
+    Ok(Some(fresh))
 }
 
 /// Replaces all weights of `graph` by those of safetensors bytes. On any error the graph is as
@@ -108,16 +177,34 @@ pub fn load_path(graph: &mut Graph, path: &Path, naming: Naming<'_>) -> Result<(
 /// Bytes that are not safetensors; all missing, unexpected and unfitting tensors at once; weights
 /// that are not finite.
 pub fn load(graph: &mut Graph, bytes: &[u8], naming: Naming<'_>) -> Result<(), WeightsError> {
+    load_where(graph, bytes, naming, |_| true)
+}
+
+/// [`load`] into the nodes that `wanted` holds for; the tensors of others are passed over.
+fn load_where(
+    graph: &mut Graph,
+    bytes: &[u8],
+    naming: Naming<'_>,
+    wanted: impl Fn(usize) -> bool,
+) -> Result<(), WeightsError> {
     let file = SafeTensors::deserialize(bytes)?;
     let mut unused: BTreeSet<&str> = file.names().into_iter().collect();
     let mut mismatches = Mismatches::default();
     let mut loaded = Vec::new();
-    for node in &graph.nodes {
+    for (index, node) in graph.nodes.iter().enumerate() {
         for (weight, current) in node.op.weights() {
             let name = tensor_name(&node.name, weight, naming);
             unused.remove(name.as_str());
+            if !wanted(index) {
+                loaded.push(current.clone());
+                continue;
+            }
             let Ok(view) = file.tensor(&name) else {
-                mismatches.missing.push(name);
+                if graph.is_fixed(&node.name) {
+                    loaded.push(current.clone());
+                } else {
+                    mismatches.missing.push(name);
+                }
                 continue;
             };
             if view.shape() != current.shape() {
@@ -236,6 +323,45 @@ mod tests {
         assert_eq!(found.shapes.len(), 2);
         assert!(error.to_string().contains("fc3.weight: expected shape [10, 84], found [7, 84]"));
         assert_eq!(graph, before);
+    }
+
+    #[test]
+    fn a_classifier_for_other_classes_is_kept_and_said_so() {
+        let source = builders::resnet20(&[3, 32, 32], 10, 1).unwrap();
+        let bytes = save(&source, Naming::Node).unwrap();
+        let mut graph = builders::resnet20(&[3, 32, 32], 3, 2).unwrap();
+        let before = graph.clone();
+        let fresh = load_keeping_head(&mut graph, &bytes, Naming::Node).unwrap();
+        assert_eq!(fresh, Some(FreshHead { node: "linear".into(), classes: 3, found: 10 }));
+        for ((node, old), new) in graph.nodes.iter().zip(&before.nodes).zip(&source.nodes) {
+            let expected = if node.name == "linear" { old } else { new };
+            assert_eq!(node.op, expected.op, "{}", node.name);
+        }
+        let mut same = builders::resnet20(&[3, 32, 32], 10, 3).unwrap();
+        assert_eq!(load_keeping_head(&mut same, &bytes, Naming::Node).unwrap(), None);
+        assert_eq!(same, source);
+        // Another difference anywhere is still refused.
+        let mut other = builders::resnet20(&[1, 32, 32], 3, 3).unwrap();
+        let error = load_keeping_head(&mut other, &bytes, Naming::Node).unwrap_err().to_string();
+        assert!(error.contains("conv1.weight: expected shape [16, 1, 3, 3]"), "{error}");
+    }
+
+    #[test]
+    fn fixed_weights_may_be_missing() {
+        let source = builders::resnet20(&[3, 32, 32], 10, 1).unwrap();
+        let mut stripped = source.clone();
+        let fixed: Vec<String> =
+            source.nodes.iter().map(|n| n.name.clone()).filter(|n| source.is_fixed(n)).collect();
+        assert_eq!(fixed, ["layer2.0.shortcut", "layer3.0.shortcut"]);
+        for node in &mut stripped.nodes {
+            if fixed.contains(&node.name) {
+                node.op = crate::Op::Flatten;
+            }
+        }
+        let bytes = save(&stripped, Naming::Node).unwrap();
+        let mut graph = builders::resnet20(&[3, 32, 32], 10, 2).unwrap();
+        load(&mut graph, &bytes, Naming::Node).unwrap();
+        assert_eq!(graph, source);
     }
 
     #[test]

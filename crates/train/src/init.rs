@@ -5,9 +5,13 @@ use polyveil_net::{Graph, Op};
 use crate::random::{generator, normal};
 
 /// Gives every convolution and linear layer normal weights of variance `2 / fan-in` (He, Zhang, Ren,
-/// Sun 2015) and zero bias, and every batch norm the identity. Quadratics are left alone.
+/// Sun 2015) and zero bias, and every batch norm the identity. Quadratics and fixed nodes are left alone.
 pub fn initialise(graph: &mut Graph, seed: u64) {
+    let fixed: Vec<bool> = graph.nodes.iter().map(|n| graph.is_fixed(&n.name)).collect();
     for (index, node) in graph.nodes.iter_mut().enumerate() {
+        if fixed[index] {
+            continue;
+        }
         let mut rng = generator(seed, "weights", index as u64, 0);
         match &mut node.op {
             Op::Conv(conv) => {

@@ -10,6 +10,7 @@ use crate::commands::estimate::Costs;
 use crate::error::{CliError, Exit};
 use crate::files::{self, Access};
 use crate::output::bytes;
+use crate::pipeline::data::DataArgs;
 use crate::pipeline::{data, images, models, planning, store};
 use crate::session::Session;
 
@@ -58,7 +59,7 @@ pub fn run(args: &CompileArgs, session: &Session) -> Result<(), CliError> {
     let preprocessing = models::preprocessing(&graph)?;
     let mut calibration = Vec::new();
     if let Some(spec) = &args.data {
-        let data = data::open(spec)?;
+        let data = data::open_for(spec, &graph, &DataArgs::default(), session)?;
         let chosen: Vec<usize> =
             data.indices(Split::Train).iter().copied().take(planning::CALIBRATION_IMAGES).collect();
         calibration = data::tensors(&data, &chosen, graph.input_shape(), preprocessing.as_ref())?;

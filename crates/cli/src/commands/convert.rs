@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::error::CliError;
 use crate::files::{self, Access};
 use crate::output;
+use crate::pipeline::data::DataArgs;
 use crate::pipeline::figures::Figures;
 use crate::pipeline::{data, models, training};
 use crate::session::Session;
@@ -26,6 +27,8 @@ pub struct ConvertArgs {
     /// The data set it was trained on.
     #[arg(long, required_unless_present = "template")]
     data: Option<String>,
+    #[command(flatten)]
+    images: DataArgs,
     /// Where the HE-friendly network goes (ONNX).
     #[arg(long, value_name = "FILE", required_unless_present = "template")]
     out: Option<PathBuf>,
@@ -129,7 +132,7 @@ pub fn run(args: ConvertArgs, session: &Session) -> Result<(), CliError> {
     config.epochs = args.epochs.unwrap_or(config.epochs);
     config.seed = args.seed.unwrap_or(config.seed);
     let teacher = models::load(&teacher)?;
-    let data = data::open(&source)?;
+    let data = data::open_for(&source, &teacher, &args.images, session)?;
     data::require_shape(&data, teacher.input_shape())?;
     let checkpoints = training::checkpoint_dir(args.checkpoint, &out)?;
 

@@ -58,7 +58,7 @@ struct Outcome {
 pub fn run(args: &EncryptArgs, session: &Session) -> Result<(), CliError> {
     files::check_target(&args.out, Access::Shared)?;
     let client = Client::new(store::load_client_plan(&args.plan)?)?;
-    let images = load(args, &client)?;
+    let images = load(args, &client, session)?;
     let secret = store::load_secret(&args.secret, client.parameters())?;
 
     let started = std::time::Instant::now();
@@ -98,12 +98,13 @@ pub fn run(args: &EncryptArgs, session: &Session) -> Result<(), CliError> {
 }
 
 /// The images with the names that messages use.
-fn load(args: &EncryptArgs, client: &Client) -> Result<Vec<(String, Tensor)>, CliError> {
+fn load(args: &EncryptArgs, client: &Client, session: &Session) -> Result<Vec<(String, Tensor)>, CliError> {
     let shape = &client.plan().input_shape;
     let preprocessing = models::parse_preprocessing(client.plan().preprocessing.as_deref())?;
     if let Some(spec) = &args.data {
-        let data = data::open(spec)?;
-        let chosen = data::choose(&data, args.split.into(), args.index.as_ref())?;
+        let classes = &client.plan().class_names;
+        let data = data::open_for_plan(spec, shape, preprocessing.as_ref(), classes, session)?;
+        let chosen = data::choose(&data, args.split, args.index.as_ref())?;
         let tensors = data::tensors(&data, &chosen, shape, preprocessing.as_ref())?;
         return Ok(chosen.iter().map(|i| format!("{} image {i}", data.name())).zip(tensors).collect());
     }

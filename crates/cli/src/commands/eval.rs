@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::CliError;
-use crate::pipeline::data::SplitArg;
+use crate::pipeline::data::{DataArgs, SplitArg};
 use crate::pipeline::figures::Figures;
 use crate::pipeline::{data, models, training};
 use crate::session::Session;
@@ -16,9 +16,12 @@ use crate::session::Session;
 pub struct EvalArgs {
     /// The network (ONNX), ReLU or HE-friendly.
     model: PathBuf,
-    /// Data set: `mnist5k` (embedded), an .npz file, or a directory of idx files.
+    /// Data set: a folder of images (manifest.csv, or one folder a class), of CIFAR or of idx files; an
+    /// .npz or .safetensors file; `mnist5k` (embedded).
     #[arg(long)]
     data: String,
+    #[command(flatten)]
+    images: DataArgs,
     /// Part of the data set.
     #[arg(long, value_enum, default_value = "test")]
     split: SplitArg,
@@ -27,9 +30,9 @@ pub struct EvalArgs {
 /// Loads, measures, prints.
 pub fn run(args: &EvalArgs, session: &Session) -> Result<(), CliError> {
     let graph = models::load(&args.model)?;
-    let data = data::open(&args.data)?;
+    let data = data::open_for(&args.data, &graph, &args.images, session)?;
     data::require_shape(&data, graph.input_shape())?;
-    let metrics = training::evaluate(&graph, &data, args.split.into())?;
-    let figures = Figures::new(&metrics);
+    let indices = data::choose(&data, args.split, None)?;
+    let figures = Figures::new(&training::evaluate_indices(&graph, &data, &indices)?);
     session.emit(&figures, || figures.text())
 }

@@ -51,9 +51,10 @@ pub fn run(args: &SimulateArgs, session: &Session) -> Result<(), CliError> {
         let message = "the two halves belong to different plans";
         return Err(CliError::new(Exit::Mismatch, message).at(&args.client));
     }
-    let data = data::open(&args.data)?;
-    let chosen = data::choose(&data, args.split.into(), args.index.as_ref())?;
     let preprocessing = models::parse_preprocessing(client.preprocessing.as_deref())?;
+    let (shape, classes) = (&client.input_shape, &client.class_names);
+    let data = data::open_for_plan(&args.data, shape, preprocessing.as_ref(), classes, session)?;
+    let chosen = data::choose(&data, args.split, args.index.as_ref())?;
     let images = data::tensors(&data, &chosen, &client.input_shape, preprocessing.as_ref())?;
     let server = Server::new(&plan)?;
 

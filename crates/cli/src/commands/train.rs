@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::error::{CliError, Exit};
 use crate::files::{self, Access};
+use crate::pipeline::data::DataArgs;
 use crate::pipeline::figures::Figures;
 use crate::pipeline::{data, models, training};
 use crate::session::Session;
@@ -18,15 +19,24 @@ use crate::session::Session;
 #[command(after_help = "Example:\n  polyveil train --data mnist5k --out teacher.onnx\n\n\
     Ctrl-C leaves a checkpoint; the same command goes on from it, to the same result.")]
 pub struct TrainArgs {
-    /// Data set: `mnist5k` (embedded), an .npz file, or a directory of idx files.
+    /// Data set: a folder of images (manifest.csv, or one folder a class), of CIFAR or of idx files; an
+    /// .npz or .safetensors file; `mnist5k` (embedded).
     #[arg(long)]
     data: String,
+    #[command(flatten)]
+    images: DataArgs,
     /// Where the trained network goes (ONNX).
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Network to train: `lenet5`, or an ONNX file whose structure is used.
-    #[arg(long, default_value = "lenet5")]
-    net: String,
+    /// Network to train: lenet5, alexnet, squeezenet1_1, squeezenet1_1_linear (no ReLU on the scores),
+    /// vgg11, vgg11_bn, vgg16, vgg16_bn, resnet18, resnet20, resnet32, or an ONNX file whose structure is
+    /// used.
+    #[arg(long, visible_alias = "net", default_value = "lenet5")]
+    arch: String,
+    /// Weights to start from (safetensors, names of torchvision) instead of random ones. A classifier for
+    /// another number of classes is left out.
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
     /// Settings (TOML); unknown keys are refused.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -56,8 +66,12 @@ pub fn run(args: TrainArgs, session: &Session) -> Result<(), CliError> {
     let mut config: TrainConfig = training::config(args.config.as_deref())?;
     config.epochs = args.epochs.unwrap_or(config.epochs);
     config.seed = args.seed.unwrap_or(config.seed);
-    let data = data::open(&args.data)?;
-    let graph = network(&args.net, &data.shape(), data.class_names().len(), config.seed)?;
+    let data = data::open_chosen(&args.data, &args.images, session)?;
+    let mut graph = network(&args.arch, &data.shape(), data.class_names().len(), config.seed)?;
+    if let Some(path) = &args.weights {
+        models::load_weights(&mut graph, path, session)?;
+        config.initialise = false;
+    }
     data::require_shape(&data, graph.input_shape())?;
     let checkpoints = training::checkpoint_dir(args.checkpoint, &args.out)?;
 
@@ -82,8 +96,19 @@ pub fn run(args: TrainArgs, session: &Session) -> Result<(), CliError> {
 }
 
 fn network(name: &str, shape: &[usize], classes: usize, seed: u64) -> Result<Graph, CliError> {
-    match name {
-        "lenet5" => builders::lenet5_relu(shape, classes, seed).map_err(|e| CliError::new(Exit::Model, e)),
-        path => models::load(std::path::Path::new(path)),
+    if let Some(built) = builders::by_name(name, shape, classes, seed) {
+        return built.map_err(|e| {
+            CliError::new(Exit::Model, format!("{name} for images of shape {shape:?}: {e}"))
+                .help("choose a larger --image-size, or another --arch")
+        });
     }
+    let path = std::path::Path::new(name);
+    if !path.exists() {
+        let known = builders::ARCHITECTURES.join(", ");
+        return Err(CliError::new(
+            Exit::Usage,
+            format!("--arch {name}: expected an ONNX file or one of {known}"),
+        ));
+    }
+    models::load(path)
 }

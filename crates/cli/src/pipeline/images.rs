@@ -1,15 +1,15 @@
 //! Images from files, as a network takes them.
 //!
 //! Bytes (PNG, JPEG, idx, `u8` arrays) go through the model's pre-processing; floating-point arrays
-//! are taken to be pre-processed already. Nothing is resized: a wrong size is refused by name.
+//! are taken to be pre-processed already. Image files are scaled and cut where the model says how (the
+//! geometry of its pre-processing); else a wrong size is refused by name.
 
-use std::io::Cursor;
 use std::path::Path;
 
 use polyveil_net::Tensor;
 use polyveil_train::Preprocessing;
 use polyveil_train::data::npy::{NpyArray, NpyData};
-use polyveil_train::data::{idx, npy, npz};
+use polyveil_train::data::{idx, npy, npz, picture};
 
 use crate::error::{CliError, Exit};
 use crate::pipeline::data::refused;
@@ -35,7 +35,7 @@ pub fn load(
     let array = match bytes.as_slice() {
         [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => npy::parse(&name, &bytes).map_err(refused)?,
         [b'P', b'K', ..] => only_array(path, npz::parse(&name, &bytes).map_err(refused)?)?,
-        [0x89, b'P', b'N', b'G', ..] | [0xff, 0xd8, 0xff, ..] => decode(path, &bytes, shape)?,
+        [0x89, b'P', b'N', b'G', ..] | [0xff, 0xd8, 0xff, ..] => decode(path, &bytes, shape, preprocessing)?,
         [0, 0, 8, ..] | [0x1f, 0x8b, ..] => {
             let idx::IdxArray { shape, data } = idx::parse(&name, &bytes).map_err(refused)?;
             NpyArray { shape, data: NpyData::U8(data) }
@@ -92,34 +92,35 @@ fn split(
         .collect()
 }
 
-/// Pixels of a PNG or JPEG as `[C, H, W]`: grey for networks of one channel, RGB for three.
-fn decode(path: &Path, bytes: &[u8], shape: &[usize]) -> Result<NpyArray, CliError> {
-    let refuse = |message: String| CliError::new(Exit::Data, message).at(path);
+/// Pixels of a PNG or JPEG as `[C, H, W]`: grey for networks of one channel, RGB for three; scaled and cut
+/// where the model says how.
+fn decode(
+    path: &Path,
+    bytes: &[u8],
+    shape: &[usize],
+    preprocessing: Option<&Preprocessing>,
+) -> Result<NpyArray, CliError> {
     let &[channels @ (1 | 3), height, width] = shape else {
-        return Err(refuse(format!(
-            "the network takes {shape:?}, an image file gives [1, H, W] or [3, H, W]"
-        )));
+        let message = format!("the network takes {shape:?}, an image file gives [1, H, W] or [3, H, W]");
+        return Err(CliError::new(Exit::Data, message).at(path));
     };
-    let reader = || {
-        image::ImageReader::new(Cursor::new(bytes))
-            .with_guessed_format()
-            .map_err(|e| refuse(format!("not a readable image: {e}")))
-    };
-    // The size is checked before any pixel is decoded, so a hostile file cannot ask for memory.
-    let found = reader()?.into_dimensions().map_err(|e| refuse(format!("not a readable image: {e}")))?;
-    if (found.1 as usize, found.0 as usize) != (height, width) {
-        let message = format!("{width}×{height} pixels expected, found {}×{}", found.0, found.1);
-        return Err(refuse(message).help("scale or crop the image as the training images were"));
-    }
-    let picture = reader()?.decode().map_err(|e| refuse(format!("the image is damaged: {e}")))?;
-    let (shape, data) = if channels == 1 {
-        (vec![1, height, width], picture.into_luma8().into_raw())
-    } else {
-        let interleaved = picture.into_rgb8().into_raw();
-        let plane = |c: usize| interleaved.iter().skip(c).step_by(3).copied();
-        (vec![3, height, width], (0..3).flat_map(plane).collect())
-    };
-    Ok(NpyArray { shape, data: NpyData::U8(data) })
+    let name = path.display().to_string();
+    let picture =
+        match preprocessing.and_then(|p| p.geometry).filter(|g| g.shape() == [channels, height, width]) {
+            Some(geometry) => picture::decode_for(&name, bytes, geometry).map_err(refused)?,
+            None => {
+                // The size is checked before any pixel is decoded, so a hostile file cannot ask for memory.
+                let found = picture::header(&name, bytes).map_err(refused)?;
+                if (found.height, found.width) != (height, width) {
+                    let message =
+                        format!("{width}×{height} pixels expected, found {}×{}", found.width, found.height);
+                    let help = "scale or crop the image as the training images were";
+                    return Err(CliError::new(Exit::Data, message).at(path).help(help));
+                }
+                picture::decode(&name, bytes, channels == 1).map_err(refused)?
+            }
+        };
+    Ok(NpyArray { shape: picture.shape.to_vec(), data: NpyData::U8(picture.pixels) })
 }
 
 fn only_array(
@@ -141,6 +142,7 @@ fn only_array(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Cursor;
 
     fn file(name: &str, bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
         let directory = tempfile::tempdir().unwrap();
@@ -185,6 +187,18 @@ mod tests {
         assert_eq!(images[0].data()[..6], [0., 1., 2., 0., 1., 2.]);
         assert_eq!(images[0].data()[6..12], [0., 0., 0., 1., 1., 1.]);
         assert_eq!(images[0].data()[12..], [6.; 6]);
+    }
+
+    #[test]
+    fn a_model_with_a_geometry_takes_images_of_any_size() {
+        let geometry = polyveil_train::Geometry { channels: 1, height: 4, width: 4, resize: 5 };
+        let preprocessing =
+            Preprocessing { scale: 1.0, mean: vec![0.0], std: vec![1.0], geometry: Some(geometry) };
+        let (_directory, path) = file("a.png", &png(30, 20));
+        let images = load(&path, &[1, 4, 4], Some(&preprocessing)).unwrap();
+        // Red rises by four a pixel after scaling by four, luminance by 0.2126 of that.
+        let row = &images[0].data()[..4];
+        assert!(row.is_sorted() && row[3] >= row[0] + 2.0, "{row:?}");
     }
 
     #[test]

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use polyveil_net::onnx::{self, OnnxError};
+use polyveil_net::weights::{self, FreshHead, Naming, WeightsError};
 use polyveil_net::{Graph, Tensor};
 use polyveil_train::Preprocessing;
 
 use crate::error::{CliError, Exit};
 use crate::files;
+use crate::session::Session;
 
 /// Reads an ONNX file. All unsupported operators are listed at once.
 pub fn load(path: &Path) -> Result<Graph, CliError> {
@@ -28,6 +30,24 @@ fn refused(path: &Path, error: &OnnxError) -> CliError {
             .help("replace or remove the nodes listed above and export the network again"),
         _ => CliError::new(Exit::Model, error).at(path),
     }
+}
+
+/// Reads safetensors weights into a network; a classifier for other classes is left out, and that is said.
+pub fn load_weights(graph: &mut Graph, path: &Path, session: &Session) -> Result<(), CliError> {
+    let fresh = weights::load_pretrained(graph, path, Naming::Node).map_err(|error| match &error {
+        WeightsError::Io { source, .. } => CliError::io(path, source, "read").sorted(Exit::Model),
+        WeightsError::Mismatch(_) => CliError::new(Exit::Model, &error)
+            .at(path)
+            .help("give the --arch, --image-size and --color that the weights were made for"),
+        _ => CliError::new(Exit::Model, &error).at(path),
+    })?;
+    if let Some(FreshHead { node, classes, found }) = fresh {
+        session.note(&format!(
+            "{}: {node} is for {found} classes; the network has {classes}, so this layer starts from random weights",
+            path.display()
+        ));
+    }
+    Ok(())
 }
 
 /// Requires a network without ReLU and max-pool.

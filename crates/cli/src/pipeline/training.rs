@@ -46,6 +46,11 @@ pub fn evaluate(graph: &Graph, data: &DataSet, split: Split) -> Result<Metrics, 
     polyveil_train::evaluate(graph, data, split).map_err(refused)
 }
 
+/// Measures a network on a list of images, in plain arithmetic.
+pub fn evaluate_indices(graph: &Graph, data: &DataSet, indices: &[usize]) -> Result<Metrics, CliError> {
+    polyveil_train::evaluate_indices(graph, data, indices).map_err(refused)
+}
+
 /// Turns a ReLU network into one of quadratics by whatever method; that it may not be exported is a
 /// result here. The checkpoint stays.
 pub fn attempt(

@@ -183,7 +183,10 @@ impl DataSet {
             images = Images::uniform(parts.shape, std::mem::take(&mut parts.pixels));
         }
         check(&parts, &images)?;
-        if parts.geometry.is_none() && (options.image_size.is_some() || options.color != Color::Auto) {
+        if parts.geometry.is_none()
+            && !options.files_only
+            && (options.image_size.is_some() || options.color != Color::Auto)
+        {
             let [channels, rows, columns] = parts.shape;
             let geometry = fit::resolve(&parts.name, options, &[[rows, columns]], channels == 1, false)?;
             if geometry.shape() != parts.shape || geometry.resize != rows.min(columns) {

@@ -27,6 +27,9 @@ pub struct DataOptions {
     /// are refused.
     #[serde(skip)]
     pub classes: Option<Vec<String>>,
+    /// Leave arrays (idx, npz, CIFAR, …) as they are: size and colour are for image files.
+    #[serde(skip)]
+    pub files_only: bool,
 }
 
 impl DataOptions {

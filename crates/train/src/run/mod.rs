@@ -255,6 +255,7 @@ enum Epoch {
 
 fn trainable(recipe: &Recipe<'_>, graph: &Graph) -> Vec<ParameterId> {
     let mut all = parameters(graph);
+    all.retain(|id| graph.nodes.get(id.node).is_none_or(|n| !graph.is_fixed(&n.name)));
     if let Some(c) = &recipe.conversion {
         let square = |sum: &NodeId| crate::convert::folded(graph, *sum).map(|(square, _)| square);
         let basis: Vec<NodeId> = c.bases.iter().filter_map(square).collect();

@@ -1,4 +1,12 @@
 //! Graphs made in code, with He-initialised weights from a seeded generator.
+//!
+//! [`ARCHITECTURES`] lists the networks that have a name, [`by_name`] builds one. Inputs are `[C, H, W]`.
+
+mod classic;
+mod resnet;
+
+pub use classic::{alexnet, lenet5_relu, squeezenet1_1, squeezenet1_1_linear, vgg11, vgg16};
+pub use resnet::{resnet18, resnet20, resnet32};
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -7,27 +15,42 @@ use crate::{
     BatchNorm, Conv, Graph, Hw, Linear, Node, NodeId, Op, Pads, Pool, Quadratic, ShapeError, Tensor,
 };
 
-/// A LeNet-5-like ReLU network with max-pooling: `conv1` 6@5×5 (padding 2), `relu1`, `pool1` 2×2,
-/// `conv2` 16@5×5, `relu2`, `pool2` 2×2, `flatten`, `fc1` 120, `relu3`, `fc2` 84, `relu4`, `fc3`.
+/// Names that [`by_name`] knows.
+pub const ARCHITECTURES: [&str; 11] = [
+    "lenet5",
+    "alexnet",
+    "squeezenet1_1",
+    "squeezenet1_1_linear",
+    "vgg11",
+    "vgg11_bn",
+    "vgg16",
+    "vgg16_bn",
+    "resnet18",
+    "resnet20",
+    "resnet32",
+];
+
+/// The ReLU network of this name for images of shape `input` (`[C, H, W]`); none where the name is not
+/// in [`ARCHITECTURES`].
 ///
 /// # Errors
-/// When `input` (`[C, H, W]`) is too small for the two convolutions, or `classes` is 0.
-pub fn lenet5_relu(input: &[usize], classes: usize, seed: u64) -> Result<Graph, ShapeError> {
-    let mut b = GraphBuilder::new("lenet5", input, seed);
-    let mut x = b.input();
-    x = b.conv("conv1", x, 6, ConvSpec::new(5).pad(2));
-    x = b.relu("relu1", x);
-    x = b.max_pool("pool1", x, PoolSpec::new(2));
-    x = b.conv("conv2", x, 16, ConvSpec::new(5));
-    x = b.relu("relu2", x);
-    x = b.max_pool("pool2", x, PoolSpec::new(2));
-    x = b.flatten("flatten", x);
-    x = b.linear("fc1", x, 120);
-    x = b.relu("relu3", x);
-    x = b.linear("fc2", x, 84);
-    x = b.relu("relu4", x);
-    x = b.linear("fc3", x, classes);
-    b.finish(x)
+/// When `input` is too small for the network, or `classes` is 0.
+#[must_use]
+pub fn by_name(name: &str, input: &[usize], classes: usize, seed: u64) -> Option<Result<Graph, ShapeError>> {
+    Some(match name {
+        "lenet5" => lenet5_relu(input, classes, seed),
+        "alexnet" => alexnet(input, classes, seed),
+        "squeezenet1_1" => squeezenet1_1(input, classes, seed),
+        "squeezenet1_1_linear" => squeezenet1_1_linear(input, classes, seed),
+        "vgg11" => vgg11(input, classes, false, seed),
+        "vgg11_bn" => vgg11(input, classes, true, seed),
+        "vgg16" => vgg16(input, classes, false, seed),
+        "vgg16_bn" => vgg16(input, classes, true, seed),
+        "resnet18" => resnet18(input, classes, seed),
+        "resnet20" => resnet20(input, classes, seed),
+        "resnet32" => resnet32(input, classes, seed),
+        _ => return None,
+    })
 }
 
 /// Geometry of a convolution to build.
@@ -114,6 +137,12 @@ impl PoolSpec {
         }
     }
 
+    /// A window of `[rows, columns]` with these steps.
+    #[must_use]
+    pub fn rect(kernel: Hw, stride: Hw) -> Self {
+        Self { kernel, stride, ..Self::new(1) }
+    }
+
     /// The same step in both directions.
     #[must_use]
     pub fn stride(self, stride: usize) -> Self {
@@ -195,6 +224,12 @@ impl GraphBuilder {
             }
         }
         self.graph.nodes.len() - 1
+    }
+
+    /// Any operator whose weights are part of the network's structure (see [`Graph::is_fixed`]).
+    pub fn push_fixed(&mut self, name: &str, op: Op, inputs: Vec<NodeId>) -> NodeId {
+        self.graph.fix(name);
+        self.push(name, op, inputs)
     }
 
     /// A convolution to `out` channels.

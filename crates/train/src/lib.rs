@@ -50,5 +50,7 @@ pub use error::TrainError;
 pub use history::{ActivationRecord, EpochRecord, Event, History, Refusal, Timing, Verdict};
 pub use init::initialise;
 pub use metadata::{RangeRecord, Ranges, Within};
-pub use metrics::{ClassMetrics, Metrics, evaluate, evaluate_indices, logits};
+pub use metrics::{
+    ClassMetrics, Evaluation, Metrics, evaluate, evaluate_by_source, evaluate_indices, logits,
+};
 pub use teacher::{TrainOutcome, train_teacher};

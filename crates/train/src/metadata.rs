@@ -100,6 +100,15 @@ pub fn ranges(graph: &Graph) -> Result<Option<Ranges>, TrainError> {
     read(graph, RANGES)
 }
 
+/// Writes pre-processing and class names of `data` into a network that comes without training.
+///
+/// # Errors
+/// When network and data do not fit each other.
+pub fn describe(graph: &mut Graph, data: &DataSet) -> Result<(), TrainError> {
+    crate::metrics::check_fit(graph, data)?;
+    describe_data(graph, data, data.preprocessing())
+}
+
 /// Writes pre-processing and class names of the data that a network is trained on.
 pub(crate) fn describe_data(
     graph: &mut Graph,

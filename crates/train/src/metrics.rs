@@ -1,4 +1,5 @@
-//! How good a network is: accuracy, macro F1, per class, confusion, confidence interval.
+//! How good a network is: accuracy, macro F1, AUC, calibration, per class, per source, confusion,
+//! confidence interval.
 
 use polyveil_net::Graph;
 use polyveil_net::exec::{ExecError, Executor};
@@ -31,6 +32,27 @@ pub struct Metrics {
     pub confusion: Vec<Vec<usize>>,
     /// Images with a score that is not finite; they count as wrong.
     pub non_finite: usize,
+    /// Area under the ROC curve, each class against the rest by its probability, mean over classes with
+    /// images of both sides; over images with finite scores. None where scores are not known, or no class
+    /// has both.
+    #[serde(default)]
+    pub auc: Option<f64>,
+    /// Expected calibration error (Guo et al. 2017, arXiv 1706.04599, eq. 3) of the highest softmax
+    /// probability, [`CALIBRATION_BINS`] bins of equal width; over images with finite scores.
+    #[serde(default)]
+    pub calibration_error: Option<f64>,
+}
+
+/// Bins of the calibration error.
+pub const CALIBRATION_BINS: usize = 15;
+
+/// Figures of all images, and of those of each source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// All images.
+    pub whole: Metrics,
+    /// By name of the source; empty where no image has one. Images without go under an empty name.
+    pub sources: Vec<(String, Metrics)>,
 }
 
 /// Figures of one class.
@@ -89,8 +111,88 @@ impl Metrics {
             classes,
             confusion,
             non_finite: predictions.iter().filter(|p| p.is_none()).count(),
+            auc: None,
+            calibration_error: None,
         }
     }
+
+    /// Figures from true classes and scores (none: not finite), with AUC and calibration.
+    #[must_use]
+    pub fn of_scores(class_names: &[String], truths: &[u32], scores: &[Option<Vec<f32>>]) -> Self {
+        let predictions: Vec<Option<u32>> =
+            scores.iter().map(|s| s.as_ref().and_then(|s| argmax(s))).collect();
+        let finite: Vec<(u32, Vec<f64>)> = truths
+            .iter()
+            .zip(scores)
+            .filter_map(|(&truth, s)| Some((truth, softmax(s.as_ref()?)?)))
+            .collect();
+        Self {
+            auc: mean_auc(class_names.len(), &finite),
+            calibration_error: calibration_error(&finite),
+            ..Self::new(class_names, truths, &predictions)
+        }
+    }
+}
+
+/// Probabilities; none where a score is not finite or there are none.
+fn softmax(scores: &[f32]) -> Option<Vec<f64>> {
+    let best = argmax(scores)?;
+    let highest = f64::from(scores[best as usize]);
+    let powers: Vec<f64> = scores.iter().map(|&s| (f64::from(s) - highest).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    Some(powers.into_iter().map(|p| p / sum).collect())
+}
+
+fn mean_auc(classes: usize, images: &[(u32, Vec<f64>)]) -> Option<f64> {
+    let of_class = |class: usize| {
+        let side = |own: bool| {
+            let mine = images.iter().filter(move |(truth, _)| (*truth as usize == class) == own);
+            mine.filter_map(|(_, p)| p.get(class).copied()).collect::<Vec<f64>>()
+        };
+        auc(&side(true), &side(false))
+    };
+    let all: Vec<f64> = (0..classes).filter_map(of_class).collect();
+    (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
+}
+
+/// Probability that a positive scores higher than a negative, a tie counting one half (Mann, Whitney
+/// 1947); none where one side is empty.
+#[must_use]
+pub fn auc(positives: &[f64], negatives: &[f64]) -> Option<f64> {
+    if positives.is_empty() || negatives.is_empty() {
+        return None;
+    }
+    let mut all: Vec<(f64, bool)> =
+        positives.iter().map(|&p| (p, true)).chain(negatives.iter().map(|&n| (n, false))).collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // Twice the number of pairs won: whole numbers, so exact.
+    let (mut below, mut won) = (0u64, 0u64);
+    for ties in all.chunk_by(|a, b| a.0 == b.0) {
+        let up = ties.iter().filter(|t| t.1).count() as u64;
+        let down = ties.len() as u64 - up;
+        won += up * (2 * below + down);
+        below += down;
+    }
+    Some(won as f64 / (2.0 * positives.len() as f64 * negatives.len() as f64))
+}
+
+fn calibration_error(images: &[(u32, Vec<f64>)]) -> Option<f64> {
+    if images.is_empty() {
+        return None;
+    }
+    // Confidence and hits of each bin.
+    let mut bins = [(0.0f64, 0usize); CALIBRATION_BINS];
+    for (truth, probabilities) in images {
+        let (class, confidence) = probabilities
+            .iter()
+            .enumerate()
+            .fold((0, f64::MIN), |best, (class, &p)| if p > best.1 { (class, p) } else { best });
+        let bin = ((confidence * CALIBRATION_BINS as f64).ceil() as usize).clamp(1, CALIBRATION_BINS) - 1;
+        bins[bin].0 += confidence;
+        bins[bin].1 += usize::from(class == *truth as usize);
+    }
+    let gap: f64 = bins.iter().map(|&(confidence, hits)| (hits as f64 - confidence).abs()).sum();
+    Some(gap / images.len() as f64)
 }
 
 /// Index of the largest score; none when a score is not finite or there are none. The first of
@@ -142,10 +244,39 @@ pub fn evaluate(graph: &Graph, data: &DataSet, split: Split) -> Result<Metrics, 
 /// When network and data do not fit.
 pub fn evaluate_indices(graph: &Graph, data: &DataSet, indices: &[usize]) -> Result<Metrics, TrainError> {
     let indices: Vec<usize> = indices.iter().copied().filter(|&i| i < data.len()).collect();
-    let predictions: Vec<Option<u32>> =
-        logits(graph, data, &indices)?.iter().map(|scores| scores.as_ref().and_then(|s| argmax(s))).collect();
+    let scores = logits(graph, data, &indices)?;
     let truths: Vec<u32> = indices.iter().map(|&i| data.labels()[i]).collect();
-    Ok(Metrics::new(data.class_names(), &truths, &predictions))
+    Ok(Metrics::of_scores(data.class_names(), &truths, &scores))
+}
+
+/// Figures on any list of images, as a whole and by source; indices outside the set are left out.
+///
+/// # Errors
+/// When network and data do not fit.
+pub fn evaluate_by_source(
+    graph: &Graph,
+    data: &DataSet,
+    indices: &[usize],
+) -> Result<Evaluation, TrainError> {
+    let indices: Vec<usize> = indices.iter().copied().filter(|&i| i < data.len()).collect();
+    let scores = logits(graph, data, &indices)?;
+    let figures = |keep: &dyn Fn(usize) -> bool| {
+        let (truths, scores): (Vec<u32>, Vec<_>) = indices
+            .iter()
+            .zip(&scores)
+            .filter(|(i, _)| keep(**i))
+            .map(|(&i, s)| (data.labels()[i], s.clone()))
+            .unzip();
+        Metrics::of_scores(data.class_names(), &truths, &scores)
+    };
+    let names: std::collections::BTreeSet<&str> =
+        indices.iter().map(|&i| data.source(i).unwrap_or_default()).collect();
+    let known = names.iter().any(|n| !n.is_empty());
+    let of = |name: &str| (name.to_owned(), figures(&|i| data.source(i).unwrap_or_default() == name));
+    Ok(Evaluation {
+        whole: figures(&|_| true),
+        sources: if known { names.into_iter().map(of).collect() } else { Vec::new() },
+    })
 }
 
 /// Scores of images by the plain executor, in order; none where they are not finite.
@@ -240,6 +371,63 @@ mod tests {
         assert!((m.classes[0].f1 - 0.8).abs() < 1e-12);
         assert!((m.classes[1].precision - 0.5).abs() < 1e-12 && (m.classes[1].recall - 0.5).abs() < 1e-12);
         assert!((m.macro_f1 - 0.65).abs() < 1e-12, "{}", m.macro_f1);
+    }
+
+    #[test]
+    fn auc_counts_pairs() {
+        // Of nine pairs seven are won and one is a tie.
+        assert_eq!(auc(&[0.9, 0.8, 0.4], &[0.1, 0.4, 0.5]), Some(7.5 / 9.0));
+        assert_eq!(auc(&[1.0], &[0.0]), Some(1.0));
+        assert_eq!(auc(&[0.5; 4], &[0.5; 3]), Some(0.5));
+        assert_eq!(auc(&[], &[0.5]), None);
+    }
+
+    #[test]
+    fn two_classes_have_the_auc_of_either() {
+        let scores: Vec<Option<Vec<f32>>> =
+            [[2.0, 0.0], [0.0, 1.0], [0.5, 0.0], [0.0, 3.0]].map(|s| Some(s.to_vec())).to_vec();
+        let m = Metrics::of_scores(&names(2), &[0, 0, 1, 1], &scores);
+        // Class 0 by difference: positives 2 and −1, negatives 0.5 and −3.
+        assert_eq!(m.auc, Some(0.75));
+        let three = Metrics::of_scores(&names(3), &[0, 0, 1, 1], &scores);
+        assert_eq!(three.auc, Some(0.75));
+        let single = Metrics::of_scores(&names(2), &[0, 0], &scores[..2]);
+        assert_eq!(single.auc, None);
+    }
+
+    #[test]
+    fn calibration_error_of_known_confidences() {
+        // Always 0.75 sure, right in half of the cases: off by 0.25. A row that is not finite is left out.
+        let sure = |first: bool| {
+            let high = 3.0f32.ln();
+            Some(if first { vec![high, 0.0] } else { vec![0.0, high] })
+        };
+        let scores = [sure(true), sure(true), sure(false), sure(false), None];
+        let m = Metrics::of_scores(&names(2), &[0, 1, 0, 1, 1], &scores);
+        assert!((m.calibration_error.unwrap() - 0.25).abs() < 1e-6, "{m:?}");
+        assert_eq!((m.non_finite, m.correct), (1, 2));
+        assert_eq!(Metrics::of_scores(&names(2), &[0], &[None]).calibration_error, None);
+        // Sure and right: no error.
+        let right = Metrics::of_scores(&names(2), &[0], &[Some(vec![200.0, 0.0])]);
+        assert!(right.calibration_error.unwrap() < 1e-9);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn auc_agrees_with_all_pairs(
+            positives in proptest::collection::vec(0u8..20, 1..30),
+            negatives in proptest::collection::vec(0u8..20, 1..30),
+        ) {
+            let [p, n] = [&positives, &negatives].map(|v| v.iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+            let won: f64 = p.iter().flat_map(|a| n.iter().map(move |b| match a.total_cmp(b) {
+                std::cmp::Ordering::Greater => 1.0,
+                std::cmp::Ordering::Equal => 0.5,
+                std::cmp::Ordering::Less => 0.0,
+            })).sum();
+            let expected = won / (p.len() * n.len()) as f64;
+            proptest::prop_assert!((auc(&p, &n).unwrap() - expected).abs() < 1e-12);
+            proptest::prop_assert!((auc(&n, &p).unwrap() + expected - 1.0).abs() < 1e-12);
+        }
     }
 
     #[test]

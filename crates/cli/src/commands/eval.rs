@@ -12,7 +12,9 @@ use crate::session::Session;
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  polyveil eval student.onnx --data mnist5k")]
+#[command(
+    after_help = "Example:\n  polyveil eval student.onnx --data mnist5k\n  polyveil eval student.onnx --data scans/ --split all"
+)]
 pub struct EvalArgs {
     /// The network (ONNX), ReLU or HE-friendly.
     model: PathBuf,
@@ -33,6 +35,6 @@ pub fn run(args: &EvalArgs, session: &Session) -> Result<(), CliError> {
     let data = data::open_for(&args.data, &graph, &args.images, session)?;
     data::require_shape(&data, graph.input_shape())?;
     let indices = data::choose(&data, args.split, None)?;
-    let figures = Figures::new(&training::evaluate_indices(&graph, &data, &indices)?);
+    let figures = Figures::by_source(&training::evaluate_by_source(&graph, &data, &indices)?);
     session.emit(&figures, || figures.text())
 }

@@ -1,10 +1,10 @@
 //! `polyveil train`: trains a ReLU network, the teacher.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use polyveil_net::{Graph, builders};
-use polyveil_train::{Split, TrainConfig};
+use polyveil_train::{DataSet, Split, TrainConfig};
 use serde::Serialize;
 
 use crate::error::{CliError, Exit};
@@ -17,7 +17,9 @@ use crate::session::Session;
 /// Arguments of `train`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  polyveil train --data mnist5k --out teacher.onnx\n\n\
-    Ctrl-C leaves a checkpoint; the same command goes on from it, to the same result.")]
+    Ctrl-C leaves a checkpoint; the same command goes on from it, to the same result.\n\n  \
+    polyveil train --data scans/ --arch squeezenet1_1_linear --image-size 224 --color rgb \\\n    \
+    --weights squeezenet1_1.safetensors --normalise imagenet --out teacher.onnx")]
 pub struct TrainArgs {
     /// Data set: a folder of images (manifest.csv, or one folder a class), of CIFAR or of idx files; an
     /// .npz or .safetensors file; `mnist5k` (embedded).
@@ -40,7 +42,8 @@ pub struct TrainArgs {
     /// Settings (TOML); unknown keys are refused.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Passes over the training images [default: the configuration's].
+    /// Passes over the training images [default: the configuration's]. 0 with --weights trains nothing and
+    /// writes the network as it is.
     #[arg(long)]
     epochs: Option<usize>,
     /// Fixes weights, order and augmentation [default: the configuration's].
@@ -69,8 +72,11 @@ pub fn run(args: TrainArgs, session: &Session) -> Result<(), CliError> {
     let data = data::open_chosen(&args.data, &args.images, session)?;
     let mut graph = network(&args.arch, &data.shape(), data.class_names().len(), config.seed)?;
     if let Some(path) = &args.weights {
-        models::load_weights(&mut graph, path, session)?;
+        let whole = models::load_weights(&mut graph, path, session)?;
         config.initialise = false;
+        if config.epochs == 0 {
+            return import(graph, whole, &data, &args.out, path, session);
+        }
     }
     data::require_shape(&data, graph.input_shape())?;
     let checkpoints = training::checkpoint_dir(args.checkpoint, &args.out)?;
@@ -89,10 +95,39 @@ pub fn run(args: TrainArgs, session: &Session) -> Result<(), CliError> {
         best_epoch: trained.history.best_epoch,
         test,
     };
-    session.emit(&outcome, || {
-        let figures = outcome.test.as_ref().map_or(String::new(), |f| format!("test images: {}\n", f.line()));
-        format!("{figures}wrote {} ({:.0} s)\n", outcome.model, outcome.seconds)
-    })
+    session.emit(&outcome, || outcome.text())
+}
+
+impl Outcome {
+    fn text(&self) -> String {
+        let figures = self.test.as_ref().map_or(String::new(), |f| format!("test images: {}\n", f.line()));
+        format!("{figures}wrote {} ({:.0} s)\n", self.model, self.seconds)
+    }
+}
+
+/// Writes a network with the weights that it was given, no step trained.
+fn import(
+    mut graph: Graph,
+    whole: bool,
+    data: &DataSet,
+    out: &Path,
+    weights: &Path,
+    session: &Session,
+) -> Result<(), CliError> {
+    if !whole {
+        let message = "the classifier is for another number of classes, so the network needs training";
+        return Err(CliError::new(Exit::Model, message).at(weights).help("give --epochs above 0"));
+    }
+    polyveil_train::metadata::describe(&mut graph, data).map_err(training::refused)?;
+    models::save(&graph, out)?;
+    let outcome = Outcome {
+        model: out.display().to_string(),
+        epochs: 0,
+        seconds: 0.0,
+        best_epoch: None,
+        test: Figures::of_split(&graph, data, Split::Test)?,
+    };
+    session.emit(&outcome, || outcome.text())
 }
 
 fn network(name: &str, shape: &[usize], classes: usize, seed: u64) -> Result<Graph, CliError> {
@@ -102,7 +137,7 @@ fn network(name: &str, shape: &[usize], classes: usize, seed: u64) -> Result<Gra
                 .help("choose a larger --image-size, or another --arch")
         });
     }
-    let path = std::path::Path::new(name);
+    let path = Path::new(name);
     if !path.exists() {
         let known = builders::ARCHITECTURES.join(", ");
         return Err(CliError::new(

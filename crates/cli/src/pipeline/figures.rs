@@ -1,7 +1,7 @@
 //! How good scores are: the figures that commands print.
 
 use polyveil_net::Graph;
-use polyveil_train::{DataSet, Metrics, Split};
+use polyveil_train::{DataSet, Evaluation, Metrics, Split};
 use serde::Serialize;
 
 use crate::error::CliError;
@@ -19,12 +19,37 @@ pub struct Figures {
     pub n: usize,
     /// 95 % interval of the accuracy (Wilson).
     pub accuracy_interval: [f64; 2],
+    /// Area under the ROC curve, each class against the rest, mean over classes; null where one class is
+    /// all there is.
+    pub auc: Option<f64>,
+    /// Expected calibration error, 15 bins.
+    pub calibration_error: Option<f64>,
     /// Images with a score that is not finite; they count as wrong.
     pub non_finite: usize,
     /// Each class.
     pub per_class: Vec<ClassFigures>,
     /// Rows: true class; columns: predicted class.
     pub confusion: Vec<Vec<usize>>,
+    /// Each source of images, where sources are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceFigures>,
+}
+
+/// The images of one source.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceFigures {
+    /// Its name; empty for images without one.
+    pub source: String,
+    /// Images.
+    pub n: usize,
+    /// Share of them whose class was found.
+    pub accuracy: f64,
+    /// 95 % interval of the accuracy (Wilson).
+    pub accuracy_interval: [f64; 2],
+    /// Mean F1 over the classes that occur.
+    pub macro_f1: f64,
+    /// As for all images.
+    pub auc: Option<f64>,
 }
 
 /// One class.
@@ -57,10 +82,26 @@ impl Figures {
             macro_f1: metrics.macro_f1,
             n: metrics.n,
             accuracy_interval: metrics.interval,
+            auc: metrics.auc,
+            calibration_error: metrics.calibration_error,
             non_finite: metrics.non_finite,
             per_class: metrics.classes.iter().map(class).collect(),
             confusion: metrics.confusion.clone(),
+            sources: Vec::new(),
         }
+    }
+
+    /// From measured metrics, by source as well.
+    pub fn by_source(evaluation: &Evaluation) -> Self {
+        let source = |(name, m): &(String, Metrics)| SourceFigures {
+            source: name.clone(),
+            n: m.n,
+            accuracy: m.accuracy,
+            accuracy_interval: m.interval,
+            macro_f1: m.macro_f1,
+            auc: m.auc,
+        };
+        Self { sources: evaluation.sources.iter().map(source).collect(), ..Self::new(&evaluation.whole) }
     }
 
     /// Of a network on a split; none where the split holds no image.
@@ -95,7 +136,30 @@ impl Figures {
                 percent(c.f1),
             ]);
         }
-        let mut text = format!("{}\n\n{}", self.line(), classes.render());
+        let mut text = format!("{}\n", self.line());
+        if let Some(auc) = self.auc {
+            text += &format!("AUC {auc:.4} (each class against the rest)");
+            let error =
+                self.calibration_error.map_or(String::new(), |e| format!(", calibration error {e:.4}"));
+            text += &format!("{error}\n");
+        }
+        text += &format!("\n{}", classes.render());
+        if !self.sources.is_empty() {
+            let mut sources =
+                Table::new(["source", "images", "accuracy", "95 % interval", "macro F1", "AUC"]);
+            for s in &self.sources {
+                let [low, high] = s.accuracy_interval.map(percent);
+                sources.row([
+                    if s.source.is_empty() { "(none)".into() } else { s.source.clone() },
+                    s.n.to_string(),
+                    percent(s.accuracy),
+                    format!("{low} to {high}"),
+                    percent(s.macro_f1),
+                    s.auc.map_or("–".into(), |a| format!("{a:.4}")),
+                ]);
+            }
+            text += &format!("\n{}", sources.render());
+        }
         // Wider than a terminal, a matrix only confuses.
         if self.confusion.len() <= 20 {
             let names = self.per_class.iter().map(|c| c.class.clone());
@@ -114,9 +178,10 @@ impl Figures {
     /// Of scores against the labels of a data set.
     pub fn of_scores(data: &DataSet, indices: &[usize], scores: &[Vec<f64>]) -> Self {
         let truths: Vec<u32> = indices.iter().map(|&i| data.labels()[i]).collect();
-        let predicted = |s: &Vec<f64>| s.iter().all(|v| v.is_finite()).then(|| argmax(s) as u32);
-        let predictions: Vec<Option<u32>> = scores.iter().map(predicted).collect();
-        Self::new(&Metrics::new(data.class_names(), &truths, &predictions))
+        let narrow = |s: &Vec<f64>| s.iter().map(|&v| v as f32).collect::<Vec<f32>>();
+        let finite = |s: Vec<f32>| s.iter().all(|v| v.is_finite()).then_some(s);
+        let scores: Vec<Option<Vec<f32>>> = scores.iter().map(|s| finite(narrow(s))).collect();
+        Self::new(&Metrics::of_scores(data.class_names(), &truths, &scores))
     }
 }
 

@@ -33,7 +33,8 @@ fn refused(path: &Path, error: &OnnxError) -> CliError {
 }
 
 /// Reads safetensors weights into a network; a classifier for other classes is left out, and that is said.
-pub fn load_weights(graph: &mut Graph, path: &Path, session: &Session) -> Result<(), CliError> {
+/// True where all weights are the file's.
+pub fn load_weights(graph: &mut Graph, path: &Path, session: &Session) -> Result<bool, CliError> {
     let fresh = weights::load_pretrained(graph, path, Naming::Node).map_err(|error| match &error {
         WeightsError::Io { source, .. } => CliError::io(path, source, "read").sorted(Exit::Model),
         WeightsError::Mismatch(_) => CliError::new(Exit::Model, &error)
@@ -41,13 +42,13 @@ pub fn load_weights(graph: &mut Graph, path: &Path, session: &Session) -> Result
             .help("give the --arch, --image-size and --color that the weights were made for"),
         _ => CliError::new(Exit::Model, &error).at(path),
     })?;
-    if let Some(FreshHead { node, classes, found }) = fresh {
+    if let Some(FreshHead { node, classes, found }) = &fresh {
         session.note(&format!(
             "{}: {node} is for {found} classes; the network has {classes}, so this layer starts from random weights",
             path.display()
         ));
     }
-    Ok(())
+    Ok(fresh.is_none())
 }
 
 /// Requires a network without ReLU and max-pool.

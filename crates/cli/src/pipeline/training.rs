@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use polyveil_net::Graph;
 use polyveil_train::{
-    ConvertConfig, ConvertOutcome, DataSet, Method, Metrics, Progress, RunControl, SettingsError, Split,
-    TrainConfig, TrainError, TrainOutcome,
+    ConvertConfig, ConvertOutcome, DataSet, Evaluation, Method, Metrics, Progress, RunControl, SettingsError,
+    Split, TrainConfig, TrainError, TrainOutcome,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,9 +46,9 @@ pub fn evaluate(graph: &Graph, data: &DataSet, split: Split) -> Result<Metrics, 
     polyveil_train::evaluate(graph, data, split).map_err(refused)
 }
 
-/// Measures a network on a list of images, in plain arithmetic.
-pub fn evaluate_indices(graph: &Graph, data: &DataSet, indices: &[usize]) -> Result<Metrics, CliError> {
-    polyveil_train::evaluate_indices(graph, data, indices).map_err(refused)
+/// Measures a network on a list of images, as a whole and by source, in plain arithmetic.
+pub fn evaluate_by_source(graph: &Graph, data: &DataSet, indices: &[usize]) -> Result<Evaluation, CliError> {
+    polyveil_train::evaluate_by_source(graph, data, indices).map_err(refused)
 }
 
 /// Turns a ReLU network into one of quadratics by whatever method; that it may not be exported is a

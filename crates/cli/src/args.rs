@@ -54,6 +54,8 @@ pub enum Command {
     Convert(commands::convert::ConvertArgs),
     /// Measure a network on a data set: accuracy, macro F1, classes, confusion.
     Eval(commands::eval::EvalArgs),
+    /// Compare methods of training HE-friendly networks over networks, data sets and seeds.
+    Experiment(commands::experiment::ExperimentArgs),
     /// Turn an HE-friendly network into a server plan and a client plan.
     Compile(commands::compile::CompileArgs),
     /// Say what a plan costs, before any key exists: time, memory, sizes, security, precision.

@@ -9,6 +9,7 @@
 mod args;
 mod commands;
 mod error;
+mod experiment;
 mod files;
 mod machine;
 mod output;

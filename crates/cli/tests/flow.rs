@@ -223,8 +223,21 @@ fn a_secret_key_serves_further_plans_of_its_parameters() {
 fn every_command_has_help_with_an_example() {
     let root = tempfile::tempdir().unwrap();
     for command in [
-        "demo", "doctor", "train", "convert", "eval", "compile", "estimate", "simulate", "keygen", "encrypt",
-        "run", "decrypt", "inspect", "bench",
+        "demo",
+        "doctor",
+        "train",
+        "convert",
+        "eval",
+        "experiment",
+        "compile",
+        "estimate",
+        "simulate",
+        "keygen",
+        "encrypt",
+        "run",
+        "decrypt",
+        "inspect",
+        "bench",
     ] {
         let output = polyveil(root.path(), &[command, "--help"]).output().unwrap();
         assert!(output.status.success());

@@ -36,6 +36,7 @@ mod optim;
 mod random;
 mod run;
 mod schedule;
+pub mod statistics;
 mod teacher;
 
 pub use config::{
@@ -44,7 +45,7 @@ pub use config::{
     SettingsError, StartCoefficients, TrainConfig, Transition, TransitionKind, merge, overlay,
 };
 pub use control::{Phase, Progress, RunControl};
-pub use convert::{ConvertOutcome, attempt_conversion, convert, replace_max_pools};
+pub use convert::{ConvertOutcome, attempt_conversion, convert, input_ranges, replace_max_pools};
 pub use data::{DataError, DataOptions, DataSet, Geometry, Preprocessing, Split};
 pub use error::TrainError;
 pub use history::{ActivationRecord, EpochRecord, Event, History, Refusal, Timing, Verdict};

@@ -154,7 +154,7 @@ pub(crate) struct Provenance<'a, C: Serialize> {
 /// This crate and its version.
 pub(crate) const TOOL: &str = concat!("polyveil-train ", env!("CARGO_PKG_VERSION"));
 /// The engine and its (pinned) version.
-pub(crate) const ENGINE: &str = "burn-tensor 0.22.1, flex";
+pub const ENGINE: &str = "burn-tensor 0.22.1, flex";
 
 #[cfg(test)]
 mod tests {

@@ -53,6 +53,8 @@ pub struct Evaluation {
     pub whole: Metrics,
     /// By name of the source; empty where no image has one. Images without go under an empty name.
     pub sources: Vec<(String, Metrics)>,
+    /// Whether each image was put into its class, in the order asked for.
+    pub correct: Vec<bool>,
 }
 
 /// Figures of one class.
@@ -273,7 +275,10 @@ pub fn evaluate_by_source(
         indices.iter().map(|&i| data.source(i).unwrap_or_default()).collect();
     let known = names.iter().any(|n| !n.is_empty());
     let of = |name: &str| (name.to_owned(), figures(&|i| data.source(i).unwrap_or_default() == name));
+    let found =
+        |(&i, s): (&usize, &Option<Vec<f32>>)| s.as_deref().and_then(argmax) == Some(data.labels()[i]);
     Ok(Evaluation {
+        correct: indices.iter().zip(&scores).map(found).collect(),
         whole: figures(&|_| true),
         sources: if known { names.into_iter().map(of).collect() } else { Vec::new() },
     })

@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod encrypt;
 pub mod estimate;
 pub mod eval;
+pub mod experiment;
 pub mod inspect;
 pub mod keygen;
 pub mod run;
@@ -29,6 +30,7 @@ pub fn dispatch(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Train(args) => train::run(args, session),
         Command::Convert(args) => convert::run(args, session),
         Command::Eval(args) => eval::run(&args, session),
+        Command::Experiment(args) => experiment::run(&args, session),
         Command::Compile(args) => compile::run(&args, session),
         Command::Estimate(args) => estimate::run(&args, session),
         Command::Simulate(args) => simulate::run(&args, session),

@@ -130,7 +130,8 @@ fn import(
     session.emit(&outcome, || outcome.text())
 }
 
-fn network(name: &str, shape: &[usize], classes: usize, seed: u64) -> Result<Graph, CliError> {
+/// The network of an architecture's name or of an ONNX file.
+pub(super) fn network(name: &str, shape: &[usize], classes: usize, seed: u64) -> Result<Graph, CliError> {
     if let Some(built) = builders::by_name(name, shape, classes, seed) {
         return built.map_err(|e| {
             CliError::new(Exit::Model, format!("{name} for images of shape {shape:?}: {e}"))

@@ -155,7 +155,7 @@ pub fn open(spec: &str) -> Result<DataSet, CliError> {
 
 /// Opens a data set to train a new network on, and says what is odd about it.
 pub fn open_chosen(spec: &str, choices: &DataArgs, session: &Session) -> Result<DataSet, CliError> {
-    open_noting(spec, &choices.over(DataOptions::default()), session)
+    open_with(spec, &choices.over(DataOptions::default()), session)
 }
 
 /// Opens a data set as a network takes it: with the size, colour and classes that its file names; image
@@ -168,7 +168,7 @@ pub fn open_for(
 ) -> Result<DataSet, CliError> {
     let classes = polyveil_train::metadata::class_names(graph).map_err(|e| CliError::new(Exit::Model, e))?;
     let base = fitting(graph.input_shape(), models::preprocessing(graph)?.as_ref(), classes);
-    open_noting(spec, &choices.over(base), session)
+    open_with(spec, &choices.over(base), session)
 }
 
 /// Opens a data set as a plan takes it.
@@ -180,7 +180,7 @@ pub fn open_for_plan(
     session: &Session,
 ) -> Result<DataSet, CliError> {
     let classes = (!classes.is_empty()).then(|| classes.to_vec());
-    open_noting(spec, &fitting(shape, preprocessing, classes), session)
+    open_with(spec, &fitting(shape, preprocessing, classes), session)
 }
 
 fn fitting(
@@ -206,7 +206,8 @@ fn fitting(
     }
 }
 
-fn open_noting(spec: &str, options: &DataOptions, session: &Session) -> Result<DataSet, CliError> {
+/// Opens a data set, and says what is odd about it.
+pub fn open_with(spec: &str, options: &DataOptions, session: &Session) -> Result<DataSet, CliError> {
     let data = DataSet::open_with(spec, options).map_err(refused)?;
     if !data.leaks().is_empty() {
         session.note(&format!("warning: {spec}: {}", data.leaks()));

@@ -66,6 +66,20 @@ pub fn attempt(
     })
 }
 
+/// Trains a ReLU network. The checkpoint stays.
+pub fn attempt_teacher(
+    graph: &Graph,
+    data: &DataSet,
+    config: &TrainConfig,
+    checkpoint_dir: &Path,
+    label: &str,
+    session: &Session,
+) -> Result<TrainOutcome, TrainError> {
+    observed(label, session, Some(checkpoint_dir.to_owned()), true, |control| {
+        polyveil_train::train_teacher(graph, data, config, control)
+    })
+}
+
 /// Changes of settings from a TOML file; none without a file.
 pub fn changes(path: Option<&Path>) -> Result<Value, CliError> {
     let Some(path) = path else { return Ok(Value::Null) };

@@ -129,3 +129,14 @@ impl Fixture {
 pub fn npy(shape: &[usize], values: &[f32]) -> Vec<u8> {
     polyveil_train::data::npy::write_f32(shape, values)
 }
+
+/// Compares text with the file of this name in `tests/snapshots`; with POLYVEIL_BLESS=1 writes it.
+pub fn snapshot(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(format!("{name}.txt"));
+    if std::env::var_os("POLYVEIL_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(found, text, "{}: run the test once with POLYVEIL_BLESS=1", path.display());
+}

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::ConvertConfig;
 
@@ -80,9 +80,10 @@ pub fn overlay<C: Serialize + DeserializeOwned>(base: &C, changes: &Value) -> Re
 /// Lays one tree of changes over another; what `upper` names wins.
 pub fn merge(lower: &mut Value, upper: &Value) {
     match (lower, upper) {
+        (_, Value::Null) => {}
         (Value::Object(lower), Value::Object(upper)) => {
             for (name, value) in upper {
-                merge(lower.entry(name.as_str()).or_insert_with(|| Value::Object(Map::new())), value);
+                merge(lower.entry(name.as_str()).or_insert(Value::Null), value);
             }
         }
         (lower, upper) => *lower = upper.clone(),
@@ -134,7 +135,9 @@ fn collect(
 /// The known name of the least edit distance, by whole key or by its last part; none where nothing is near.
 fn nearest(key: &str, known: &[String]) -> Option<String> {
     let last = |k: &str| k.rsplit('.').next().unwrap_or_default().to_owned();
-    let score = |k: &String| distance(key, k).min(distance(&last(key), &last(k)));
+    // Half a name is nearer than another word.
+    let near = |l: &str, r: &str| if l.starts_with(r) || r.starts_with(l) { 1 } else { distance(l, r) };
+    let score = |k: &String| distance(key, k).min(near(&last(key), &last(k)));
     let best = known.iter().min_by_key(|k| (score(k), distance(key, k)))?;
     (score(best) <= last(key).chars().count().div_ceil(2)).then(|| best.clone())
 }
@@ -181,6 +184,10 @@ mod tests {
             "unknown setting transition.epoch (is transition.epochs meant?)"
         );
         assert_eq!(
+            message(json!({ "transition": { "recover": 3 } })),
+            "unknown setting transition.recover (is transition.recover_epochs meant?)"
+        );
+        assert_eq!(
             message(json!({ "learning_rte": 1 })),
             "unknown setting learning_rte (is optimiser.learning_rate meant?)"
         );
@@ -204,6 +211,11 @@ mod tests {
         let mut lower = json!({ "epochs": 1, "range": { "bound": 2.0 } });
         merge(&mut lower, &json!({ "epochs": 3, "range": { "clamp": 4.0 } }));
         assert_eq!(lower, json!({ "epochs": 3, "range": { "bound": 2.0, "clamp": 4.0 } }));
+        merge(&mut lower, &Value::Null);
+        assert_eq!(lower["epochs"], 3);
+        let mut nothing = Value::Null;
+        merge(&mut nothing, &json!({ "a": { "b": 1 } }));
+        assert_eq!(nothing, json!({ "a": { "b": 1 } }));
     }
 
     #[test]

@@ -302,6 +302,23 @@ fn calibration_images(data: &DataSet, preprocessing: &Preprocessing, seed: u64) 
     inputs(data, preprocessing, &indices)
 }
 
+/// Largest `|x|` that enters each ReLU of a network, by node name in graph order, on the training images
+/// that a conversion calibrates with.
+///
+/// # Errors
+/// A network that does not fit the data, or that yields values that are not finite.
+pub fn input_ranges(graph: &Graph, data: &DataSet) -> Result<Vec<(String, f32)>, TrainError> {
+    metrics::check_fit(graph, data)?;
+    let preprocessing = metadata::preprocessing(graph)?.unwrap_or_else(|| data.preprocessing().clone());
+    let relus: Vec<NodeId> =
+        (0..graph.nodes.len()).filter(|&n| matches!(graph.nodes[n].op, Op::Relu)).collect();
+    let images = calibration_images(data, &preprocessing, 0);
+    let stats = observe_inputs(graph, &images, data.shape(), &relus, &ForwardOptions::default())?;
+    let range =
+        |(node, layer): &(NodeId, LayerStats)| (graph.nodes[*node].name.clone(), layer.whole().max_abs());
+    Ok(stats.iter().map(range).collect())
+}
+
 /// Statistics of the inputs of some nodes, in inference mode.
 fn observe_inputs(
     graph: &Graph,

@@ -242,9 +242,9 @@ impl Suite {
         for part in [&network.teacher, &source.teacher] {
             merge(&mut changes, part);
         }
-        let mut base = TrainConfig::default();
         // Given weights are to be kept.
-        base.initialise = network.weights.is_none() && !network.arch.ends_with(".onnx");
+        let initialise = network.weights.is_none() && !network.arch.ends_with(".onnx");
+        let base = TrainConfig { initialise, ..TrainConfig::default() };
         let mut config = overlay(&base, &changes).map_err(|e| training::misfit(None, &e))?;
         config.seed = seed;
         if config.epochs > 0 {

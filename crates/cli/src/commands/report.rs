@@ -63,15 +63,8 @@ fn render(store: &Store, suite: &str) -> Result<String, CliError> {
                 pairwise by seed.";
     let mut report = Report::new(&format!("Polyveil: {suite}"), lead);
     let all = tables::groups(store.rows());
-    let mut seen = Vec::new();
-    for group in &all {
-        let place = (group.network, group.data);
-        if seen.contains(&place) {
-            continue;
-        }
-        seen.push(place);
-        let here: Vec<&Group<'_>> = all.iter().filter(|g| (g.network, g.data) == place).collect();
-        let title = format!("{} on {}", group.network, group.data);
+    for here in tables::places(&all) {
+        let title = format!("{} on {}", here[0].network, here[0].data);
         report.section(&title, "", Some(&tables::methods(&here)), &[]);
         if here.len() > 1 {
             let text = format!("Accuracy of {} minus that of the others, in points.", here[0].method);

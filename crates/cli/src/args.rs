@@ -56,6 +56,8 @@ pub enum Command {
     Eval(commands::eval::EvalArgs),
     /// Compare methods of training HE-friendly networks over networks, data sets and seeds.
     Experiment(commands::experiment::ExperimentArgs),
+    /// Write one HTML page of an experiment: tables, curves, activations, ranges, confusion.
+    Report(commands::report::ReportArgs),
     /// Turn an HE-friendly network into a server plan and a client plan.
     Compile(commands::compile::CompileArgs),
     /// Say what a plan costs, before any key exists: time, memory, sizes, security, precision.

@@ -114,6 +114,22 @@ fn every_run_is_a_row_and_a_killed_experiment_goes_on_to_the_same_rows() {
     ok(whole.path(), &["experiment", "suite.toml", "--tables"]);
     assert_eq!(std::fs::read_to_string(out.join("tables.md")).unwrap(), tables);
 
+    let page = ok(whole.path(), &["report", "tiny.results"]);
+    assert_eq!(page["runs"], 7);
+    let html = std::fs::read_to_string(out.join("report.html")).unwrap();
+    for part in [
+        "lenet5 on digits: square",
+        "ReLU teacher",
+        "may not be exported",
+        "within the declared bound",
+        "<svg",
+    ] {
+        assert!(html.contains(part), "\"{part}\" is missing");
+    }
+    assert!(!html.contains("<script") && !html.contains("http"), "the page needs something from elsewhere");
+    let text = refused(whole.path(), &["report", "nowhere"], 6);
+    assert!(text.contains("nowhere") && text.contains("no such folder"), "{text}");
+
     let cut = tempfile::tempdir().unwrap();
     write(cut.path(), SUITE);
     let started = Instant::now();

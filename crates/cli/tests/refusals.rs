@@ -325,3 +325,42 @@ fn benchmarks_of_insecure_parameters_are_refused() {
     has(&bench(&["--digits", "2"], 5), &["2^15", "limit is 868"]);
     has(&bench(&["--max-memory", "1M"], 8), &["this benchmark", "--max-memory"]);
 }
+
+/// Every wrong setting of a conversion is named with its full key, and what exists.
+#[test]
+fn wrong_settings_of_a_conversion() {
+    let directory = tempfile::tempdir().unwrap();
+    let d = directory.path();
+    save(&lenet5_relu(&[1, 28, 28], 10, 1).unwrap(), &d.join("relu.onnx"));
+    let mut seen = String::new();
+    for text in [
+        "[transition]\nepoch = 3",
+        "[range]\npenalti = 0.1",
+        "epochs = \"many\"",
+        "method = \"magic\"",
+        "[activation]\nstart = \"random\"",
+        "transition = 3",
+        "epochs = 4",
+        "[distillation]\nalpha = 1.5",
+        "[activation]\nform = \"hermite\"",
+        "epochs = ",
+    ] {
+        std::fs::write(d.join("c.toml"), text).unwrap();
+        let args = ["convert", "relu.onnx", "--data", "mnist5k", "--out", "s.onnx", "--config", "c.toml"];
+        let message = refused(d, &args, 2);
+        seen += &format!("{text}\n  {}\n", message.trim_end().replace('\n', "\n  "));
+    }
+    assert!(!d.join("s.onnx").exists());
+    support::snapshot("convert_refusals", &seen);
+    // The template that the messages name is a configuration.
+    for command in ["convert", "experiment"] {
+        let output = support::polyveil(d, &[command, "--template"]).output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.starts_with('#') && text.contains("[student]") == (command == "experiment"), "{text}");
+    }
+    let template = support::polyveil(d, &["experiment", "--template"]).output().unwrap().stdout;
+    std::fs::write(d.join("suite.toml"), template).unwrap();
+    // Read, checked, and nothing to show yet.
+    has(&refused(d, &["experiment", "suite.toml", "--tables"], 6), &["no run is finished"]);
+}

@@ -27,6 +27,8 @@ mod control;
 mod convert;
 pub mod data;
 mod engine;
+#[cfg(test)]
+mod engine_laws;
 mod error;
 mod history;
 mod init;

@@ -43,7 +43,7 @@ pub struct ConvertArgs {
     #[arg(long, value_enum, value_name = "PART", value_delimiter = ',')]
     without: Vec<PartArg>,
     /// Print a commented configuration file with every setting, and end.
-    #[arg(long, exclusive = true)]
+    #[arg(long)]
     template: bool,
     /// Passes over the training images [default: the configuration's].
     #[arg(long)]
@@ -123,7 +123,8 @@ struct Outcome {
 
 /// Opens teacher and data, converts, measures both, writes the student.
 pub fn run(args: ConvertArgs, session: &Session) -> Result<(), CliError> {
-    let (Some(teacher), Some(source), Some(out)) = (args.teacher, args.data, args.out) else {
+    let (false, Some(teacher), Some(source), Some(out)) = (args.template, args.teacher, args.data, args.out)
+    else {
         return output::print(TEMPLATE);
     };
     files::check_target(&out, Access::Shared)?;

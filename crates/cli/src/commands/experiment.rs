@@ -32,7 +32,7 @@ pub struct ExperimentArgs {
     #[arg(long)]
     tables: bool,
     /// Print a commented suite, and end.
-    #[arg(long, exclusive = true)]
+    #[arg(long)]
     template: bool,
 }
 
@@ -52,7 +52,7 @@ struct Outcome {
 
 /// Reads the suite, makes what is missing, writes tables and manifest.
 pub fn run(args: &ExperimentArgs, session: &Session) -> Result<(), CliError> {
-    let Some(path) = &args.suite else { return output::print(TEMPLATE) };
+    let Some(path) = args.suite.as_ref().filter(|_| !args.template) else { return output::print(TEMPLATE) };
     let suite = Suite::read(path)?;
     let mut worker = if args.tables {
         Worker::new(&suite, Store::read(&suite.out)?, session)

@@ -15,6 +15,7 @@ pub mod eval;
 pub mod experiment;
 pub mod inspect;
 pub mod keygen;
+pub mod report;
 pub mod run;
 pub mod simulate;
 pub mod train;
@@ -31,6 +32,7 @@ pub fn dispatch(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Convert(args) => convert::run(args, session),
         Command::Eval(args) => eval::run(&args, session),
         Command::Experiment(args) => experiment::run(&args, session),
+        Command::Report(args) => report::run(&args, session),
         Command::Compile(args) => compile::run(&args, session),
         Command::Estimate(args) => estimate::run(&args, session),
         Command::Simulate(args) => simulate::run(&args, session),

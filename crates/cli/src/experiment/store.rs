@@ -226,6 +226,18 @@ impl Store {
         folder.join(format!("seed-{}{rate}", key.seed))
     }
 
+    /// Files of a row's student, without ending; none where there are none.
+    pub fn student_of(&self, row: &Row) -> Option<PathBuf> {
+        let key = Key {
+            network: row.network.clone(),
+            data: row.data.clone(),
+            method: row.method.clone(),
+            seed: row.seed,
+            learning_rate: row.learning_rate,
+        };
+        [false, true].map(|tuned| self.student(&key, tuned)).into_iter().find(|s| named(s, "onnx").exists())
+    }
+
     /// Where checkpoints of the teacher or student with these files go.
     pub fn checkpoints(&self, stem: &Path) -> PathBuf {
         self.folder.join("checkpoints").join(stem.strip_prefix(&self.folder).unwrap_or(stem))

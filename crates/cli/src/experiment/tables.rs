@@ -59,6 +59,19 @@ pub fn best_rate(rows: &[&Row]) -> Option<f32> {
     best.map(|r| r.learning_rate)
 }
 
+/// Groups of one network and data set each, in order; none is empty.
+pub fn places<'g, 'r>(all: &'g [Group<'r>]) -> Vec<Vec<&'g Group<'r>>> {
+    let mut places: Vec<Vec<&Group<'_>>> = Vec::new();
+    for group in all {
+        let same = |p: &&mut Vec<&Group<'_>>| p[0].network == group.network && p[0].data == group.data;
+        match places.iter_mut().find(same) {
+            Some(place) => place.push(group),
+            None => places.push(vec![group]),
+        }
+    }
+    places
+}
+
 /// The tables.
 pub fn markdown(suite: &str, rows: &[Row]) -> String {
     let all = groups(rows);
@@ -68,14 +81,8 @@ pub fn markdown(suite: &str, rows: &[Row]) -> String {
          finite counts as wrong. Gap: ReLU teacher minus network, in points, pairwise by seed. Epoch and learning rate \
          are chosen on validation images.\n"
     );
-    let mut seen: Vec<(&str, &str)> = Vec::new();
-    for group in &all {
-        let place = (group.network, group.data);
-        if seen.contains(&place) {
-            continue;
-        }
-        seen.push(place);
-        let here: Vec<&Group<'_>> = all.iter().filter(|g| (g.network, g.data) == place).collect();
+    for here in places(&all) {
+        let group = here[0];
         let images = group.rows.first().map_or(0, |r| r.test_images);
         let _ = write!(text, "\n## {} on {} ({images} test images)\n\n", group.network, group.data);
         text += &pipe(&methods(&here));

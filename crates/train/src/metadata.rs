@@ -154,7 +154,8 @@ pub(crate) struct Provenance<'a, C: Serialize> {
 /// This crate and its version.
 pub(crate) const TOOL: &str = concat!("polyveil-train ", env!("CARGO_PKG_VERSION"));
 /// The engine and its (pinned) version.
-pub const ENGINE: &str = "burn-tensor 0.22.1, flex";
+pub const ENGINE: &str =
+    if cfg!(feature = "burn") { "burn-tensor 0.22.1" } else { concat!("native ", env!("CARGO_PKG_VERSION")) };
 
 #[cfg(test)]
 mod tests {

@@ -261,3 +261,11 @@ fn store(x: &mut Lane, v: V) {
     // SAFETY: eight words are borrowed for writing; the instruction needs no alignment.
     unsafe { _mm512_storeu_si512(x.as_mut_ptr().cast(), v) }
 }
+
+/// Asks for the line that lies `bytes` behind a place: streams from outer caches and permuted vectors arrive late
+/// otherwise. A hint; the address need not exist.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn prefetch<T>(place: &T, bytes: usize) {
+    _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).wrapping_byte_add(bytes).cast());
+}

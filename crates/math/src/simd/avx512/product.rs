@@ -1,15 +1,15 @@
 //! The inner loop of a key switch.
 
 use super::super::{KeyProduct, PackedLimb, scalar};
-use super::{Barrett, Lane, V, load, spread, store};
+use super::{Barrett, Lane, V, load, prefetch, spread, store};
 use crate::modulus::Modulus;
 use std::arch::x86_64::*;
 
 /// How many vectors before its use a permuted one is asked for.
 const AHEAD: usize = 24;
 
-/// How many words before their use those of a key are asked for.
-const KEY_AHEAD: usize = 256;
+/// How many bytes before their use those of a key are asked for.
+const KEY_AHEAD: usize = 2048;
 
 /// Takes residues of `width` bytes apart: which byte each byte of the words comes from, and which of them are not zero.
 #[derive(Clone, Copy)]
@@ -63,9 +63,9 @@ pub(super) fn key_product(out: &mut [u64], product: &KeyProduct<'_>, start: usiz
         let mut word = (start / 8 + v) * rows * width;
         for digit in product.digits {
             let x = fetch(digit);
-            prefetch(&lanes(digit)[ahead]);
-            prefetch(&key0.words[(word + KEY_AHEAD).min(key0.words.len() - 1)]);
-            prefetch(&key1.words[(word + KEY_AHEAD).min(key1.words.len() - 1)]);
+            prefetch(&lanes(digit)[ahead], 0);
+            prefetch(&key0.words[word], KEY_AHEAD);
+            prefetch(&key1.words[word], KEY_AHEAD);
             let (k0, k1) = (unpack.at(&key0, word), unpack.at(&key1, word));
             word += width;
             low[0] = _mm512_madd52lo_epu64(low[0], x, k0);
@@ -75,7 +75,7 @@ pub(super) fn key_product(out: &mut [u64], product: &KeyProduct<'_>, start: usiz
         }
         for (half, add) in product.add.iter().enumerate() {
             if let Some((limb, factor)) = add {
-                prefetch(&lanes(limb)[ahead]);
+                prefetch(&lanes(limb)[ahead], 0);
                 let (x, w) = (fetch(limb), spread(*factor));
                 low[half] = _mm512_madd52lo_epu64(low[half], x, w);
                 high[half] = _mm512_madd52hi_epu64(high[half], x, w);
@@ -103,13 +103,6 @@ pub(super) fn pack(out: &mut [u64], values: &[u64], width: usize, (rows, row): (
         store(&mut words, _mm512_permutexvar_epi8(order, load(values)));
         group[row * width..(row + 1) * width].copy_from_slice(&words[..width]);
     }
-}
-
-/// Asks for a line that will be read soon.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vbmi")]
-fn prefetch<T>(place: &T) {
-    _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
 }
 
 fn lanes(limb: &[u64]) -> &[Lane] {

@@ -112,7 +112,8 @@ mod tests {
         for (row, poly) in polys.iter().enumerate() {
             assert_eq!(&packed.get(row), poly);
         }
-        let bytes: usize = [2, 2, 3, 4, 5, 6, 6, 7, 7].iter().sum();
-        assert_eq!(packed.bytes(), 3 * n * bytes);
+        assert_eq!(packed.bytes(), 3 * n * moduli.iter().map(width).sum::<usize>());
+        let width_of = |q| width(&Modulus::new(q).unwrap());
+        assert_eq!([97, 257, (1 << 48) - 59, (1 << 49) - 81].map(width_of), [1, 2, 6, 7]);
     }
 }

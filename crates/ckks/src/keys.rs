@@ -5,7 +5,7 @@ use crate::error::CkksError;
 use crate::expand::uniform_extended;
 use crate::parameters::Parameters;
 use polyveil_math::buffer::Buffer;
-use polyveil_math::{Modulus, Ntt, Poly};
+use polyveil_math::{Modulus, PackedPolys, Poly};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::OnceLock;
@@ -86,12 +86,13 @@ impl KeySpec {
 /// One switching key, usable at any level up to its own.
 ///
 /// Per digit d a pair (b_d, a_d) modulo q_0 … q_ℓ and the special primes, b_d = −a_d·s + e_d + P·g_d·s' with g_d = 1
-/// modulo the primes of digit d and 0 modulo the others. The a_d come from the seed, when they are first needed.
+/// modulo the primes of digit d and 0 modulo the others. The a_d come from the seed, when they are first needed. Residues
+/// take whole bytes, in the order in which a key switch reads them.
 pub struct SwitchingKey {
     level: usize,
     seed: [u8; 32],
-    b: Vec<Poly<Ntt>>,
-    a: OnceLock<Vec<Poly<Ntt>>>,
+    b: PackedPolys,
+    a: OnceLock<PackedPolys>,
 }
 
 impl SwitchingKey {
@@ -111,8 +112,10 @@ impl SwitchingKey {
             return Err(CkksError::Parts { found: digits.len(), expected: params.digits(level) });
         }
         let moduli: Vec<Modulus> = [params.moduli(level), params.moduli_p()].concat();
-        let check = |data| Poly::from_untrusted(params.degree(), data, &moduli);
-        let b = digits.into_iter().map(check).collect::<Result<_, _>>()?;
+        let mut b = PackedPolys::zero(params.degree(), digits.len(), &moduli);
+        for (row, data) in digits.into_iter().enumerate() {
+            b.set(row, &Poly::from_untrusted(params.degree(), data, &moduli)?);
+        }
         Ok(Self { level, seed, b, a: OnceLock::new() })
     }
 
@@ -128,23 +131,28 @@ impl SwitchingKey {
         &self.seed
     }
 
-    /// The halves that are not uniform, one per digit.
+    /// The halves that are not uniform, a row a digit.
     #[must_use]
-    pub fn b(&self) -> &[Poly<Ntt>] {
+    pub const fn b(&self) -> &PackedPolys {
         &self.b
     }
 
     /// The uniform halves, made on the first call.
-    pub fn a(&self, params: &Parameters) -> &[Poly<Ntt>] {
+    pub fn a(&self, params: &Parameters) -> &PackedPolys {
         self.a.get_or_init(|| {
-            (0..self.b.len()).map(|digit| uniform_extended(params, &self.seed, digit, self.level)).collect()
+            let moduli: Vec<Modulus> = [params.moduli(self.level), params.moduli_p()].concat();
+            let mut a = PackedPolys::zero(params.degree(), self.b.rows(), &moduli);
+            for digit in 0..self.b.rows() {
+                a.set(digit, &uniform_extended(params, &self.seed, digit, self.level));
+            }
+            a
         })
     }
 }
 
 impl fmt::Debug for SwitchingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SwitchingKey {{ level: {}, digits: {} }}", self.level, self.b.len())
+        write!(f, "SwitchingKey {{ level: {}, digits: {} }}", self.level, self.b.rows())
     }
 }
 

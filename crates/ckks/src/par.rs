@@ -1,35 +1,14 @@
 //! Work spread over limbs: on rayon's threads with feature `parallel`, in order otherwise. Results are the same.
 
-/// Calls `f(index, chunk)` on consecutive chunks of `size` values.
+/// Calls `f(index, chunk)` on consecutive chunks of `size` values; the last may be shorter.
 pub(crate) fn for_each_chunk(data: &mut [u64], size: usize, f: impl Fn(usize, &mut [u64]) + Sync + Send) {
     #[cfg(feature = "parallel")]
     {
         use rayon::prelude::*;
-        data.par_chunks_exact_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
+        data.par_chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
     }
     #[cfg(not(feature = "parallel"))]
-    data.chunks_exact_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
-}
-
-/// Calls `f(index, chunk, other)` on the chunks of `size` values of `data` (the last may be shorter) with those of
-/// `other_size` values of `others`.
-pub(crate) fn for_each_pair(
-    data: &mut [u64],
-    size: usize,
-    others: &mut [u64],
-    other_size: usize,
-    f: impl Fn(usize, &mut [u64], &mut [u64]) + Sync + Send,
-) {
-    #[cfg(feature = "parallel")]
-    {
-        use rayon::prelude::*;
-        let pairs = data.par_chunks_mut(size).zip(others.par_chunks_exact_mut(other_size));
-        pairs.enumerate().for_each(|(i, (chunk, other))| f(i, chunk, other));
-    }
-    #[cfg(not(feature = "parallel"))]
-    for (i, (chunk, other)) in data.chunks_mut(size).zip(others.chunks_exact_mut(other_size)).enumerate() {
-        f(i, chunk, other);
-    }
+    data.chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
 }
 
 /// `f(0)` and `f(1)`: the two parts of a ciphertext.

@@ -71,9 +71,8 @@ fn raw_parts_come_back_and_damage_is_refused() {
     );
     let (params, x) = (c.params.clone(), c.values(3));
     let key = c.evaluator.keys().unwrap().rotation(1).unwrap().unwrap();
-    let digits: Vec<Vec<u64>> = key.b().iter().map(|p| p.raw().to_vec()).collect();
-    let expected_bytes: usize = digits.iter().map(|d| 16 * d.len()).sum();
-    assert_eq!(params.switching_key_bytes(3), expected_bytes as u64);
+    let digits: Vec<Vec<u64>> = (0..key.b().rows()).map(|d| key.b().get(d).raw().to_vec()).collect();
+    assert_eq!(params.switching_key_bytes(3), (key.b().bytes() + key.a(&params).bytes()) as u64);
     let again = SwitchingKey::from_parts(&params, 3, *key.seed(), digits.clone()).unwrap();
     assert_eq!(again.a(&params), key.a(&params));
     assert!(SwitchingKey::from_parts(&params, 4, *key.seed(), digits.clone()).is_err());

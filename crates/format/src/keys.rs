@@ -65,9 +65,9 @@ impl<W: Write> EvaluationKeyWriter<W> {
             Payload(Vec::with_capacity(self.params.switching_key_stored_bytes(level) as usize + 8));
         let body = |payload: &mut Payload| {
             payload.u16(key.level())?;
-            payload.u16(key.b().len())?;
+            payload.u16(key.b().rows())?;
             payload.0.extend_from_slice(key.seed());
-            key.b().iter().try_for_each(|digit| payload.poly(digit, &moduli))
+            (0..key.b().rows()).try_for_each(|digit| payload.poly(&key.b().get(digit), &moduli))
         };
         body(&mut payload).map_err(|e: &str| fail(e.into()))?;
         self.writer.section(&name, &payload.0)

@@ -38,20 +38,27 @@ impl BaseConverter {
         }
     }
 
-    /// First half, in place on `from.len()` limbs of coefficients; sets the overflow, one value a coefficient.
-    pub fn prepare(&self, limbs: &mut [u64], overflow: &mut [u64]) {
-        simd::convert_prepare(limbs, overflow, &self.factors, &self.from);
+    /// Number of source primes.
+    #[must_use]
+    pub fn sources(&self) -> usize {
+        self.from.len()
+    }
+
+    /// First half, from limbs of coefficients, one limb a source prime; `out` has room for one more limb. See
+    /// [`simd::convert_prepare`] for its order.
+    pub fn prepare(&self, limbs: &[u64], out: &mut [u64]) {
+        simd::convert_prepare(out, limbs, &self.factors, &self.from);
     }
 
     /// Second half for the target prime of that index, from what [`BaseConverter::prepare`] left.
-    pub fn combine(&self, limbs: &[u64], overflow: &[u64], target: usize, out: &mut [u64]) {
+    pub fn combine(&self, prepared: &[u64], target: usize, out: &mut [u64]) {
         let target = simd::Target {
             hats: &self.hats[target],
             correction: self.corrections[target],
             source_bits: self.bits,
             modulus: &self.to[target],
         };
-        simd::convert_combine(out, limbs, overflow, &target);
+        simd::convert_combine(out, prepared, &target);
     }
 }
 
@@ -76,13 +83,13 @@ mod tests {
             let converter = BaseConverter::new(&from, &to);
             // Well inside (−Q/2, Q/2).
             let values: Vec<i64> = values.iter().map(|v| v >> 20).collect();
-            let mut limbs: Vec<u64> =
+            let limbs: Vec<u64> =
                 from.iter().flat_map(|q| values.iter().map(|&v| q.reduce_signed(v))).collect();
-            let mut overflow = vec![0; values.len()];
-            converter.prepare(&mut limbs, &mut overflow);
+            let mut prepared = vec![0; limbs.len() + values.len()];
+            converter.prepare(&limbs, &mut prepared);
             let mut out = vec![0; values.len()];
             for (index, t) in to.iter().enumerate() {
-                converter.combine(&limbs, &overflow, index, &mut out);
+                converter.combine(&prepared, index, &mut out);
                 let expected: Vec<u64> = values.iter().map(|&v| t.reduce_signed(v)).collect();
                 prop_assert_eq!(&out, &expected);
             }
@@ -94,10 +101,10 @@ mod tests {
         let from = moduli(50, 6);
         let to = moduli(20, 1);
         let converter = BaseConverter::new(&from, &to);
-        let mut limbs: Vec<u64> = from.iter().flat_map(|q| vec![q.value() - 1; 4]).collect();
-        let (mut overflow, mut out) = (vec![0; 4], vec![0; 4]);
-        converter.prepare(&mut limbs, &mut overflow);
-        converter.combine(&limbs, &overflow, 0, &mut out);
+        let limbs: Vec<u64> = from.iter().flat_map(|q| vec![q.value() - 1; 4]).collect();
+        let (mut prepared, mut out) = (vec![0; limbs.len() + 4], vec![0; 4]);
+        converter.prepare(&limbs, &mut prepared);
+        converter.combine(&prepared, 0, &mut out);
         assert_eq!(out, vec![to[0].value() - 1; 4]);
     }
 }

@@ -26,10 +26,10 @@ impl Evaluator {
             out.copy_from_slice(values);
             table.inverse(out);
         });
-        let mut overflow = buffer::take(n);
-        division.converter.prepare(&mut residues, &mut overflow);
+        let mut prepared = buffer::take((division.divisors + 1) * n);
+        division.converter.prepare(&residues, &mut prepared);
         self.new_poly(level, |i, out, modulus| {
-            division.converter.combine(&residues, &overflow, i, out);
+            division.converter.combine(&prepared, i, out);
             self.params.tables(level)[i].forward(out);
             simd::sub_from_scale(out, limb(i), division.inverses[i], modulus);
         })

@@ -79,8 +79,8 @@ impl Products {
 
 /// The digits of a polynomial as coefficients, scaled for the extension.
 pub(super) struct Digits {
-    residues: Buffer,
-    overflow: Buffer,
+    /// Digit after digit, one limb more than it has primes.
+    prepared: Buffer,
 }
 
 /// Digits modulo Q·P in transform order: limb after limb all digits.
@@ -139,7 +139,7 @@ impl Evaluator {
         n: usize,
         out: &mut [u64],
     ) {
-        with_tiles((self.params.digits(level) + 2) * n, |scratch| {
+        with_tiles(2 * (self.params.digits(level) + 1) * n, |scratch| {
             self.multiply(switch, (i, level), digits, 0..n, scratch, out);
         });
     }
@@ -156,7 +156,7 @@ impl Evaluator {
     }
 
     /// The values `range` of both parts of limb i of one key's product, into the halves of `out`; `digits` are whole limbs,
-    /// `scratch` has room for two more ranges than there are digits.
+    /// `scratch` has room for twice as many ranges as there are digits, and two more.
     pub(super) fn multiply(
         &self,
         switch: &Switch<'_>,
@@ -171,14 +171,10 @@ impl Evaluator {
         let modulus = params.extended_table(i, level).modulus();
         // The key's special limbs follow its own, higher level.
         let key_limb = if i <= level { i } else { i - level + switch.key.level() };
-        let halves = [switch.key.b(), switch.key.a(params)];
         let digits: ArrayVec<&[u64], { Parameters::MAX_Q }> = digits.chunks_exact(n).collect();
-        let keys = halves.map(|half| -> ArrayVec<&[u64], { Parameters::MAX_Q }> {
-            half.iter().take(digits.len()).map(|half| &half.limb(key_limb)[range.clone()]).collect()
-        });
         let product = KeyProduct {
             digits: &digits,
-            keys: [&keys[0], &keys[1]],
+            keys: [switch.key.b(), switch.key.a(params)].map(|half| half.limb(key_limb)),
             add: switch.add.map(|added| added.limb(i, level, params)),
             // Rings have at least 16 coefficients.
             permutation: switch.permutation.and_then(GaloisPermutation::table),
@@ -246,10 +242,9 @@ impl Evaluator {
         if own.contains(&i) {
             out.copy_from_slice(poly.limb(i));
         } else {
-            let residues = &prepared.residues[own.start * n..own.end * n];
-            let overflow = &prepared.overflow[d * n..(d + 1) * n];
+            let prepared = &prepared.prepared[(own.start + d) * n..(own.end + d + 1) * n];
             let target = params.extended_index(i, level);
-            params.digit_converter(d, level).combine(residues, overflow, target, out);
+            params.digit_converter(d, level).combine(prepared, target, out);
             table.forward(out);
         }
     }
@@ -259,17 +254,16 @@ impl Evaluator {
         let params = &self.params;
         let (n, level) = (params.degree(), poly.limbs() - 1);
         let mut residues = buffer::take((level + 1) * n);
-        let mut overflow = buffer::take(params.digits(level) * n);
-        let size = params.digit_size() * n;
-        par::for_each_pair(&mut residues, size, &mut overflow, n, |d, residues, overflow| {
-            let own = params.digit_range(d, level);
-            for (i, limb) in own.zip(residues.chunks_exact_mut(n)) {
-                limb.copy_from_slice(poly.limb(i));
-                params.tables(level)[i].inverse(limb);
-            }
-            params.digit_converter(d, level).prepare(residues, overflow);
+        par::for_each_chunk(&mut residues, n, |i, limb| {
+            limb.copy_from_slice(poly.limb(i));
+            params.tables(level)[i].inverse(limb);
         });
-        Digits { residues, overflow }
+        let mut prepared = buffer::take((level + 1 + params.digits(level)) * n);
+        par::for_each_chunk(&mut prepared, (params.digit_size() + 1) * n, |d, prepared| {
+            let own = params.digit_range(d, level);
+            params.digit_converter(d, level).prepare(&residues[own.start * n..own.end * n], prepared);
+        });
+        Digits { prepared }
     }
 }
 

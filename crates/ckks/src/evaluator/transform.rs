@@ -207,7 +207,7 @@ impl Evaluator {
         self.with_digits(&polys, level, sums.len(), |i, digits, out| {
             let weights = self.encode_limb(sums, i, level);
             let modulus = params.extended_table(i, level).modulus();
-            let scratch = (params.digits(level) + 2) * tile;
+            let scratch = 2 * (params.digits(level) + 1) * tile;
             with_tiles(scratch + 2 * turns.len() * tile, |memory| {
                 let (scratch, rotated) = memory.split_at_mut(scratch);
                 for start in (0..n).step_by(tile) {

@@ -3,7 +3,7 @@
 use super::literal::{ParameterError, ParametersLiteral};
 use super::security::Security;
 use crate::error::CkksError;
-use polyveil_math::{BaseConverter, Embedding, Modulus, NttTable, Reconstructor, RingKind, Shoup};
+use polyveil_math::{BaseConverter, Embedding, Modulus, NttTable, Reconstructor, RingKind, Shoup, packed};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -185,11 +185,11 @@ impl Parameters {
         start..(start + self.digit_size()).min(level + 1)
     }
 
-    /// Bytes of one expanded switching key in memory: digits × 2 × (limbs + special limbs) × N × 8.
+    /// Bytes of one expanded switching key in memory: digits × 2 × N × whole bytes of a residue, summed over all limbs.
     #[must_use]
     pub fn switching_key_bytes(&self, level: usize) -> u64 {
-        let limbs = level + 1 + self.p().len();
-        (self.digits(level) * 2 * limbs * self.degree() * 8) as u64
+        let bytes: usize = self.moduli(level).iter().chain(self.moduli_p()).map(packed::width).sum();
+        (self.digits(level) * 2 * bytes * self.degree()) as u64
     }
 
     /// Bytes of one switching key in a file: the uniform half is its 32-byte seed, residues have the bits of their prime.
@@ -447,7 +447,8 @@ mod tests {
         let params = Parameters::new(literal(14, &[50, 40, 40, 40], &[45, 45], 2)).unwrap();
         assert_eq!(params.digits(3), 2);
         assert_eq!(params.digits(1), 1);
-        assert_eq!(params.switching_key_bytes(3), 2 * 2 * 6 * 16384 * 8);
+        // Of the three primes near 2^40 two lie above it.
+        assert_eq!(params.switching_key_bytes(3), 2 * 2 * (7 + 5 + 2 * 6 + 2 * 6) * 16384);
         assert!(params.switching_key_bytes(1) < params.switching_key_bytes(3) / 2);
         assert!(params.switching_key_stored_bytes(3) < params.switching_key_bytes(3) / 2);
     }

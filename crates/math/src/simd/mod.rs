@@ -15,7 +15,7 @@ pub mod avx512;
 mod product;
 pub mod scalar;
 
-pub use product::{KeyProduct, key_product};
+pub use product::{KeyProduct, PACKED_GROUP, PackedLimb, key_product, pack};
 
 use crate::modulus::{Modulus, Shoup};
 use std::sync::OnceLock;
@@ -266,10 +266,14 @@ pub fn mul_blocks(out: &mut [u64], values: &[u64], weights: &[u64], modulus: &Mo
     dispatch!(mul_blocks(out, values, weights, modulus));
 }
 
-/// First half of a base conversion: scales limb i of `limbs` (each `overflow.len()` values) by `factors[i]` in place and
-/// sets `overflow` to ⌊Σ limb_i / q_i + 1/2⌋, summed in limb order in `f64`.
-pub fn convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup], moduli: &[Modulus]) {
-    dispatch!(convert_prepare(limbs, overflow, factors, moduli));
+/// Values of a limb that stand together in a prepared conversion.
+pub const CONVERT_GROUP: usize = 32;
+
+/// First half of a base conversion: the limbs, scaled by `factors`, and ⌊Σ limb_i / q_i + 1/2⌋, summed in limb order in
+/// `f64`. For every [`CONVERT_GROUP`] values (fewer at the end) `out` gets those of each limb and then the overflows: the
+/// second half, which is done for many primes, reads it from front to back.
+pub fn convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]) {
+    dispatch!(convert_prepare(out, limbs, factors, moduli));
 }
 
 /// One target of a base conversion.
@@ -285,9 +289,10 @@ pub struct Target<'a> {
     pub modulus: &'a Modulus,
 }
 
-/// Second half: `out = Σ limb_i · hats[i] + overflow · correction` modulo the target prime.
-pub fn convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>) {
-    dispatch!(convert_combine(out, limbs, overflow, target));
+/// Second half: `out = Σ limb_i · hats[i] + overflow · correction` modulo the target prime, from what
+/// [`convert_prepare`] left.
+pub fn convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>) {
+    dispatch!(convert_combine(out, prepared, target));
 }
 
 #[cfg(test)]

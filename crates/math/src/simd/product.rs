@@ -6,13 +6,55 @@ use crate::modulus::Modulus;
 /// Terms that need no allocation; a chain of 31 primes has no more, however they are split.
 const FEW: usize = 32;
 
+/// Values of a polynomial that stand together where several are packed.
+pub const PACKED_GROUP: usize = 8;
+
+/// A limb of several polynomials, packed: group after group of eight values, and in each group row after row, each of
+/// `width` words, in which value j has the bytes from j·`width` on, lowest first.
+#[derive(Debug, Clone, Copy)]
+pub struct PackedLimb<'a> {
+    /// All groups, and at least eight words behind them.
+    pub words: &'a [u64],
+    /// Number of polynomials.
+    pub rows: usize,
+    /// Bytes of a value, 1 to 7.
+    pub width: usize,
+}
+
+impl PackedLimb<'_> {
+    /// The values of one row from `start` on, a multiple of 8.
+    pub fn unpack(&self, row: usize, start: usize, out: &mut [u64]) {
+        let stride = self.rows * self.width;
+        let groups = self.words.chunks_exact(stride).skip(start / PACKED_GROUP);
+        let (bits, mask) = (8 * self.width, (1 << (8 * self.width)) - 1);
+        for (out, group) in out.chunks_mut(PACKED_GROUP).zip(groups) {
+            let words = &group[row * self.width..(row + 1) * self.width];
+            for (j, x) in out.iter_mut().enumerate() {
+                let (word, shift) = (j * bits / 64, j * bits % 64);
+                // The rest of a value that ends in the next word.
+                let above = if shift + bits > 64 { words[word + 1] << (64 - shift) } else { 0 };
+                *x = ((words[word] >> shift) | above) & mask;
+            }
+        }
+    }
+}
+
+/// Packs one of `rows` polynomials; see [`PackedLimb`]. Values take `width` bytes.
+pub fn pack(out: &mut [u64], values: &[u64], width: usize, (rows, row): (usize, usize)) {
+    match super::backend() {
+        #[cfg(target_arch = "x86_64")]
+        Backend::Avx512(token) => token.pack(out, values, width, (rows, row)),
+        _ => scalar::pack(out, values, width, (rows, row)),
+    }
+}
+
 /// Σ σ(digit_d) · key_d for both halves of a key, plus something added.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyProduct<'a> {
     /// The digits, whole limbs.
     pub digits: &'a [&'a [u64]],
-    /// The same values of both halves of the key as are written, a digit each.
-    pub keys: [&'a [&'a [u64]]; 2],
+    /// Whole limbs of both halves of the key, a row each digit; there may be more rows than digits.
+    pub keys: [PackedLimb<'a>; 2],
     /// A whole limb to be added to each half, and its factor.
     pub add: [Option<(&'a [u64], u64)>; 2],
     /// σ for digits and what is added, as [`super::permute`] takes it.
@@ -20,7 +62,8 @@ pub struct KeyProduct<'a> {
 }
 
 impl KeyProduct<'_> {
-    /// From one permutation and one sum of products a half; `scratch` holds two ranges more than there are digits.
+    /// From one permutation and one sum of products a half; `scratch` holds twice as many ranges as there are digits, and
+    /// two more.
     pub(super) fn by_parts(
         &self,
         backend: Backend,
@@ -30,6 +73,7 @@ impl KeyProduct<'_> {
         modulus: &Modulus,
     ) {
         let len = out.len() / 2;
+        let (scratch, unpacked) = scratch.split_at_mut((self.digits.len() + 2) * len);
         let sources = || self.digits.iter().copied().map(Some).chain(self.add.map(|add| add.map(|(x, _)| x)));
         if let Some((blocks, orders)) = self.permutation {
             for (source, out) in sources().zip(scratch.chunks_exact_mut(len)) {
@@ -43,15 +87,18 @@ impl KeyProduct<'_> {
             None => &<&[u64]>::clone(source)[start..start + len],
         };
         let empty = Term { values: &[], weights: Weights::Full(&[]) };
-        let mut terms = [empty; FEW];
         for (half, (out, keys)) in out.chunks_exact_mut(len).zip(self.keys).enumerate() {
-            let digits = self.digits.iter().zip(keys).enumerate();
+            for (row, out) in unpacked.chunks_exact_mut(len).enumerate().take(self.digits.len()) {
+                keys.unpack(row, start, out);
+            }
+            let digits = self.digits.iter().zip(unpacked.chunks_exact(len)).enumerate();
             let digits = digits
                 .map(|(d, (digit, key))| Term { values: permuted(d, digit), weights: Weights::Full(key) });
             let add = self.add[half].as_ref().map(|(source, factor)| Term {
                 values: permuted(self.digits.len() + half, source),
                 weights: Weights::Blocks(std::slice::from_ref(factor)),
             });
+            let mut terms = [empty; FEW];
             let all = digits.chain(add);
             let count = all.clone().count();
             if count > FEW {
@@ -68,7 +115,7 @@ impl KeyProduct<'_> {
 }
 
 /// The values from `start` on of both halves of a product, one half after the other in `out`; a multiple of 8 values, as is
-/// `start`. `scratch` holds two halves more than there are digits.
+/// `start`. `scratch` holds twice as many halves as there are digits, and two more.
 pub fn key_product(
     out: &mut [u64],
     product: &KeyProduct<'_>,

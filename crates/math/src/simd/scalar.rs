@@ -4,7 +4,7 @@
 //! k levels values are below (2k + 1)·q < 2^56 at 17 levels and 50 bits. Shoup products accept any 64-bit factor, so no
 //! reduction is needed before the end. **Inverse.** Sums are brought back below 2q at every level.
 
-use super::{Target, Term, Twiddles, Weights};
+use super::{CONVERT_GROUP, PACKED_GROUP, Target, Term, Twiddles, Weights};
 use crate::modulus::{Modulus, Shoup};
 
 /// Values handled at once by the sums of products: 128-bit accumulators of this many values stay in the first cache.
@@ -204,50 +204,60 @@ pub fn mul_blocks(out: &mut [u64], values: &[u64], weights: &[u64], modulus: &Mo
     }
 }
 
+/// See [`super::pack`].
+pub fn pack(out: &mut [u64], values: &[u64], width: usize, (rows, row): (usize, usize)) {
+    let groups = out.chunks_exact_mut(rows * width);
+    for (values, group) in values.chunks_exact(PACKED_GROUP).zip(groups) {
+        let words = &mut group[row * width..(row + 1) * width];
+        words.fill(0);
+        for (j, &x) in values.iter().enumerate() {
+            let (word, shift) = (j * width / 8, j * width % 8 * 8);
+            words[word] |= x << shift;
+            if shift + 8 * width > 64 {
+                words[word + 1] |= x >> (64 - shift);
+            }
+        }
+    }
+}
+
 /// See [`super::convert_prepare`].
-pub fn convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup], moduli: &[Modulus]) {
-    let n = overflow.len();
-    let mut sums = [0f64; CHUNK];
-    for (index, overflow) in overflow.chunks_mut(CHUNK).enumerate() {
-        let sums = &mut sums[..overflow.len()];
-        sums.fill(0.5);
-        for ((limb, &factor), modulus) in limbs.chunks_exact_mut(n).zip(factors).zip(moduli) {
+pub fn convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]) {
+    let n = limbs.len() / factors.len().max(1);
+    for (index, out) in out.chunks_mut((factors.len() + 1) * CONVERT_GROUP).enumerate() {
+        let mut sums = [0.5; CONVERT_GROUP];
+        let group = out.len() / (factors.len() + 1);
+        let (scaled, overflow) = out.split_at_mut(factors.len() * group);
+        let sources = limbs.chunks_exact(n).zip(scaled.chunks_exact_mut(group));
+        for (((limb, scaled), &factor), modulus) in sources.zip(factors).zip(moduli) {
             let inverse = 1.0 / modulus.value() as f64;
-            let start = index * CHUNK;
-            for (x, sum) in limb[start..start + overflow.len()].iter_mut().zip(&mut *sums) {
-                *x = modulus.mul_shoup(*x, factor);
-                *sum += *x as f64 * inverse;
+            let limb = &limb[index * CONVERT_GROUP..][..group];
+            for ((x, scaled), sum) in limb.iter().zip(scaled).zip(&mut sums) {
+                *scaled = modulus.mul_shoup(*x, factor);
+                *sum += *scaled as f64 * inverse;
             }
         }
         for (o, sum) in overflow.iter_mut().zip(sums) {
-            *o = *sum as u64;
+            *o = sum as u64;
         }
     }
 }
 
 /// See [`super::convert_combine`].
-pub fn convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>) {
+pub fn convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>) {
     let Target { hats, correction, modulus, .. } = *target;
-    let n = out.len();
-    if let [hat] = hats {
-        for ((o, &x), &v) in out.iter_mut().zip(limbs).zip(overflow) {
-            *o = modulus.reduce_wide(u128::from(x) * u128::from(*hat) + u128::from(v * correction));
-        }
-        return;
-    }
-    let mut sums = [0u128; CHUNK];
-    for (index, out) in out.chunks_mut(CHUNK).enumerate() {
-        let start = index * CHUNK;
-        let sums = &mut sums[..out.len()];
-        for (sum, &v) in sums.iter_mut().zip(&overflow[start..]) {
+    let sources = prepared.chunks((hats.len() + 1) * CONVERT_GROUP);
+    for (out, prepared) in out.chunks_mut(CONVERT_GROUP).zip(sources) {
+        let mut sums = [0u128; CONVERT_GROUP];
+        let (limbs, overflow) = prepared.split_at(hats.len() * out.len());
+        for (sum, &v) in sums.iter_mut().zip(overflow) {
             *sum = u128::from(v * correction);
         }
-        for (limb, &hat) in limbs.chunks_exact(n).zip(hats) {
-            for (sum, &x) in sums.iter_mut().zip(&limb[start..]) {
+        for (limb, &hat) in limbs.chunks_exact(out.len()).zip(hats) {
+            for (sum, &x) in sums.iter_mut().zip(limb) {
                 *sum += u128::from(x) * u128::from(hat);
             }
         }
-        for (o, &sum) in out.iter_mut().zip(&*sums) {
+        for (o, sum) in out.iter_mut().zip(sums) {
             *o = modulus.reduce_wide(sum);
         }
     }

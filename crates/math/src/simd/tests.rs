@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::ntt::NttTable;
+use crate::packed::PackedPolys;
+use crate::poly::Poly;
 use crate::prime::ntt_primes;
 use crate::ring::{GaloisPermutation, RingKind};
 use crate::sample::SeedStream;
@@ -159,21 +161,20 @@ fn conversions(backend: Backend) {
     for (count, bits) in [(1, 50), (2, 50), (5, 50), (16, 50), (1, 42), (5, 47), (16, 45)] {
         let from: Vec<Modulus> =
             ntt_primes(bits, 5, count, &[]).unwrap().iter().map(|&q| Modulus::new(q).unwrap()).collect();
-        for n in [5, 64, 512] {
+        for n in [5, 64, 200, 512] {
             let limbs: Vec<u64> = from.iter().zip(1..).flat_map(|(m, i)| values(m, n, i)).collect();
             let factors: Vec<Shoup> = from.iter().map(|m| m.shoup(m.value() / 3)).collect();
-            let (mut a, mut b) = (limbs.clone(), limbs.clone());
-            let (mut va, mut vb) = (vec![0; n], vec![0; n]);
-            scalar::convert_prepare(&mut a, &mut va, &factors, &from);
-            dispatch!(backend => convert_prepare(&mut b, &mut vb, &factors, &from));
-            assert_eq!((&a, &va), (&b, &vb));
+            let (mut a, mut b) = (vec![0; (count + 1) * n], vec![0; (count + 1) * n]);
+            scalar::convert_prepare(&mut a, &limbs, &factors, &from);
+            dispatch!(backend => convert_prepare(&mut b, &limbs, &factors, &from));
+            assert_eq!(a, b);
             for to in moduli() {
                 let hats = values(&to, count, 9);
                 let (mut x, mut y) = (vec![0; n], vec![0; n]);
                 let target =
                     Target { hats: &hats, correction: to.value() - 1, source_bits: bits, modulus: &to };
-                scalar::convert_combine(&mut x, &a, &va, &target);
-                dispatch!(backend => convert_combine(&mut y, &a, &va, &target));
+                scalar::convert_combine(&mut x, &a, &target);
+                dispatch!(backend => convert_combine(&mut y, &a, &target));
                 assert_eq!(x, y, "to {}", to.value());
             }
         }
@@ -214,6 +215,24 @@ fn permutations_equal_their_scalar_twin() {
 }
 
 #[test]
+fn packing_equals_its_scalar_twin() {
+    for m in moduli() {
+        let (width, input) = (m.bits().div_ceil(8) as usize, values(&m, 200, 1));
+        for place in [(1, 0), (3, 1)] {
+            let words = place.0 * width * 25;
+            let (mut a, mut b) = (vec![u64::MAX; words], vec![u64::MAX; words]);
+            scalar::pack(&mut a, &input, width, place);
+            pack(&mut b, &input, width, place);
+            assert_eq!(a, b);
+            a.extend([0; 8]);
+            let mut out = vec![0; 192];
+            PackedLimb { words: &a, rows: place.0, width }.unpack(place.1, 8, &mut out);
+            assert_eq!(out, input[8..], "modulo {}", m.value());
+        }
+    }
+}
+
+#[test]
 fn key_products_equal_sums_of_permuted_digits() {
     let Some(&backend) = vectors().last() else { return };
     let (n, start, len) = (256, 64, 128);
@@ -221,18 +240,25 @@ fn key_products_equal_sums_of_permuted_digits() {
     for m in moduli() {
         for count in [1, 3, 70] {
             let digits: Vec<Vec<u64>> = (0..count).map(|d| values(&m, n, d)).collect();
-            let keys: Vec<Vec<u64>> = (0..2 * count).map(|d| values(&m, len, 100 + d)).collect();
             let digits: Vec<&[u64]> = digits.iter().map(Vec::as_slice).collect();
-            let keys: Vec<&[u64]> = keys.iter().map(Vec::as_slice).collect();
-            let (b, a) = keys.split_at(count as usize);
+            // One row more than there are digits.
+            let rows = count as usize + 1;
+            let mut keys = [PackedPolys::zero(n, rows, &[m]), PackedPolys::zero(n, rows, &[m])];
+            for (half, key) in keys.iter_mut().enumerate() {
+                for row in 0..rows {
+                    let key_values = values(&m, n, (100 + 100 * half + row) as u64);
+                    key.set(row, &Poly::from_raw(n, key_values).unwrap());
+                }
+            }
+            let keys = [keys[0].limb(0), keys[1].limb(0)];
             for (add, permutation) in [
                 ([None, None], None),
                 ([Some((digits[0], m.value() - 1)), None], permutation.table()),
                 ([Some((digits[0], 1)), Some((digits[0], m.value() / 2))], permutation.table()),
             ] {
-                let product = KeyProduct { digits: &digits, keys: [b, a], add, permutation };
+                let product = KeyProduct { digits: &digits, keys, add, permutation };
                 let (mut x, mut y) = (vec![0; 2 * len], vec![0; 2 * len]);
-                let mut scratch = vec![0; (digits.len() + 2) * len];
+                let mut scratch = vec![0; 2 * (digits.len() + 1) * len];
                 product.by_parts(Backend::Scalar, &mut x, start, &mut scratch, &m);
                 match backend {
                     Backend::Avx512(token) => token.key_product(&mut y, &product, start, &m),

@@ -80,8 +80,8 @@ entries! {
     pointwise::permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]);
     pointwise::reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus);
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
-    sums::convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup], moduli: &[Modulus]);
-    sums::convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>);
+    sums::convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]);
+    sums::convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>);
 }
 
 /// A modulus spread over a vector.

@@ -13,7 +13,7 @@
 //! reduced to q/2 + 1. That remainder starts the next low one, and counts as a term there: it is below
 //! 2^(k−1) = 2^(53−t), since 2·t ≤ 105 − a − b with b ≤ a, or t = 12 and q < 2^41.
 
-use super::super::{Target, Term, Weights, scalar};
+use super::super::{CONVERT_GROUP, Target, Term, Weights, scalar};
 use super::{Lane, Mod, V, WORD, double, load, spread, store};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
@@ -22,8 +22,8 @@ use std::arch::x86_64::*;
 const VECTORS: usize = 4;
 /// The same in values.
 const BLOCK: usize = 4 * VECTORS;
-/// Values of a conversion handled at once for all limbs.
-const CHUNK: usize = 256;
+/// Vectors of a group of a conversion.
+const GROUP_VECTORS: usize = CONVERT_GROUP / 4;
 /// Most terms between reductions, as power of two.
 const MAX_LOG_TERMS: u32 = 12;
 
@@ -66,30 +66,27 @@ pub(super) fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
 }
 
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn convert_prepare(
-    limbs: &mut [u64],
-    overflow: &mut [u64],
-    factors: &[Shoup],
-    moduli: &[Modulus],
-) {
-    let n = overflow.len();
-    if !n.is_multiple_of(BLOCK) {
-        return scalar::convert_prepare(limbs, overflow, factors, moduli);
+pub(super) fn convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]) {
+    let n = limbs.len() / factors.len().max(1);
+    if !n.is_multiple_of(CONVERT_GROUP) {
+        return scalar::convert_prepare(out, limbs, factors, moduli);
     }
-    for (index, overflow) in overflow.chunks_mut(CHUNK).enumerate() {
-        let at = index * CHUNK..index * CHUNK + overflow.len();
-        let mut sums = [_mm256_set1_pd(0.5); CHUNK / 4];
-        for ((limb, &factor), modulus) in limbs.chunks_exact_mut(n).zip(factors).zip(moduli) {
+    for (index, out) in out.chunks_exact_mut((factors.len() + 1) * CONVERT_GROUP).enumerate() {
+        let mut sums = [_mm256_set1_pd(0.5); GROUP_VECTORS];
+        let (scaled, overflow) = out.as_chunks_mut::<4>().0.split_at_mut(factors.len() * GROUP_VECTORS);
+        let sources = limbs.chunks_exact(n).zip(scaled.chunks_exact_mut(GROUP_VECTORS));
+        for (((limb, scaled), &factor), modulus) in sources.zip(factors).zip(moduli) {
             let m = Mod::new(modulus);
             let w = m.spread(factor.value);
-            for (x, sum) in limb[at.clone()].as_chunks_mut().0.iter_mut().zip(&mut sums) {
+            let limb = limb[index * CONVERT_GROUP..][..CONVERT_GROUP].as_chunks().0;
+            for ((x, o), sum) in limb.iter().zip(scaled).zip(&mut sums) {
                 let scaled = m.word(m.mul(double(load(x)), w));
-                store(x, scaled);
+                store(o, scaled);
                 // Product and sum are rounded apart, as in the scalar twin.
                 *sum = _mm256_add_pd(*sum, _mm256_mul_pd(double(scaled), m.inverse));
             }
         }
-        for (o, sum) in overflow.as_chunks_mut().0.iter_mut().zip(sums) {
+        for (o, sum) in overflow.iter_mut().zip(sums) {
             // At most the number of limbs, far below 2^31.
             store(o, _mm256_cvtepi32_epi64(_mm256_cvttpd_epi32(sum)));
         }
@@ -97,24 +94,24 @@ pub(super) fn convert_prepare(
 }
 
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>) {
-    let n = out.len();
-    if !n.is_multiple_of(BLOCK) {
-        return scalar::convert_combine(out, limbs, overflow, target);
-    }
+pub(super) fn convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>) {
     let Target { hats, correction, source_bits, modulus } = *target;
+    if !out.len().is_multiple_of(CONVERT_GROUP) {
+        return scalar::convert_combine(out, prepared, target);
+    }
     let limits = Limits::new(source_bits.max(modulus.bits()), modulus);
-    let correction = spread(correction);
-    let (blocks, _) = out.as_chunks_mut::<BLOCK>();
-    for (index, out) in blocks.iter_mut().enumerate() {
-        let at = index * BLOCK..index * BLOCK + BLOCK;
-        let mut sums = Sums::<VECTORS>::new(limits);
-        sums.add(overflow[at.clone()].as_chunks().0, |_| correction);
-        for (limb, &hat) in limbs.chunks_exact(n).zip(hats) {
-            let hat = spread(hat);
-            sums.add(limb[at.clone()].as_chunks().0, |_| hat);
+    let (groups, _) = out.as_chunks_mut::<4>().0.as_chunks_mut::<GROUP_VECTORS>();
+    let (sources, _) = prepared.as_chunks::<4>().0.as_chunks::<GROUP_VECTORS>();
+    for (out, sources) in groups.iter_mut().zip(sources.chunks_exact(hats.len() + 1)) {
+        // Half a group's accumulators fit the registers.
+        for (half, out) in out.as_chunks_mut::<VECTORS>().0.iter_mut().enumerate() {
+            let mut sums = Sums::<VECTORS>::new(limits);
+            for (source, &w) in sources.iter().zip(hats.iter().chain([&correction])) {
+                let w = spread(w);
+                sums.add(&source[half * VECTORS..][..VECTORS], |_| w);
+            }
+            sums.finish(out);
         }
-        sums.finish(out.as_chunks_mut().0);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Kernels for processors with AVX-512 F, DQ and IFMA: eight residues at a time, 52-bit products.
+//! Kernels for processors with AVX-512 F, DQ, IFMA and VBMI (which came together): eight residues at a time, 52-bit products.
 //!
 //! **Bounds** (q < 2^50, so 4q < 2^52). With ⌊w·2^52/q⌋, which is the 64-bit quotient without its low 12 bits, the Shoup
 //! product of any x < 2^52 lies in [0, 2q). The forward transform keeps values below 4q (Harvey, 2014): x is brought
@@ -34,6 +34,7 @@ macro_rules! entries {
             pub fn detect() -> Option<Self> {
                 (is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vbmi")
                     && is_x86_feature_detected!("avx512ifma"))
                 .then_some(Self(()))
             }
@@ -67,10 +68,11 @@ entries! {
     pointwise::sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modulus);
     pointwise::permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]);
     pointwise::reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus);
+    product::pack(out: &mut [u64], values: &[u64], width: usize, place: (usize, usize));
     product::key_product(out: &mut [u64], product: &KeyProduct<'_>, start: usize, modulus: &Modulus);
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
-    sums::convert_prepare(limbs: &mut [u64], overflow: &mut [u64], factors: &[Shoup], moduli: &[Modulus]);
-    sums::convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>);
+    sums::convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]);
+    sums::convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>);
 }
 
 /// A modulus spread over a vector.
@@ -258,4 +260,12 @@ fn load(x: &Lane) -> V {
 fn store(x: &mut Lane, v: V) {
     // SAFETY: eight words are borrowed for writing; the instruction needs no alignment.
     unsafe { _mm512_storeu_si512(x.as_mut_ptr().cast(), v) }
+}
+
+/// Asks for the line that lies `bytes` behind a place: streams from outer caches and permuted vectors arrive late
+/// otherwise. A hint; the address need not exist.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn prefetch<T>(place: &T, bytes: usize) {
+    _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).wrapping_byte_add(bytes).cast());
 }

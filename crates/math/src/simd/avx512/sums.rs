@@ -1,14 +1,14 @@
 //! Sums of products and base conversion.
 
-use super::super::{Target, Term, Weights, scalar};
-use super::{Barrett, Factor, Lane, Mod, load, spread, store};
+use super::super::{CONVERT_GROUP, Target, Term, Weights, scalar};
+use super::{Barrett, Factor, Mod, load, spread, store};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
 /// Values whose accumulators fit the registers of one sum of products.
 const BLOCK: usize = 64;
-/// Vectors that a conversion does together, so that its products need not wait for each other.
-const WIDE: usize = 4;
+/// Vectors of a group of a conversion.
+const GROUP_VECTORS: usize = CONVERT_GROUP / 8;
 /// Terms between two reductions; the accumulators would hold 4096.
 const GROUP: usize = 64;
 
@@ -118,56 +118,53 @@ pub(super) fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn convert_prepare(
-    limbs: &mut [u64],
-    overflow: &mut [u64],
-    factors: &[Shoup],
-    moduli: &[Modulus],
-) {
-    let n = overflow.len();
-    if !n.is_multiple_of(8) {
-        return scalar::convert_prepare(limbs, overflow, factors, moduli);
+pub(super) fn convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]) {
+    let n = limbs.len() / factors.len().max(1);
+    if !n.is_multiple_of(CONVERT_GROUP) {
+        return scalar::convert_prepare(out, limbs, factors, moduli);
     }
-    for (index, o) in overflow.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let mut sum = _mm512_set1_pd(0.5);
-        for ((limb, &factor), modulus) in limbs.chunks_exact_mut(n).zip(factors).zip(moduli) {
-            let m = Mod::new(modulus);
-            let x = &mut limb.as_chunks_mut().0[index];
-            let scaled = m.reduce2(m.mul_lazy(load(x), Factor::of(factor)));
-            store(x, scaled);
-            // Product and sum are rounded apart, as in the scalar twin.
+    for (index, out) in out.chunks_exact_mut((factors.len() + 1) * CONVERT_GROUP).enumerate() {
+        let mut sums = [_mm512_set1_pd(0.5); GROUP_VECTORS];
+        let (scaled, overflow) = out.split_at_mut(factors.len() * CONVERT_GROUP);
+        let (scaled, _) = scaled.as_chunks_mut::<8>().0.as_chunks_mut::<GROUP_VECTORS>();
+        for (((limb, scaled), &factor), modulus) in limbs.chunks_exact(n).zip(scaled).zip(factors).zip(moduli)
+        {
+            let (m, w) = (Mod::new(modulus), Factor::of(factor));
             let inverse = _mm512_set1_pd(1.0 / modulus.value() as f64);
-            sum = _mm512_add_pd(sum, _mm512_mul_pd(_mm512_cvtepu64_pd(scaled), inverse));
+            let limb = &limb.as_chunks::<8>().0.as_chunks::<GROUP_VECTORS>().0[index];
+            for ((x, o), sum) in limb.iter().zip(scaled).zip(&mut sums) {
+                let scaled = m.reduce2(m.mul_lazy(load(x), w));
+                store(o, scaled);
+                // Product and sum are rounded apart, as in the scalar twin.
+                *sum = _mm512_add_pd(*sum, _mm512_mul_pd(_mm512_cvtepu64_pd(scaled), inverse));
+            }
         }
-        store(o, _mm512_cvttpd_epu64(sum));
+        for (o, sum) in overflow.as_chunks_mut().0.iter_mut().zip(sums) {
+            store(o, _mm512_cvttpd_epu64(sum));
+        }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn convert_combine(out: &mut [u64], limbs: &[u64], overflow: &[u64], target: &Target<'_>) {
+pub(super) fn convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>) {
     let Target { hats, correction, source_bits, modulus } = *target;
-    let n = out.len();
-    if !n.is_multiple_of(8 * WIDE) {
-        return scalar::convert_combine(out, limbs, overflow, target);
+    if !out.len().is_multiple_of(CONVERT_GROUP) {
+        return scalar::convert_combine(out, prepared, target);
     }
     let b = Barrett::new(modulus);
     let short = Barrett::fits(hats.len() + 1, source_bits);
-    let (groups, _) = out.as_chunks_mut::<8>().0.as_chunks_mut::<WIDE>();
-    let (overflow, _) = overflow.as_chunks::<8>().0.as_chunks::<WIDE>();
-    for (index, (out, overflow)) in groups.iter_mut().zip(overflow).enumerate() {
-        let mut low = [b.m.zero; WIDE];
-        let mut high = [b.m.zero; WIDE];
-        let mut add = |x: &[Lane; WIDE], w: u64| {
+    let (groups, _) = out.as_chunks_mut::<8>().0.as_chunks_mut::<GROUP_VECTORS>();
+    let (sources, _) = prepared.as_chunks::<8>().0.as_chunks::<GROUP_VECTORS>();
+    for (out, sources) in groups.iter_mut().zip(sources.chunks_exact(hats.len() + 1)) {
+        let mut low = [b.m.zero; GROUP_VECTORS];
+        let mut high = [b.m.zero; GROUP_VECTORS];
+        for (source, &w) in sources.iter().zip(hats.iter().chain([&correction])) {
             let w = spread(w);
-            for ((l, h), x) in low.iter_mut().zip(&mut high).zip(x) {
+            for ((l, h), x) in low.iter_mut().zip(&mut high).zip(source) {
                 let x = load(x);
                 *l = _mm512_madd52lo_epu64(*l, x, w);
                 *h = _mm512_madd52hi_epu64(*h, x, w);
             }
-        };
-        add(overflow, correction);
-        for (limb, &hat) in limbs.chunks_exact(n).zip(hats) {
-            add(&limb.as_chunks::<8>().0.as_chunks::<WIDE>().0[index], hat);
         }
         for ((o, l), h) in out.iter_mut().zip(low).zip(high) {
             store(o, if short { b.reduce_short_sum(l, h) } else { b.reduce_sum(l, h) });

@@ -194,6 +194,50 @@ fn onnxruntime_gives_the_same_logits() {
     }
 }
 
+/// Models as exporters write them, which `exporters.py` makes and runs, mean here what they mean there.
+#[test]
+fn models_of_exporters_mean_the_same() {
+    let Some(python) = std::env::var_os("POLYVEIL_ORT_PYTHON") else {
+        println!("skipped: POLYVEIL_ORT_PYTHON names no Python with onnx, onnxruntime and numpy");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/exporters.py");
+    let made = Command::new(&python).arg(script).arg(folder.path()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut faults = Vec::new();
+    let names = String::from_utf8(made.stdout).unwrap();
+    for name in names.lines() {
+        let stem = folder.path().join(name);
+        let graph = match onnx::from_path(&stem.with_extension("onnx")) {
+            Ok(graph) => graph,
+            Err(error) => {
+                faults.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
+        let shape = graph.input_shape().to_vec();
+        let images = read(&stem.with_extension("in"));
+        let images: Vec<Tensor> = images
+            .chunks(shape.iter().product())
+            .map(|image| Tensor::new(shape.clone(), image.to_vec()).unwrap())
+            .collect();
+        let ours = Executor::new(&graph).unwrap().run_batch(&images).unwrap();
+        let ours: Vec<f32> = ours.into_iter().flat_map(Tensor::into_data).collect();
+        let theirs = read(&stem.with_extension("out"));
+        let classes = ours.len() / images.len();
+        let spread = (0..classes).map(|c| (ours[c] - ours[classes + c]).abs()).fold(0.0, f32::max);
+        let error = ours.iter().zip(&theirs).map(|(o, t)| (o - t).abs()).fold(0.0, f32::max);
+        println!("{name}: largest difference {error:.1e}, between images {spread:.1e}");
+        let largest = ours.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+        if theirs.len() != ours.len() || error > 1e-4 * largest || error > 1e-2 * spread {
+            faults.push(format!("{name}: {error}, images differ by {spread}: {ours:?} against {theirs:?}"));
+        }
+    }
+    assert!(names.lines().count() > 20, "{names}");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 fn run(python: &std::ffi::OsStr, lines: &str) {
     use std::io::Write;
     let mut child = Command::new(python)

@@ -74,9 +74,8 @@ pub(super) fn quadratic<T: Element>(q: &Quadratic, x: &[T], shape: &[usize]) -> 
 }
 
 pub(super) fn avg_pool<T: Element>(pool: &Pool, x: &[T], shape: &[usize], out: &[usize]) -> Vec<T> {
-    let spans = [spans(pool, 0, shape[1], out[1]), spans(pool, 1, shape[2], out[2])];
-    pooled(x, shape, &spans, |window, rows, columns| {
-        let sum = window.fold(T::zero(), |s, row| row.iter().fold(s, |s, &v| s + v));
+    let reduce = |line: &[T], rows: Span, columns: Span| {
+        let sum = line.iter().fold(T::zero(), |s, &v| s + v);
         let count = if pool.count_include_pad {
             rows.counted * columns.counted
         } else {
@@ -85,15 +84,14 @@ pub(super) fn avg_pool<T: Element>(pool: &Pool, x: &[T], shape: &[usize], out: &
         #[expect(clippy::cast_precision_loss, reason = "windows are far below 2^52 positions")]
         let count = count as f64;
         sum / T::of(count)
-    })
+    };
+    pooled(pool, x, shape, out, T::zero(), |s, v| s + v, reduce)
 }
 
 pub(super) fn max_pool<T: Element>(pool: &Pool, x: &[T], shape: &[usize], out: &[usize]) -> Vec<T> {
-    let spans = [spans(pool, 0, shape[1], out[1]), spans(pool, 1, shape[2], out[2])];
-    pooled(x, shape, &spans, |window, _, _| {
-        let low = T::of(f64::NEG_INFINITY);
-        window.fold(low, |m, row| row.iter().fold(m, |m, &v| if v > m { v } else { m }))
-    })
+    let larger = |m: T, v: T| if v > m { v } else { m };
+    let low = T::of(f64::NEG_INFINITY);
+    pooled(pool, x, shape, out, low, larger, |line, _, _| line.iter().fold(low, |m, &v| larger(m, v)))
 }
 
 pub(super) fn global_avg_pool<T: Element>(x: &[T], shape: &[usize]) -> Vec<T> {
@@ -130,21 +128,27 @@ fn accumulate<T: Element>(
     general_mat_mul(T::one(), &view(weight, [outputs, taps]), &view(x, [taps, columns]), T::one(), &mut y);
 }
 
-/// Applies `reduce` to the rows of every window.
+/// Joins the rows of every line of windows, which vectorises, and reduces each window's part of that.
 fn pooled<T: Element>(
+    pool: &Pool,
     x: &[T],
     shape: &[usize],
-    [rows, columns]: &[Vec<Span>; 2],
-    reduce: impl Fn(&mut dyn Iterator<Item = &[T]>, Span, Span) -> T,
+    out: &[usize],
+    empty: T,
+    join: impl Fn(T, T) -> T,
+    reduce: impl Fn(&[T], Span, Span) -> T,
 ) -> Vec<T> {
+    let (rows, columns) = (spans(pool, 0, shape[1], out[1]), spans(pool, 1, shape[2], out[2]));
     let (h, w) = (shape[1], shape[2]);
     let mut y = Vec::with_capacity(x.len() / (h * w) * rows.len() * columns.len());
+    let mut line = vec![empty; w];
     for map in x.chunks(h * w) {
-        for r in rows {
-            for c in columns {
-                let mut window = map[r.start * w..r.end * w].chunks(w).map(|row| &row[c.start..c.end]);
-                y.push(reduce(&mut window, *r, *c));
+        for r in &rows {
+            line.fill(empty);
+            for row in map[r.start * w..r.end * w].chunks(w) {
+                line.iter_mut().zip(row).for_each(|(l, &v)| *l = join(*l, v));
             }
+            y.extend(columns.iter().map(|c| reduce(&line[c.start..c.end], *r, *c)));
         }
     }
     y

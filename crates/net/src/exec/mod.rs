@@ -12,8 +12,16 @@ use rayon::prelude::*;
 use crate::{Graph, Node, Op, ShapeError, Tensor};
 use element::Element;
 
-/// Images that one task of [`Executor::run_batch`] carries through the network together.
-const BATCH: usize = 16;
+/// Most images that one task of [`Executor::run_batch`] carries through the network together.
+const MOST_AT_ONCE: usize = 16;
+
+/// Values of all nodes together that a task carries at once: more images would push each other out of the
+/// caches between one node and the next.
+const VALUES_AT_ONCE: usize = 1 << 21;
+
+/// Weights of fully connected layers from which a task carries [`MOST_AT_ONCE`] images whatever their size:
+/// reading such weights once more costs more than the caches save.
+const HEAVY: usize = 1 << 20;
 
 /// Why a network gave no result.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
@@ -96,6 +104,8 @@ pub struct Executor<'g> {
     shapes: Vec<Vec<usize>>,
     /// The last node that reads each value; values are dropped after it.
     last_use: Vec<usize>,
+    /// Images of one task.
+    at_once: usize,
 }
 
 impl<'g> Executor<'g> {
@@ -113,7 +123,8 @@ impl<'g> Executor<'g> {
             }
         }
         last_use[graph.output] = usize::MAX;
-        Ok(Self { graph, shapes, last_use })
+        let at_once = images_at_once(graph, &shapes);
+        Ok(Self { graph, shapes, last_use, at_once })
     }
 
     /// The shape of every node's value for one sample.
@@ -161,10 +172,10 @@ impl<'g> Executor<'g> {
         let shape = &self.shapes[self.graph.output];
         let size: usize = shape.iter().product();
         let chunks: Result<Vec<Vec<Tensor>>, ExecError> = inputs
-            .par_chunks(BATCH)
+            .par_chunks(self.at_once)
             .enumerate()
             .map(|(chunk, images)| {
-                let first = chunk * BATCH;
+                let first = chunk * self.at_once;
                 let mut data = Vec::with_capacity(images.len() * images.first().map_or(0, Tensor::len));
                 for (i, image) in images.iter().enumerate() {
                     self.check_input(first + i, image)?;
@@ -258,4 +269,13 @@ impl<'g> Executor<'g> {
     fn tensor(&self, node: usize, mut values: Vec<Vec<f32>>) -> Tensor {
         element::tensor(&self.shapes[node], values.swap_remove(node))
     }
+}
+
+fn images_at_once(graph: &Graph, shapes: &[Vec<usize>]) -> usize {
+    let linear = graph.nodes.iter().map(|n| if let Op::Linear(l) = &n.op { l.weight.len() } else { 0 });
+    if linear.fold(0usize, usize::saturating_add) > HEAVY {
+        return MOST_AT_ONCE;
+    }
+    let values = shapes.iter().map(|s| s.iter().product()).fold(0usize, usize::saturating_add);
+    (VALUES_AT_ONCE / values.max(1)).clamp(1, MOST_AT_ONCE)
 }

@@ -6,6 +6,7 @@ pub(super) const SUPPORTED: &[&str] = &[
     "AveragePool",
     "BatchNormalization",
     "Cast",
+    "Clip",
     "Concat",
     "Constant",
     "ConstantOfShape",
@@ -20,6 +21,7 @@ pub(super) const SUPPORTED: &[&str] = &[
     "Identity",
     "LogSoftmax",
     "MatMul",
+    "Max",
     "MaxPool",
     "Mul",
     "Neg",
@@ -46,6 +48,9 @@ pub(super) fn for_operator(op: &str) -> &'static str {
         "Sigmoid" | "HardSigmoid" | "Tanh" | "LeakyRelu" | "PRelu" | "Elu" | "Selu" | "Celu" | "Gelu"
         | "Erf" | "HardSwish" | "Mish" | "Softplus" | "Softsign" | "ThresholdedRelu" | "Clip" => {
             "train with ReLU instead; `polyveil convert` then replaces it by a quadratic"
+        }
+        "Slice" | "Split" | "Gather" => {
+            "images are not cut; write a shortcut that skips pixels as a 1×1 convolution with a stride"
         }
         "GlobalMaxPool" | "ReduceMax" => "use global average pooling instead",
         "LpPool" | "GlobalLpPool" | "MaxRoiPool" | "ReduceSum" | "ReduceL2" => "use average pooling instead",

@@ -59,6 +59,15 @@ pub(super) struct Feature {
     pub source: Source,
     /// Zero padding around it that waits for the convolution or pool that takes it in.
     pub pads: Pads,
+    /// Another shape than its own, which waits for what makes an image or a vector of it: an index
+    /// into [`Importer::views`].
+    pub view: Option<usize>,
+}
+
+/// A shape that the graph does not have, and the node of the model that gave it.
+pub(super) struct View {
+    pub name: String,
+    pub shape: Vec<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -110,6 +119,7 @@ pub(super) struct Importer {
     pub budget: Budget,
     values: HashMap<String, Value>,
     polys: Vec<Pending>,
+    pub views: Vec<View>,
     /// How many nodes read each named value, the model's output counting as one.
     uses: HashMap<String, usize>,
     /// How many named values are the value of each node.
@@ -162,6 +172,7 @@ impl Importer {
             budget,
             values,
             polys: Vec::new(),
+            views: Vec::new(),
             uses,
             aliases: HashMap::new(),
             names: HashSet::new(),
@@ -268,11 +279,23 @@ impl Importer {
         found
     }
 
+    /// Refuses what waits for a node that takes it in, and met another.
+    fn settled(&self, feature: Feature) -> Lowered<()> {
+        if feature.pads != [0; 4] {
+            return Err(waiting_pads());
+        }
+        let Some(view) = feature.view else { return Ok(()) };
+        let View { name, shape } = &self.views[view];
+        let own = self.shape_of(Feature { view: None, ..feature })?;
+        let size: usize = own.iter().product();
+        Err(Refusal::Advice(format!(
+            "only flattening {own:?} to [{size}] is supported, not {shape:?} as `{name}` has it"
+        )))
+    }
+
     /// The node of a value, made now if it is still arithmetic.
     pub(super) fn node_of(&mut self, feature: Feature) -> Lowered<NodeId> {
-        if feature.pads != [0; 4] {
-            return Err(Refusal::Advice("put the padding into the convolution or pool that follows".into()));
-        }
+        self.settled(feature)?;
         let index = match feature.source {
             Source::Node(node) => return Ok(node),
             Source::Poly(index) => index,
@@ -294,9 +317,7 @@ impl Importer {
 
     /// The value as a polynomial over a node.
     pub(super) fn poly_of(&self, feature: Feature) -> Lowered<Poly> {
-        if feature.pads != [0; 4] {
-            return Err(Refusal::Advice("put the padding into the convolution or pool that follows".into()));
-        }
+        self.settled(feature)?;
         Ok(match feature.source {
             Source::Node(node) => Poly::identity(node),
             Source::Poly(index) => self.polys[index].poly.clone(),
@@ -312,7 +333,7 @@ impl Importer {
         let shared = node.output.first().and_then(|o| self.uses.get(o)).is_some_and(|&n| n > 1);
         let at_once = shared && poly.degree() == 2;
         self.polys.push(Pending { poly, name: label(node).to_owned(), node: None });
-        let feature = Feature { source: Source::Poly(self.polys.len() - 1), pads: [0; 4] };
+        let feature = Feature { source: Source::Poly(self.polys.len() - 1), pads: [0; 4], view: None };
         Ok(Value::Feature(if at_once { Feature::of(self.node_of(feature)?) } else { feature }))
     }
 
@@ -333,16 +354,20 @@ impl Importer {
             Source::Poly(index) => self.polys[index].poly.base,
         };
         if feature.pads != [0; 4] {
-            return Err(Refusal::Advice("put the padding into the convolution or pool that follows".into()));
+            return Err(waiting_pads());
         }
-        Ok(self.shapes[base].clone())
+        Ok(feature.view.map_or_else(|| self.shapes[base].clone(), |v| self.views[v].shape.clone()))
     }
 }
 
 impl Feature {
     pub(super) fn of(node: NodeId) -> Self {
-        Self { source: Source::Node(node), pads: [0; 4] }
+        Self { source: Source::Node(node), pads: [0; 4], view: None }
     }
+}
+
+fn waiting_pads() -> Refusal {
+    Refusal::Advice("put the padding into the convolution or pool that follows".into())
 }
 
 /// The name that messages and nodes get: the node's own, else that of its result.

@@ -8,7 +8,7 @@ use super::{
     attributes::Attributes,
     constant::{BATCH, Const, Data},
     fold::{self, axis_index},
-    import::{self, Feature, Importer, Lowered, Refusal, Source, Value, label},
+    import::{self, Feature, Importer, Lowered, Refusal, Value, label},
     proto::NodeProto,
 };
 use crate::{BatchNorm, Conv, Linear, NodeId, Op, Pads, Pool, Tensor};
@@ -43,6 +43,7 @@ impl Importer {
         match op {
             "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Neg" | "Sum" => self.elementwise(&args),
             "Relu" => self.simple(&args, Op::Relu),
+            "Clip" | "Max" => self.relu_by_another_name(&args),
             "GlobalAveragePool" => self.simple(&args, Op::GlobalAvgPool),
             "Conv" => self.conv(&args),
             "Gemm" => self.gemm(&args),
@@ -63,13 +64,36 @@ impl Importer {
         }
     }
 
-    fn node(&mut self, name: &str, op: Op, inputs: Vec<NodeId>) -> Lowered<Value> {
+    pub(super) fn node(&mut self, name: &str, op: Op, inputs: Vec<NodeId>) -> Lowered<Value> {
         Ok(Value::Feature(Feature::of(self.push(name, op, inputs)?)))
     }
 
     fn simple(&mut self, args: &Args<'_>, op: Op) -> Lowered<Value> {
         let x = self.node_of(args.feature(0)?)?;
         self.node(label(args.node), op, vec![x])
+    }
+
+    /// Clip from zero up, and Max with zero.
+    fn relu_by_another_name(&mut self, args: &Args<'_>) -> Lowered<Value> {
+        let number = |k: usize| match args.inputs.get(k) {
+            Some(Some(Value::Const(c))) => c.scalar(),
+            _ => None,
+        };
+        let unbounded = |v: f64| v >= f64::from(f32::MAX);
+        let is_relu = match args.node.op_type.as_str() {
+            "Max" => args.inputs.len() == 2 && (number(0) == Some(0.0) || number(1) == Some(0.0)),
+            _ if self.opset < 11 => {
+                args.attributes.float("min", f32::MIN) == 0.0
+                    && unbounded(f64::from(args.attributes.float("max", f32::MAX)))
+            }
+            _ => number(1) == Some(0.0) && (!args.given(2) || number(2).is_some_and(unbounded)),
+        };
+        if !is_relu {
+            return Err(Refusal::Advice(advice::for_operator(&args.node.op_type).to_owned()));
+        }
+        let feature = if args.feature(0).is_ok() { args.feature(0)? } else { args.feature(1)? };
+        let x = self.node_of(feature)?;
+        self.node(label(args.node), Op::Relu, vec![x])
     }
 
     /// A weight as `f32`, paid for from the budget because it is copied.
@@ -217,101 +241,6 @@ impl Importer {
         self.node(label(args.node), if average { Op::AvgPool(pool) } else { Op::MaxPool(pool) }, vec![x])
     }
 
-    fn reduce_mean(&mut self, args: &Args<'_>) -> Lowered<Value> {
-        let x = self.node_of(args.feature(0)?)?;
-        let rank = self.shapes[x].len() + 1;
-        let mut axes: Vec<usize> = Vec::new();
-        for &axis in args.axes(1).unwrap_or_default() {
-            axes.push(axis_index(axis, rank).map_err(Refusal::Invalid)?);
-        }
-        axes.sort_unstable();
-        if rank != 4 || axes != [2, 3] {
-            return Err(Refusal::Advice("only the mean over height and width is supported".into()));
-        }
-        let name = label(args.node);
-        let mean = self.push(name, Op::GlobalAvgPool, vec![x])?;
-        if args.attributes.int("keepdims", 1) != 0 {
-            return Ok(Value::Feature(Feature::of(mean)));
-        }
-        self.node(&format!("{name}/flatten"), Op::Flatten, vec![mean])
-    }
-
-    /// Flatten, Reshape, Squeeze and Unsqueeze: what changes nothing or makes a vector.
-    fn reshape(&mut self, args: &Args<'_>) -> Lowered<Value> {
-        let feature = args.feature(0)?;
-        let shape = self.shape_of(feature)?;
-        let rank = shape.len() + 1;
-        let size: usize = shape.iter().product();
-        let target: Vec<usize> = match args.node.op_type.as_str() {
-            "Flatten" => {
-                let axis = axis_index(args.attributes.int("axis", 1), rank).map_err(Refusal::Invalid)?;
-                if axis != 1 {
-                    return Err(Refusal::Advice(format!("flatten from axis 1, not {axis}")));
-                }
-                vec![size]
-            }
-            "Reshape" => {
-                let wanted = args.constant(1, "the shape")?.as_ints().map(<[i64]>::to_vec);
-                let wanted = wanted.ok_or_else(|| Refusal::Invalid("the shape must be integers".into()))?;
-                self.sample_shape(&wanted, &shape).ok_or_else(|| {
-                    Refusal::Advice(format!("shape {wanted:?} neither keeps {shape:?} nor flattens it"))
-                })?
-            }
-            "Squeeze" => {
-                let mut dropped = Vec::new();
-                for &axis in args.axes(1).unwrap_or_default() {
-                    dropped.push(axis_index(axis, rank).map_err(Refusal::Invalid)?);
-                }
-                if dropped.contains(&0) || dropped.iter().any(|&a| shape[a - 1] != 1) {
-                    return Err(Refusal::Invalid(format!("axes {dropped:?} of {shape:?} are not all 1")));
-                }
-                let kept = |i: &usize| !dropped.contains(&(i + 1));
-                (0..shape.len()).filter(kept).map(|i| shape[i]).collect()
-            }
-            _ => return Err(Refusal::Advice("a vector cannot become an image again; flatten later".into())),
-        };
-        if target == shape {
-            return Ok(Value::Feature(feature));
-        }
-        if target != [size] {
-            return Err(Refusal::Advice(format!(
-                "only flattening {shape:?} to [{size}] is supported, not {target:?}"
-            )));
-        }
-        let x = self.node_of(feature)?;
-        self.node(label(args.node), Op::Flatten, vec![x])
-    }
-
-    /// The shape of a sample after Reshape to `wanted`, if the batch stays the first axis.
-    fn sample_shape(&self, wanted: &[i64], shape: &[usize]) -> Option<Vec<usize>> {
-        let size: usize = shape.iter().product();
-        let (&batch, rest) = wanted.split_first()?;
-        let keeps_batch = matches!(batch, BATCH | 0 | 1) || Some(batch) == self.batch;
-        let mut known = 1usize;
-        let mut free = batch == -1;
-        let mut dims = Vec::new();
-        for (i, &d) in rest.iter().enumerate() {
-            let extent = match d {
-                0 => *shape.get(i)?,
-                -1 if !free => {
-                    free = true;
-                    dims.push(0);
-                    continue;
-                }
-                d => usize::try_from(d).ok()?,
-            };
-            known = known.checked_mul(extent)?;
-            dims.push(extent);
-        }
-        if known == 0 || !size.is_multiple_of(known) || (batch != -1 && !keeps_batch) {
-            return None;
-        }
-        for d in dims.iter_mut().filter(|d| **d == 0) {
-            *d = size / known;
-        }
-        (dims.iter().product::<usize>() == size).then_some(dims)
-    }
-
     fn concat(&mut self, args: &Args<'_>) -> Lowered<Value> {
         let mut parts = Vec::new();
         for k in 0..args.inputs.len() {
@@ -373,7 +302,7 @@ impl Importer {
         // The arithmetic before the Pad must be a node of its own: its constant is not padded with.
         let unpadded = self.node_of(Feature { pads: [0; 4], ..feature })?;
         let pads = sum(feature.pads, [top, left, bottom, right]);
-        Ok(Value::Feature(Feature { source: Source::Node(unpadded), pads }))
+        Ok(Value::Feature(Feature { pads, ..Feature::of(unpadded) }))
     }
 
     fn shape(&mut self, args: &Args<'_>) -> Lowered<Value> {

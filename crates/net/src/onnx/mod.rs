@@ -12,8 +12,9 @@
 //! | BatchNormalization | `BatchNorm` |
 //! | AveragePool, MaxPool | `AvgPool`, `MaxPool` |
 //! | GlobalAveragePool, ReduceMean over height and width | `GlobalAvgPool` |
-//! | Relu | `Relu` |
-//! | Flatten; Reshape and Squeeze that flatten | `Flatten` |
+//! | ReduceMean over height or width | `AvgPool` |
+//! | Relu; Clip from 0 up, Max with 0 | `Relu` |
+//! | Flatten; Reshape, Squeeze and Unsqueeze that end in a vector or in the same image | `Flatten` or nothing |
 //! | Add of two values, Sum | `Add` |
 //! | Concat of channels | `Concat` |
 //! | Mul, Add, Sub, Div, Pow, Neg with constants or of one value with itself | one `Quadratic` |
@@ -33,6 +34,7 @@ mod import;
 mod lower;
 mod poly;
 mod proto;
+mod reshape;
 mod scan;
 
 use std::{fs, path::Path};

@@ -481,6 +481,46 @@ fn what_does_nothing_is_dropped() {
 }
 
 #[test]
+fn shapes_between_image_and_vector_wait_for_what_follows() {
+    let image =
+        || Net::new(&[0, 2, 3, 3]).ints("chw", &[0, 2, 3, 3]).ints("rows", &[0, 2, -1]).ints("two", &[2]);
+    let back = image().node("Flatten x -> f", vec![]).node("Reshape f chw -> g", vec![]);
+    assert_eq!(ops(&back.node("Relu g -> y", vec![]).import()), ["Input", "Relu"]);
+    let mean = image().node("Reshape x rows -> r", vec![]);
+    let whole = mean.clone().node("ReduceMean r -> y", vec![ints("axes", &[2]), int("keepdims", 0)]).import();
+    assert_eq!(ops(&whole), ["Input", "GlobalAvgPool", "Flatten"]);
+    let refused = mean.node("Relu r -> y", vec![]).error();
+    assert!(refused.contains("y (Relu): only flattening [2, 3, 3] to [18]"), "{refused}");
+    assert!(refused.contains("not [2, 9] as `r` has it"), "{refused}");
+    let channels = image().node("Reshape x rows -> r", vec![]);
+    let channels = channels.node("ReduceMean r -> y", vec![ints("axes", &[1])]).error();
+    assert!(channels.contains("height and width"), "{channels}");
+    let there = image().node("Unsqueeze x two -> u", vec![]).node("Squeeze u two -> y", vec![]);
+    assert_eq!(ops(&there.import()), ["Input"]);
+    let batch = image().ints("zero", &[0]).node("Unsqueeze x zero -> y", vec![]).error();
+    assert!(batch.contains("beside the batch"), "{batch}");
+}
+
+#[test]
+fn only_clips_that_are_relu_are_taken() {
+    let net = || Net::new(&[0, 4]).floats("zero", &[], &[0.0]).floats("six", &[], &[6.0]);
+    for text in ["Clip x zero -> y", "Clip x zero _ -> y", "Max x zero -> y", "Max zero x -> y"] {
+        assert_eq!(ops(&net().node(text, vec![]).import()), ["Input", "Relu"], "{text}");
+    }
+    let old = |max: f32| net().opset(10).node("Clip x -> y", vec![float("min", 0.0), float("max", max)]);
+    assert_eq!(ops(&old(f32::MAX).import()), ["Input", "Relu"]);
+    for refused in [
+        old(6.0).error(),
+        net().node("Clip x zero six -> y", vec![]).error(),
+        net().node("Clip x -> y", vec![]).error(),
+    ] {
+        assert!(refused.contains("y (Clip): train with ReLU instead"), "{refused}");
+    }
+    let six = net().node("Max x six -> y", vec![]).error();
+    assert!(six.contains("y (Max): it has no exact form"), "{six}");
+}
+
+#[test]
 fn all_unsupported_nodes_are_listed_at_once() {
     let mut net = Net::new(&[0, 3, 8, 8])
         .node("LRN x -> a", vec![])

@@ -12,6 +12,7 @@
 //! hybrid method of Juvekar, Vaikuntanathan, Chandrakasan 2018, section 4).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use rayon::prelude::*;
 
@@ -114,6 +115,12 @@ const FREE: f32 = f32::NAN;
 /// the few ways in which windows meet borders and phases, not as much as the image.
 #[must_use]
 pub fn lower(sources: &[Source<'_>], layout: &Layout) -> Diagonals {
+    // The default is not taken: nothing ends before all memory does.
+    lower_within(sources, layout, usize::MAX).unwrap_or(Diagonals { outputs: Vec::new(), folds: Vec::new() })
+}
+
+/// As [`lower`]; none where the vectors would take more than so many numbers.
+pub(crate) fn lower_within(sources: &[Source<'_>], layout: &Layout, numbers: usize) -> Option<Diagonals> {
     let slots = layout.slots;
     let out_period = layout.period();
     let in_period = sources.iter().map(|s| s.layout.period()).max().unwrap_or(slots);
@@ -130,12 +137,15 @@ pub fn lower(sources: &[Source<'_>], layout: &Layout) -> Diagonals {
         ring,
         out_period,
         full: sources.iter().map(|s| Present::of(s.map)).collect(),
+        left: AtomicI64::new(i64::try_from(numbers).unwrap_or(i64::MAX)),
     };
     let least = if folding { ring } else { step.likely_period() };
     let out_map = layout.slot_map(ANY);
-    let outputs =
-        (0..layout.ciphertexts).into_par_iter().map(|ct| step.output(ct, &out_map.ciphertexts[ct], least)).collect();
-    Diagonals { outputs, folds }
+    let outputs = (0..layout.ciphertexts)
+        .into_par_iter()
+        .map(|ct| step.output(ct, &out_map.ciphertexts[ct], least))
+        .collect::<Option<_>>()?;
+    Some(Diagonals { outputs, folds })
 }
 
 /// Which slots of a value's ciphertexts may hold something: 1, else 0. Twice over, so that rotations are slices.
@@ -157,6 +167,8 @@ struct Lowering<'a> {
     ring: usize,
     out_period: usize,
     full: Vec<Present>,
+    /// How many more numbers the vectors may take.
+    left: AtomicI64,
 }
 
 /// Positions of one axis whose taps lie alike.
@@ -188,16 +200,20 @@ impl Lowering<'_> {
         stride.unwrap_or(self.ring).min(self.ring)
     }
 
-    fn output(&self, ct: usize, out_slots: &[u32], least: usize) -> Vec<Diagonal> {
+    fn output(&self, ct: usize, out_slots: &[u32], least: usize) -> Option<Vec<Diagonal>> {
         let valid: Vec<u16> =
             (0..self.ring).map(|s| u16::from(is_element(out_slots[s % self.wrap()]))).collect();
         let mut done = Vec::new();
         let clashing = self.at_period(ct, least, None, &valid, &mut done);
+        let numbers = done.iter().map(|d| d.weights.len()).sum::<usize>() + clashing.len() * self.ring;
+        if self.left.fetch_sub(numbers as i64, Ordering::Relaxed) < numbers as i64 {
+            return None;
+        }
         if !clashing.is_empty() {
             self.at_period(ct, self.ring, Some(&clashing), &valid, &mut done);
         }
         done.sort_by_key(|d| (d.term, d.ciphertext, d.rotation));
-        done
+        Some(done)
     }
 
     /// Slots after which the output's validity repeats.
@@ -234,7 +250,14 @@ impl Lowering<'_> {
     }
 
     /// Enters every tap of one term into the table.
-    fn enter(&self, ct: usize, term: usize, period: usize, wanted: Option<&BTreeSet<Key>>, table: &mut Table) {
+    fn enter(
+        &self,
+        ct: usize,
+        term: usize,
+        period: usize,
+        wanted: Option<&BTreeSet<Key>>,
+        table: &mut Table,
+    ) {
         let source = &self.sources[term];
         let op = source.op;
         let slots = self.layout.slots;
@@ -258,15 +281,16 @@ impl Lowering<'_> {
             let inputs = &ins[first..first + per_group];
             for row in &classes[0] {
                 for column in classes[1].iter().filter(|column| c_ct + row.ct + column.ct == ct) {
-                    let scale =
-                        op.position_scale.as_ref().map_or(1.0, |s| s[row.first * op.output[2] + column.first]);
+                    let scale = op
+                        .position_scale
+                        .as_ref()
+                        .map_or(1.0, |s| s[row.first * op.output[2] + column.first]);
                     for copy in &copies {
                         let slot = (c_slot + row.slot + column.slot + copy) % slots;
                         for &(ky, y_ct, y_slot) in &row.taps {
                             for &(kx, x_ct, x_slot) in &column.taps {
                                 for (i, &(i_ct, i_slot)) in inputs.iter().enumerate() {
-                                    let weight =
-                                        op.weight[((c * per_group + i) * kh + ky) * kw + kx] * scale;
+                                    let weight = op.weight[((c * per_group + i) * kh + ky) * kw + kx] * scale;
                                     if weight == 0.0 {
                                         continue;
                                     }
@@ -326,7 +350,8 @@ impl Lowering<'_> {
         let present = &self.full[term].0[ciphertext];
         for (start, valid) in (0..).step_by(period).zip(valid.chunks(period)) {
             let start = (start + rotation) % n;
-            for ((count, &valid), &reads) in matter.iter_mut().zip(valid).zip(&present[start..start + period]) {
+            for ((count, &valid), &reads) in matter.iter_mut().zip(valid).zip(&present[start..start + period])
+            {
                 *count += valid & reads;
             }
         }

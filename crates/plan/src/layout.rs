@@ -116,6 +116,32 @@ impl Layout {
         (ct, slot)
     }
 
+    /// Ciphertext and slot of a position beyond the borders, by continuing the axes; none where rows spread over ciphertexts
+    /// in bands.
+    #[must_use]
+    pub fn beyond(&self, c: usize, y: i64, x: i64) -> Option<(usize, usize)> {
+        let (mut ct, slot) = self.along(0, c);
+        let mut slot = slot as i64;
+        for (axis, at) in [(1, y), (2, x)] {
+            let mut rest = at;
+            for (k, digit) in self.axes[axis].iter().enumerate() {
+                let last = k + 1 == self.axes[axis].len();
+                let size = digit.size as i64;
+                let value = if last { rest } else { rest.rem_euclid(size) };
+                rest = if last { 0 } else { rest.div_euclid(size) };
+                match digit.place {
+                    Place::Slot(stride) => slot += value * stride as i64,
+                    Place::Cipher(stride) if (0..size).contains(&value) => ct += value as usize * stride,
+                    Place::Cipher(_) => return None,
+                }
+            }
+            if rest != 0 {
+                return None;
+            }
+        }
+        Some((ct, slot.rem_euclid(self.slots as i64) as usize))
+    }
+
     /// The least power of two `P` such that the content of every ciphertext repeats every `P` slots
     /// by construction (equal to `slots` where nothing repeats).
     #[must_use]

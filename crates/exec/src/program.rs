@@ -195,18 +195,13 @@ impl Program {
     ) -> Result<Vec<Option<B::Cipher>>, CkksError> {
         let out = &self.plan.values[k + 1];
         let level = out.level + usize::from(linear.is_weighted());
-        let mut sources: Vec<(usize, usize)> =
-            schedule.babies.iter().map(|&(term, ct, _)| (term, ct)).collect();
-        sources.sort_unstable();
-        sources.dedup();
-        let inputs: Vec<B::Cipher> = sources
-            .iter()
-            .map(|&(term, ct)| backend.drop_to(&values[linear.terms[term].value][ct], level))
-            .collect::<Result<_, CkksError>>()?;
+        let (inputs, places) = Self::positions(backend, values, linear, schedule, level)?;
         let babies: Vec<(usize, usize)> = schedule
             .babies
             .iter()
-            .map(|&(term, ct, rotation)| (sources.partition_point(|&s| s < (term, ct)), rotation))
+            .map(|&(term, ct, position, rotation)| {
+                (places.partition_point(|&p| p < (term, ct, position)), rotation)
+            })
             .collect();
         if !linear.is_weighted() {
             return self.plain_sums(backend, &inputs, &babies, schedule);
@@ -223,6 +218,32 @@ impl Program {
             rescale,
             double_hoisted: double_hoisting_pays(&self.plan, k, schedule),
         })
+    }
+
+    /// The inputs at `level`, each rotated to every position where it is wanted: (term, ciphertext, rotation), in order.
+    #[expect(clippy::type_complexity, reason = "two lists that belong together")]
+    fn positions<B: Backend>(
+        backend: &B,
+        values: &[Vec<B::Cipher>],
+        linear: &LinearStep,
+        schedule: &Schedule<'_>,
+        level: usize,
+    ) -> Result<(Vec<B::Cipher>, Vec<(usize, usize, usize)>), CkksError> {
+        let mut places: Vec<_> =
+            schedule.babies.iter().map(|&(term, ct, position, _)| (term, ct, position)).collect();
+        places.dedup();
+        let inputs: Vec<Vec<B::Cipher>> = places
+            .chunk_by(|a, b| (a.0, a.1) == (b.0, b.1))
+            .collect::<Vec<_>>()
+            .into_par_iter()
+            .map(|own| {
+                let (term, ct, _) = own[0];
+                let input = backend.drop_to(&values[linear.terms[term].value][ct], level)?;
+                let rotations: Vec<usize> = own.iter().map(|p| p.2).collect();
+                if rotations == [0] { Ok(vec![input]) } else { backend.rotate_many(&input, &rotations) }
+            })
+            .collect::<Result<_, CkksError>>()?;
+        Ok((inputs.into_iter().flatten().collect(), places))
     }
 
     fn giant<'a>(&'a self, linear: &'a LinearStep, out: &'a Value, giant: &Giant<'a>) -> GiantSum<'a> {

@@ -157,34 +157,51 @@ impl Expr {
             }
             (Form::Pending(mut terms), Form::Diagonal(parts))
             | (Form::Diagonal(parts), Form::Pending(mut terms)) => {
-                terms.extend(parts.into_iter().map(|p| {
-                    let scale: Vec<f32> = p.scale.iter().map(|&s| s as f32).collect();
-                    let part_shape = [scale.len(), shape[1], shape[2]];
-                    IrTerm { value: p.value, offset: p.offset, op: ConvOp::diagonal(part_shape, scale) }
-                }));
+                terms.extend(parts.into_iter().map(|p| p.into_term(shape)));
                 Form::Pending(terms)
             }
         };
         Self { form, bias, shape, flat }
     }
 
-    /// Concatenation of per-channel expressions along the channels.
+    /// Concatenation along the channels; pending where an item is.
     pub fn concat(items: Vec<Self>) -> Self {
         let flat = items.first().is_some_and(|e| e.flat);
         let mut shape = items.first().map_or([0, 1, 1], |e| e.shape);
         shape[0] = items.iter().map(|e| e.shape[0]).sum();
         let uniform = items.iter().all(|e| e.bias.len() == e.shape[0]);
-        let (mut parts, mut bias, mut offset) = (Vec::new(), Vec::new(), 0);
+        let pending = items.iter().any(Self::is_pending);
+        let (mut parts, mut terms, mut bias, mut offset) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for item in items {
             let own = if uniform { item.bias.clone() } else { full_bias(&item.bias, item.shape) };
             bias.extend(own);
-            parts.extend(item.parts().into_iter().map(|mut p| {
-                p.offset += offset;
-                p
-            }));
-            offset += item.shape[0];
+            let channels = item.shape[0];
+            match item.form {
+                Form::Pending(own) => {
+                    terms.extend(own.into_iter().map(|t| IrTerm { offset: t.offset + offset, ..t }));
+                }
+                Form::Diagonal(own) => {
+                    let own = own.into_iter().map(|p| Part { offset: p.offset + offset, ..p });
+                    if pending {
+                        terms.extend(own.map(|p| p.into_term(shape)));
+                    } else {
+                        parts.extend(own);
+                    }
+                }
+            }
+            offset += channels;
         }
-        Self { form: Form::Diagonal(parts), bias, shape, flat }
+        let form = if pending { Form::Pending(terms) } else { Form::Diagonal(parts) };
+        Self { form, bias, shape, flat }
+    }
+}
+
+impl Part {
+    /// As a 1×1 operator into maps of `shape`.
+    fn into_term(self, shape: [usize; 3]) -> IrTerm {
+        let scale: Vec<f32> = self.scale.iter().map(|&s| s as f32).collect();
+        let own = [scale.len(), shape[1], shape[2]];
+        IrTerm { value: self.value, offset: self.offset, op: ConvOp::diagonal(own, scale) }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Choice of a layout for every value of a network.
 //!
-//! Feature maps share one grid, that of the input image with enough zero columns and rows for the
-//! widest padding; channels take the low slot bits (so that convolution weights are periodic), then
-//! the gaps that strides leave (multiplexing), then further ciphertexts. Vectors repeat with the
-//! least power-of-two period, so that weights between them are periodic too.
+//! Feature maps share one *coarse grid*: every `grid[axis]`-th row and column of the input image, with enough zero columns and
+//! rows for the widest padding. What lies between coarse positions are *phases* (the image seen as space-to-depth); channels take the
+//! low slot bits and phases come between channels and coarse positions, so that convolution weights are periodic. The phases that
+//! a strided pool adds up are spread over ciphertexts: then its result is dense, without a mask. Maps coarser than the grid
+//! leave gaps, which hold further channels (multiplexing). Vectors repeat with the least power-of-two period, so that weights
+//! between them are periodic too.
 
 use crate::PlanError;
 use crate::canonical::{Ir, IrKind, IrTerm};
@@ -23,6 +25,8 @@ pub(crate) struct Arrangement {
     pub strides: Vec<usize>,
     /// Values whose unused slots are worth zeroing, because a later window reads beyond the border.
     pub masked: Vec<bool>,
+    /// Slots between neighbouring coarse positions.
+    pub block: usize,
 }
 
 /// Where a value lies on the common grid.
@@ -34,8 +38,20 @@ enum Grid {
     Vector,
 }
 
-/// Lays every value out in ciphertexts of `slots` slots.
-pub(crate) fn arrange(ir: &Ir, slots: usize) -> Result<Arrangement, PlanError> {
+/// The coarse grids worth trying, in steps of the input image (rows, columns), finest first.
+pub(crate) fn coarse_grids(ir: &Ir) -> Vec<[usize; 2]> {
+    let mut all: Vec<[usize; 2]> = grids(ir)
+        .into_iter()
+        .filter_map(|g| if let Grid::Map(steps) = g { Some(steps) } else { None })
+        .chain([[1, 1]])
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Lays every value out in ciphertexts of `slots` slots, feature maps on the coarse grid `grid`.
+pub(crate) fn arrange(ir: &Ir, slots: usize, grid: [usize; 2]) -> Result<Arrangement, PlanError> {
     let grids = grids(ir);
     for node in &ir.nodes {
         let elements = node.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX);
@@ -49,20 +65,28 @@ pub(crate) fn arrange(ir: &Ir, slots: usize) -> Result<Arrangement, PlanError> {
             });
         }
     }
-    let frame = Frame::new(ir, &grids, slots);
+    let frame = Frame::new(ir, &grids, slots, grid);
+    let apart = apart(ir);
     let mut layouts: Vec<Layout> = Vec::with_capacity(ir.nodes.len());
     for (id, node) in ir.nodes.iter().enumerate() {
         let layout = match (&node.kind, grids[id]) {
             (IrKind::Square(of), _) => layouts[*of].clone(),
             (_, Grid::Vector) => Layout::vector(node.shape[0], slots),
-            (IrKind::Input, Grid::Map(steps)) => frame.layout(node.shape, steps, true),
-            (IrKind::Linear { terms, .. }, Grid::Map(steps)) => match reduces_in_place(terms, node.shape) {
-                Some(of) => {
+            (IrKind::Input, Grid::Map(steps)) => frame.layout(node.shape, steps, apart[id], true),
+            (IrKind::Linear { terms, .. }, Grid::Map(steps)) => {
+                let pooled = |of: usize| match grids[of] {
+                    Grid::Map(from) => Frame::pooled(&layouts[of], node.shape, from, steps),
+                    Grid::Vector => None,
+                };
+                match depthwise(terms, node.shape) {
                     // A reduction to one position keeps its channels where they were.
-                    collapsed(&layouts[of], node.shape)
+                    Some(of) if node.shape[1] * node.shape[2] == 1 => collapsed(&layouts[of], node.shape),
+                    Some(of) => {
+                        pooled(of).unwrap_or_else(|| frame.layout(node.shape, steps, apart[id], false))
+                    }
+                    None => frame.layout(node.shape, steps, apart[id], false),
                 }
-                None => frame.layout(node.shape, steps, false),
-            },
+            }
         };
         if layout.ciphertexts > MAX_CIPHERTEXTS {
             return Err(PlanError::TooLarge {
@@ -74,36 +98,62 @@ pub(crate) fn arrange(ir: &Ir, slots: usize) -> Result<Arrangement, PlanError> {
         }
         layouts.push(layout);
     }
-    Ok(Arrangement { strides: frame.strides(&grids), masked: masked(ir), layouts })
+    Ok(Arrangement { strides: frame.strides(&grids), masked: masked(ir), block: frame.block, layouts })
 }
 
-/// A depthwise operator onto a single position.
-fn reduces_in_place(terms: &[IrTerm], shape: [usize; 3]) -> Option<usize> {
-    match terms {
-        [t] if shape[1] * shape[2] == 1 && t.op.groups == shape[0] && t.op.input[0] == shape[0] => {
-            Some(t.value)
+/// For every value, the stride with which a depthwise operator reads it (through squares), where one does.
+fn apart(ir: &Ir) -> Vec<[usize; 2]> {
+    let mut apart = vec![[1, 1]; ir.nodes.len()];
+    for (id, node) in ir.nodes.iter().enumerate().rev() {
+        match &node.kind {
+            IrKind::Linear { terms, .. } if node.shape[1] * node.shape[2] > 1 => {
+                if let Some(of) = depthwise(terms, node.shape) {
+                    for axis in 0..2 {
+                        apart[of][axis] = apart[of][axis].max(terms[0].op.stride[axis]);
+                    }
+                }
+            }
+            IrKind::Square(of) => {
+                for axis in 0..2 {
+                    apart[*of][axis] = apart[*of][axis].max(apart[id][axis]);
+                }
+            }
+            _ => {}
         }
+    }
+    apart
+}
+
+/// What a single depthwise operator reads.
+fn depthwise(terms: &[IrTerm], shape: [usize; 3]) -> Option<usize> {
+    match terms {
+        [t] if t.op.groups == shape[0] && t.op.input[0] == shape[0] => Some(t.value),
         _ => None,
     }
 }
 
-/// `layout` with rows and columns reduced to one position, bands of rows included.
+/// `layout` with rows and columns reduced to one position, their ciphertexts included.
 fn collapsed(layout: &Layout, shape: [usize; 3]) -> Layout {
-    let bands: usize =
-        layout.axes[1].iter().filter_map(|d| matches!(d.place, Place::Cipher(_)).then_some(d.size)).product();
-    let channel = layout.axes[0]
+    let spread: usize = layout.axes[1..]
         .iter()
-        .map(|d| match d.place {
-            Place::Cipher(stride) => Digit::cipher(d.size, stride / bands),
-            Place::Slot(_) => *d,
-        })
-        .collect();
+        .flatten()
+        .filter_map(|d| matches!(d.place, Place::Cipher(_)).then_some(d.size))
+        .product();
     Layout {
         shape,
-        ciphertexts: layout.ciphertexts / bands,
-        axes: [channel, vec![], vec![]],
+        ciphertexts: layout.ciphertexts / spread,
+        axes: [nearer(&layout.axes[0], spread), vec![], vec![]],
         ..layout.clone()
     }
+}
+
+/// Digits whose steps between ciphertexts are so many times shorter.
+fn nearer(digits: &[Digit], times: usize) -> Vec<Digit> {
+    let shorter = |d: &Digit| match d.place {
+        Place::Cipher(stride) => Digit::cipher(d.size, stride / times),
+        Place::Slot(_) => *d,
+    };
+    digits.iter().map(shorter).collect()
 }
 
 fn grids(ir: &Ir) -> Vec<Grid> {
@@ -151,28 +201,42 @@ fn masked(ir: &Ir) -> Vec<bool> {
 /// The common grid of all feature maps.
 struct Frame {
     slots: usize,
-    /// Columns of the grid, margin included.
+    /// Steps of the input image between coarse positions (rows, columns).
+    grid: [usize; 2],
+    /// All steps that maps have, ascending (rows, columns).
+    levels: [Vec<usize>; 2],
+    /// Coarse columns, margin included.
     pitch: usize,
-    /// Rows of the grid that one ciphertext holds.
+    /// Coarse rows that one ciphertext holds.
     rows: usize,
-    /// Channels in the low slot bits.
+    /// Slots of one coarse position: channels and phases.
     block: usize,
 }
 
+/// Part of the phases of an axis, from steps of `from` to steps of `from · size`.
+struct Phase {
+    from: usize,
+    size: usize,
+    /// Whether a strided pool adds these phases up.
+    apart: bool,
+}
+
 impl Frame {
-    fn new(ir: &Ir, grids: &[Grid], slots: usize) -> Self {
+    fn new(ir: &Ir, grids: &[Grid], slots: usize, grid: [usize; 2]) -> Self {
         // Extent of the grid: the last element of any map, and beyond it the zeros its reader wants.
         let mut extent = [1usize; 2];
-        let mut channels = 1;
-        let mut reach = vec![[0usize; 2]; ir.nodes.len()];
+        let mut width = 1;
+        // Before and after the map, in its own steps.
+        let mut reach = vec![[[0usize; 2]; 2]; ir.nodes.len()];
         for node in &ir.nodes {
             if let IrKind::Linear { terms, .. } = &node.kind {
                 for t in terms {
-                    for (axis, reach) in reach[t.value].iter_mut().enumerate() {
+                    for (axis, [before, after]) in reach[t.value].iter_mut().enumerate() {
                         let last = (t.op.output[axis + 1] - 1) * t.op.stride[axis]
                             + (t.op.kernel[axis] - 1) * t.op.dilation[axis];
-                        let after = (last + 1).saturating_sub(t.op.input[axis + 1] + t.op.pads[axis]);
-                        *reach = (*reach).max(t.op.pads[axis]).max(after);
+                        *before = (*before).max(t.op.pads[axis]);
+                        *after =
+                            (*after).max((last + 1).saturating_sub(t.op.input[axis + 1] + t.op.pads[axis]));
                     }
                 }
             }
@@ -180,55 +244,130 @@ impl Frame {
         for (id, node) in ir.nodes.iter().enumerate().rev() {
             if let IrKind::Square(of) = node.kind {
                 let own = reach[id];
-                for (reach, own) in reach[of].iter_mut().zip(own) {
-                    *reach = (*reach).max(own);
+                for (reach, own) in reach[of].iter_mut().flatten().zip(own.iter().flatten()) {
+                    *reach = (*reach).max(*own);
                 }
             }
         }
-        for ((node, grid), reach) in ir.nodes.iter().zip(grids).zip(&reach) {
-            if let Grid::Map(steps) = grid {
+        let mut levels = [vec![grid[0]], vec![grid[1]]];
+        for ((node, own), reach) in ir.nodes.iter().zip(grids).zip(&reach) {
+            if let Grid::Map(steps) = own {
+                let mut phases = 1;
                 for axis in 0..2 {
                     let last = (node.shape[axis + 1] - 1) * steps[axis];
-                    extent[axis] = extent[axis].max(last + 1 + reach[axis] * steps[axis]);
+                    let [before, after] = reach[axis].map(|r| r * steps[axis]);
+                    // Zeros before a row are those after the row above.
+                    let end =
+                        (last / grid[axis] + before.div_ceil(grid[axis])).max((last + after) / grid[axis]);
+                    extent[axis] = extent[axis].max(end + 1);
+                    levels[axis].push(steps[axis]);
+                    phases *= (grid[axis] / steps[axis]).max(1);
                 }
-                channels = channels.max(node.shape[0]);
+                width = width.max(node.shape[0].next_power_of_two() * phases);
             }
+        }
+        for levels in &mut levels {
+            levels.sort_unstable();
+            levels.dedup();
         }
         let [mut rows, pitch] = extent;
         let pitch = pitch.min(slots);
         if rows * pitch > slots {
             // Rows spread over ciphertexts, in whole steps of the coarsest map where possible.
-            let coarsest = grids
-                .iter()
-                .filter_map(|g| if let Grid::Map(s) = g { Some(s[0]) } else { None })
-                .max()
-                .unwrap_or(1);
+            let coarsest = (levels[0].last().copied().unwrap_or(1) / grid[0]).max(1);
             let fit = (slots / pitch).max(1);
             rows = if fit >= coarsest { fit / coarsest * coarsest } else { fit };
         }
         let fit = (slots / (rows * pitch)).max(1);
         let fit = if fit.is_power_of_two() { fit } else { fit.next_power_of_two() / 2 };
-        Self { slots, pitch, rows, block: fit.min(channels.next_power_of_two()) }
+        Self { slots, grid, levels, pitch, rows, block: fit.min(width.next_power_of_two()) }
     }
 
     fn strides(&self, grids: &[Grid]) -> Vec<usize> {
         let mut strides: Vec<usize> = grids
             .iter()
             .filter_map(|g| if let Grid::Map(s) = g { Some(s) } else { None })
-            .flat_map(|s| [s[1] * self.block, s[0] * self.pitch * self.block])
+            .flat_map(|s| {
+                let gap = [0, 1].map(|axis| (s[axis] / self.grid[axis]).max(1));
+                [gap[1] * self.block, gap[0] * self.pitch * self.block]
+            })
             .collect();
         strides.sort_unstable();
         strides.dedup();
         strides
     }
 
-    /// A map of `shape` whose neighbours are `steps` grid steps apart; `repeat` fills the channel
-    /// block with copies (free for a value that the data owner encodes).
-    fn layout(&self, shape: [usize; 3], steps: [usize; 2], repeat: bool) -> Layout {
-        let (block, line) = (self.block, self.pitch * self.block);
+    /// Phases of an axis of a map with that step, finest first; `stride` is that of a pool that reads it.
+    fn phases(&self, axis: usize, step: usize, stride: usize) -> Vec<Phase> {
+        let mut phases = Vec::new();
+        let mut from = step;
+        let pooled = step * stride;
+        let stops =
+            self.levels[axis].iter().copied().chain([pooled]).collect::<std::collections::BTreeSet<_>>();
+        for to in stops {
+            if to > from && to <= self.grid[axis] && to.is_multiple_of(from) {
+                phases.push(Phase { from, size: to / from, apart: to <= pooled });
+                from = to;
+            }
+        }
+        if from < self.grid[axis] {
+            phases.push(Phase { from, size: self.grid[axis].div_ceil(from), apart: false });
+        }
+        phases
+    }
+
+    /// A map of `shape` whose neighbours are `steps` steps of the image apart, read by a pool of stride `apart`; `repeat` fills the
+    /// channel block with copies (free for a value that the data owner encodes).
+    fn layout(&self, shape: [usize; 3], steps: [usize; 2], apart: [usize; 2], repeat: bool) -> Layout {
+        let low = self.block.min(shape[0].next_power_of_two());
+        let gap = [0, 1].map(|axis| (steps[axis] / self.grid[axis]).max(1));
+        let phases = [0, 1].map(|axis| self.phases(axis, steps[axis], apart[axis]));
+        // Coarse phases take the slots next to the positions, while channels leave some.
+        let mut room = self.block;
+        let mut order: Vec<(usize, usize)> =
+            (0..2).flat_map(|axis| (0..phases[axis].len()).map(move |k| (axis, k))).collect();
+        order.sort_by_key(|&(axis, k)| (std::cmp::Reverse(phases[axis][k].from), axis));
+        let mut in_slots = phases.each_ref().map(|p| vec![(1usize, 0usize); p.len()]);
+        for (axis, k) in order {
+            let phase = &phases[axis][k];
+            let mut take = 1;
+            while !phase.apart && phase.size.is_multiple_of(2 * take) && room / (2 * take) >= low {
+                take *= 2;
+            }
+            room /= take;
+            in_slots[axis][k] = (take, room);
+        }
+
+        let mut ciphertexts = 1;
+        let mut axes: [Vec<Digit>; 2] = [vec![], vec![]];
+        for axis in 0..2 {
+            let mut left = shape[axis + 1];
+            let mut digit = |digit: Digit, left: &mut usize| {
+                if digit.size > 1 {
+                    *left = left.div_ceil(digit.size);
+                    axes[axis].push(digit);
+                }
+            };
+            for (phase, &(take, stride)) in phases[axis].iter().zip(&in_slots[axis]) {
+                let outside = phase.size / take;
+                digit(Digit::cipher(outside, ciphertexts), &mut left);
+                ciphertexts *= outside;
+                digit(Digit::slot(take, stride), &mut left);
+            }
+            let line = if axis == 0 { self.pitch * self.block } else { self.block };
+            let fit = if axis == 0 { (self.rows / gap[0]).max(1) } else { left };
+            let inside = fit.min(left);
+            digit(Digit::slot(inside, gap[axis] * line), &mut left);
+            if left > 1 {
+                // Bands of rows.
+                let bands = left;
+                digit(Digit::cipher(bands, ciphertexts), &mut left);
+                ciphertexts *= bands;
+            }
+        }
+
         let mut left = shape[0];
         let mut channel = Vec::new();
-        let low = block.min(left.next_power_of_two());
         let mut take = |left: &mut usize, size: usize, stride: usize| {
             if *left > 1 && size > 1 {
                 channel.push(Digit::slot(size, stride));
@@ -236,29 +375,62 @@ impl Frame {
             }
         };
         take(&mut left, low, 1);
-        take(&mut left, steps[1], block);
-        take(&mut left, steps[0], line);
-
-        let columns = if shape[2] > 1 { vec![Digit::slot(shape[2], steps[1] * block)] } else { vec![] };
-        let per_ciphertext = (self.rows / steps[0]).max(1).min(shape[1]);
-        let bands = shape[1].div_ceil(per_ciphertext);
-        let mut rows = Vec::new();
-        if per_ciphertext > 1 {
-            rows.push(Digit::slot(per_ciphertext, steps[0] * line));
-        }
-        if bands > 1 {
-            rows.push(Digit::cipher(bands, 1));
-        }
+        take(&mut left, gap[1], self.block);
+        take(&mut left, gap[0], self.pitch * self.block);
         if left > 1 {
-            channel.push(Digit::cipher(left, bands));
+            channel.push(Digit::cipher(left, ciphertexts));
+            ciphertexts *= left;
         }
-        let repeats = if repeat && low < block { vec![Digit::slot(block / low, low)] } else { vec![] };
-        Layout {
-            shape,
-            slots: self.slots,
-            ciphertexts: left * bands,
-            axes: [channel, rows, columns],
-            repeats,
+        let repeats = if repeat && low < room { vec![Digit::slot(room / low, low)] } else { vec![] };
+        let [rows, columns] = axes;
+        Layout { shape, slots: self.slots, ciphertexts, axes: [channel, rows, columns], repeats }
+    }
+
+    /// The layout of what a strided depthwise operator makes of a map in `from`: without the ciphertexts of the phases that it
+    /// adds up, or, beyond the coarse grid, with gaps.
+    fn pooled(from: &Layout, shape: [usize; 3], steps: [usize; 2], to: [usize; 2]) -> Option<Layout> {
+        if to == steps {
+            return None;
         }
+        let mut axes = from.axes.clone();
+        for axis in 0..2 {
+            let mut factor = to[axis] / steps[axis];
+            let digits = &mut axes[axis + 1];
+            while factor > 1 {
+                let last = digits.len() == 1;
+                let first = digits.first_mut()?;
+                match first.place {
+                    Place::Cipher(_) if !last && factor.is_multiple_of(first.size) => {
+                        factor /= first.size;
+                        digits.remove(0);
+                    }
+                    Place::Slot(stride) if last => {
+                        *first = Digit::slot(first.size.div_ceil(factor), stride * factor);
+                        factor = 1;
+                    }
+                    _ => return None,
+                }
+            }
+            // As many coarse positions as the result has.
+            let inner: usize = digits.iter().rev().skip(1).map(|d| d.size).product();
+            if let Some(last) = digits.last_mut() {
+                let needed = shape[axis + 1].div_ceil(inner);
+                if needed > last.size {
+                    return None;
+                }
+                last.size = needed;
+            }
+        }
+        // Ciphertexts that are gone leave no holes in the numbers of the others.
+        let mut ciphertexts = 1;
+        for axis in [1, 2, 0] {
+            for digit in &mut axes[axis] {
+                if let Place::Cipher(_) = digit.place {
+                    *digit = Digit::cipher(digit.size, ciphertexts);
+                    ciphertexts *= digit.size;
+                }
+            }
+        }
+        Some(Layout { shape, ciphertexts, axes, ..from.clone() })
     }
 }

@@ -4,27 +4,59 @@
 //! A rotation `r` is split as `giant + baby`: baby rotations of the inputs are shared by all outputs
 //! and hoisted (one decomposition each), giant rotations act on sums only. One step size `m` splits
 //! a whole step: `baby = r mod m`, rotations counted from the middle so that −3 is a short way back.
+//!
+//! Where slots are blocks of channels at positions of a grid, the multiple of the block comes off first: inputs are rotated to the few
+//! positions that a window reads, and baby and giant steps move channels only. That needs few keys for many rotations.
 
 use std::collections::BTreeSet;
 
 use crate::diagonals::Diagonals;
 
-/// A baby step: which term, which ciphertext of it, which rotation.
-pub type Baby = (usize, usize, usize);
+/// A baby step: which term, which ciphertext of it, its rotation to other positions, its rotation within positions.
+pub type Baby = (usize, usize, usize, usize);
 
 /// A giant step: which output ciphertext, which rotation.
 pub type Giant = (usize, usize);
 
 /// How the rotations of a linear step are split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(from = "u64", into = "u64")]
 pub struct Split {
     /// Babies are residues modulo this; 0 means that every rotation is a baby step.
     pub step: usize,
+    /// Multiples of this are taken off first, by rotating the inputs; 0 means that nothing is.
+    pub block: usize,
+}
+
+/// In files: the block above 32 bits of step.
+impl From<u64> for Split {
+    fn from(both: u64) -> Self {
+        Self { step: (both & 0xffff_ffff) as usize, block: (both >> 32) as usize }
+    }
+}
+
+impl From<Split> for u64 {
+    fn from(split: Split) -> Self {
+        (split.block as Self) << 32 | split.step as Self
+    }
+}
+
+/// A rotation in three parts, which add up to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Of the input, before all.
+    pub position: usize,
+    /// Of the input, hoisted.
+    pub baby: usize,
+    /// Of the sum.
+    pub giant: usize,
 }
 
 /// Relative costs of the two kinds of rotation and of a key.
 #[derive(Clone, Copy, Debug)]
 pub struct RotationCosts {
+    /// A rotation of an input to other positions, with the decomposition for its baby steps.
+    pub position: f64,
     /// One hoisted rotation of one ciphertext.
     pub baby: f64,
     /// One full rotation.
@@ -35,59 +67,105 @@ pub struct RotationCosts {
 
 impl Default for RotationCosts {
     fn default() -> Self {
-        Self { baby: 0.6, giant: 1.0, key: 0.5 }
+        Self { position: 1.0, baby: 0.3, giant: 1.0, key: 0.5 }
     }
 }
 
 impl Split {
-    /// `(giant, baby)` of rotation `r` of vectors of `slots` slots; `giant + baby ≡ r (mod slots)`.
+    /// The parts of rotation `r` of vectors of `slots` slots.
     #[must_use]
-    pub fn apply(self, r: usize, slots: usize) -> (usize, usize) {
-        if self.step == 0 {
-            return (0, r);
-        }
+    pub fn apply(self, r: usize, slots: usize) -> Parts {
         // Counted from the middle: r in [−slots/2, slots/2).
         let signed = if r >= slots / 2 { r as i64 - slots as i64 } else { r as i64 };
-        let baby = signed.rem_euclid(self.step as i64);
-        let giant = (signed - baby).rem_euclid(slots as i64);
-        (giant as usize, baby as usize)
+        let rest = if self.block == 0 { signed } else { signed.rem_euclid(self.block as i64) };
+        let baby = if self.step == 0 { rest } else { rest.rem_euclid(self.step as i64) };
+        let wrapped = |r: i64| r.rem_euclid(slots as i64) as usize;
+        Parts { position: wrapped(signed - rest), baby: wrapped(baby), giant: wrapped(rest - baby) }
     }
 
-    /// The cheapest split of `diagonals` among powers of two and the given `strides`.
+    /// The cheapest split of `diagonals` among powers of two and the given `strides`; `block` slots lie between positions.
     #[must_use]
-    pub fn cheapest(diagonals: &Diagonals, slots: usize, strides: &[usize], costs: RotationCosts) -> Self {
+    pub fn cheapest(
+        diagonals: &Diagonals,
+        slots: usize,
+        strides: &[usize],
+        block: usize,
+        costs: RotationCosts,
+    ) -> Self {
         let powers = (0..=slots.trailing_zeros()).map(|k| 1usize << k);
-        let candidates: BTreeSet<usize> =
-            powers.chain(strides.iter().copied()).filter(|&s| s >= 1 && s <= slots).chain([0]).collect();
-        let cost = |step: usize| {
-            let split = Self { step };
-            let (babies, giants) = split.counts(diagonals, slots);
-            let keys: BTreeSet<usize> =
-                babies.iter().map(|b| b.2).chain(giants.iter().map(|g| g.1)).filter(|&r| r != 0).collect();
-            let babies = babies.iter().filter(|b| b.2 != 0).count() as f64;
-            let giants = giants.iter().filter(|g| g.1 != 0).count() as f64;
-            babies * costs.baby + giants * costs.giant + keys.len() as f64 * costs.key
-        };
-        let step = candidates
+        let whole: BTreeSet<usize> = powers
+            .clone()
+            .chain(strides.iter().copied())
+            .filter(|&s| s >= 1 && s <= slots)
+            .chain([0])
+            .collect();
+        let within = powers.filter(|&step| block > 1 && step <= block);
+        let candidates = whole
             .into_iter()
-            .map(|step| (cost(step), step))
+            .map(|step| Self { step, block: 0 })
+            .chain(within.map(|step| Self { step, block }));
+        let rotations = Rotations::of(diagonals);
+        let cost = |split: Self| {
+            let mut keys = BTreeSet::new();
+            let (mut babies, mut positions) = (BTreeSet::new(), BTreeSet::new());
+            for &(term, ciphertext, rotation) in &rotations.inputs {
+                let parts = split.apply(rotation, slots);
+                babies.insert((term, ciphertext, parts.position, parts.baby));
+                positions.insert((term, ciphertext, parts.position));
+                keys.extend([parts.position, parts.baby, parts.giant]);
+            }
+            keys.remove(&0);
+            let mut giants = 0.0;
+            for (outputs, list) in &rotations.outputs {
+                let distinct: BTreeSet<usize> = list.iter().map(|&r| split.apply(r, slots).giant).collect();
+                giants += *outputs as f64 * distinct.iter().filter(|&&g| g != 0).count() as f64;
+            }
+            let babies = babies.iter().filter(|b| b.3 != 0).count() as f64;
+            let positions = positions.iter().filter(|p| p.2 != 0).count() as f64;
+            positions * costs.position
+                + babies * costs.baby
+                + giants * costs.giant
+                + keys.len() as f64 * costs.key
+        };
+        candidates
+            .map(|split| (cost(split), split))
             .min_by(|a, b| a.0.total_cmp(&b.0))
-            .map_or(0, |(_, step)| step);
-        Self { step }
+            .map_or(Self { step: 0, block: 0 }, |(_, split)| split)
     }
 
-    /// The distinct `(term, ciphertext, baby)` and `(output, giant)` of a split.
+    /// The distinct baby steps and giant steps of a split.
     #[must_use]
     pub fn counts(self, diagonals: &Diagonals, slots: usize) -> (BTreeSet<Baby>, BTreeSet<Giant>) {
         let (mut babies, mut giants) = (BTreeSet::new(), BTreeSet::new());
         for (output, list) in diagonals.outputs.iter().enumerate() {
             for d in list {
-                let (giant, baby) = self.apply(d.rotation, slots);
-                babies.insert((d.term, d.ciphertext, baby));
-                giants.insert((output, giant));
+                let parts = self.apply(d.rotation, slots);
+                babies.insert((d.term, d.ciphertext, parts.position, parts.baby));
+                giants.insert((output, parts.giant));
             }
         }
         (babies, giants)
+    }
+}
+
+/// The distinct rotations of a step: of inputs, and of outputs with how many outputs have the same ones.
+struct Rotations {
+    inputs: BTreeSet<(usize, usize, usize)>,
+    outputs: Vec<(usize, Vec<usize>)>,
+}
+
+impl Rotations {
+    fn of(diagonals: &Diagonals) -> Self {
+        let mut inputs = BTreeSet::new();
+        let mut outputs: std::collections::BTreeMap<Vec<usize>, usize> = std::collections::BTreeMap::new();
+        for list in &diagonals.outputs {
+            let mut own: Vec<usize> = list.iter().map(|d| d.rotation).collect();
+            own.sort_unstable();
+            own.dedup();
+            *outputs.entry(own).or_default() += 1;
+            inputs.extend(list.iter().map(|d| (d.term, d.ciphertext, d.rotation)));
+        }
+        Self { inputs, outputs: outputs.into_iter().map(|(list, count)| (count, list)).collect() }
     }
 }
 
@@ -97,11 +175,16 @@ mod tests {
 
     #[test]
     fn split_adds_up() {
-        for step in [0, 1, 2, 3, 16, 30 * 16, 256] {
+        for (step, block) in
+            [(0, 0), (1, 0), (3, 0), (16, 0), (30 * 16, 0), (256, 0), (4, 16), (16, 16), (0, 16)]
+        {
+            let split = Split { step, block };
+            assert_eq!(Split::from(u64::from(split)), split);
             for r in 0..1024 {
-                let (giant, baby) = Split { step }.apply(r, 1024);
-                assert_eq!((giant + baby) % 1024, r);
+                let Parts { position, baby, giant } = split.apply(r, 1024);
+                assert_eq!((position + baby + giant) % 1024, r);
                 assert!(step == 0 || baby < step);
+                assert!(block == 0 || (position % block == 0 && giant + baby < block));
             }
         }
     }

@@ -225,7 +225,6 @@ impl Builder {
             Op::Add => Expr::sum(input(0), input(1)),
             Op::Concat => {
                 let parts: Vec<Expr> = (0..node.inputs.len()).map(input).collect();
-                let parts = parts.into_iter().map(|e| self.diagonal(name, e)).collect::<Vec<_>>();
                 if parts.iter().any(|e| e.flat && e.shape[1] * e.shape[2] > 1) {
                     return Err(PlanError::Unplannable(vec![Unplannable {
                         node: name.clone(),

@@ -6,7 +6,8 @@ use polyveil_ckks::{KeySpec, Parameters, ParametersLiteral};
 use polyveil_net::{Graph, Op, Tensor};
 
 use crate::PlanError;
-use crate::canonical::{IrKind, canonicalise};
+use crate::arrange::coarse_grids;
+use crate::canonical::{Ir, IrKind, canonicalise};
 use crate::cost;
 use crate::diagonals::Diagonals;
 use crate::draft::{Draft, DraftWeighting, Work, least_levels};
@@ -19,6 +20,10 @@ use crate::scales::{HEADROOM, Scales};
 
 /// Rings that the planner considers, as log2 of the degree.
 const RINGS: std::ops::RangeInclusive<u32> = 12..=16;
+/// Most numbers in the weight vectors of a plan.
+const MAX_NUMBERS: usize = 1 << 29;
+/// Bits of a level by which layouts are compared before ranges are known.
+const TYPICAL_SCALE_BITS: u32 = 36;
 /// Most bits of a level.
 const MAX_SCALE_BITS: u32 = 48;
 /// Standard deviations between a typical error and the largest that is promised. On 1,500 random
@@ -70,19 +75,22 @@ fn search(graph: &Graph, options: &CompileOptions, rings: &[Ring]) -> Result<Com
     let ir = canonicalise(graph)?;
     let samples = calibration(graph, options)?;
     let (least, deepest) = least_levels(&ir);
-    let mut best: Option<(f64, ServerPlan)> = None;
     let mut failure: Option<PlanError> = None;
     let mut first_success = None;
+    let mut best: Option<(f64, ServerPlan)> = None;
     for ring in rings.iter().filter(|r| fits(r.log_n, least, r.limit)) {
         // One ring beyond the first that works may be cheaper (fewer ciphertexts), two never.
         if first_success.is_some_and(|first| ring.log_n > first + 1) {
             break;
         }
-        for masks in [false, true] {
-            let draft = Draft::new(&ir, 1 << ring.log_n, masks, &samples)?;
-            if masks && !draft.nodes.iter().any(|n| is_masked(&n.work)) {
-                continue;
+        let mut drafts = drafts(graph, &ir, *ring, &mut failure);
+        drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for (guess, mut draft) in drafts {
+            // A ring that does worse before it is calibrated does not get better.
+            if best.as_ref().is_some_and(|(least, _)| guess > 1.5 * least) {
+                break;
             }
+            draft.calibrate(&samples)?;
             match candidate(&draft, *ring, options.tolerance) {
                 Ok((moduli, scales, max_error)) => {
                     let plan = assemble(graph, &draft, &moduli, &scales, max_error);
@@ -91,6 +99,7 @@ fn search(graph: &Graph, options: &CompileOptions, rings: &[Ring]) -> Result<Com
                         best = Some((cost, plan));
                     }
                     first_success.get_or_insert(ring.log_n);
+                    break;
                 }
                 Err(error) => failure = Some(error),
             }
@@ -101,6 +110,54 @@ fn search(graph: &Graph, options: &CompileOptions, rings: &[Ring]) -> Result<Com
         (None, Some(error)) => Err(error),
         (None, None) => Err(too_deep(least, deepest)),
     }
+}
+
+/// The network laid out in every way that is tried in one ring, with costs at moduli of a typical size.
+fn drafts<'i>(
+    graph: &Graph,
+    ir: &'i Ir,
+    ring: Ring,
+    failure: &mut Option<PlanError>,
+) -> Vec<(f64, Draft<'i>)> {
+    let mut drafts = Vec::new();
+    let mut numbers = MAX_NUMBERS;
+    for grid in coarse_grids(ir).into_iter().rev() {
+        for masks in [true, false] {
+            let draft = match Draft::new(ir, 1 << ring.log_n, grid, masks, numbers) {
+                Ok(draft) => draft,
+                Err(error) => {
+                    *failure = Some(error);
+                    continue;
+                }
+            };
+            if !masks
+                && !drafts.iter().any(|(_, d): &(f64, Draft<'_>)| d.nodes.iter().any(|n| is_masked(&n.work)))
+            {
+                continue;
+            }
+            let levels = draft.levels();
+            let bits = TYPICAL_SCALE_BITS.max(least_scale_bits(ring.log_n));
+            let sizes = Sizes::cheapest(ring.log_n, levels, bits, bits + 8, ring.limit).or_else(|| {
+                let bits = least_scale_bits(ring.log_n);
+                Sizes::cheapest(ring.log_n, levels, bits, bits, ring.limit)
+            });
+            let Some(sizes) = sizes else { continue };
+            let moduli = sizes.literal().and_then(|literal| {
+                Ok(Moduli { parameters: ring.parameters(literal)?, scale_bits: sizes.scale_bits })
+            });
+            match moduli {
+                Ok(moduli) => {
+                    let plan = assemble(graph, &draft, &moduli, &Scales::nominal(&draft, &moduli), 1.0);
+                    let cost = cost::Work::count(&plan, &lowered(&draft)).relative_cost(draft.slots);
+                    // What takes many times the memory is not worth finishing.
+                    numbers = numbers.min(8 * draft.numbers() + (1 << 22));
+                    drafts.push((cost, draft));
+                }
+                Err(error) => *failure = Some(error),
+            }
+        }
+    }
+    drafts
 }
 
 fn lowered<'d>(draft: &'d Draft<'_>) -> Vec<Option<&'d Diagonals>> {

@@ -4,6 +4,8 @@
 use polyveil_ckks::Security;
 use serde::{Deserialize, Serialize};
 
+use std::collections::BTreeSet;
+
 use crate::diagonals::Diagonals;
 use crate::plan::{LinearStep, ServerPlan, StepKind, Weighting};
 use crate::schedule::Schedule;
@@ -260,9 +262,13 @@ fn sums_of_rotations(
     double: bool,
 ) -> StepWork {
     let mut work = StepWork::default();
-    let turning: Vec<_> = schedule.babies.iter().filter(|b| b.2 != 0).collect();
-    let mut sources: Vec<_> = turning.iter().map(|b| (b.0, b.1)).collect();
-    sources.dedup();
+    // Inputs that are rotated to other positions: one decomposition an input, a ciphertext each.
+    let moved: BTreeSet<_> = schedule.babies.iter().filter(|b| b.2 != 0).map(|b| (b.0, b.1, b.2)).collect();
+    let sources: BTreeSet<_> = moved.iter().map(|m| (m.0, m.1)).collect();
+    sources.iter().for_each(|_| work.add_decomposition(shape));
+    moved.iter().for_each(|_| work.add_switch(shape));
+    let turning: Vec<_> = schedule.babies.iter().filter(|b| b.3 != 0).collect();
+    let sources: BTreeSet<_> = turning.iter().map(|b| (b.0, b.1, b.2)).collect();
     sources.iter().for_each(|_| work.add_decomposition(shape));
     let limbs = if double { shape.limbs + shape.specials } else { shape.limbs };
     for _ in &turning {

@@ -11,11 +11,12 @@
 //! sums are left at slots congruent modulo that period and folded by rotations afterwards (the
 //! hybrid method of Juvekar, Vaikuntanathan, Chandrakasan 2018, section 4).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use rayon::prelude::*;
 
-use crate::layout::{ANY, Layout, SlotMap, ZERO, is_element};
+use crate::layout::{ANY, Layout, Place, SlotMap, ZERO, is_element};
 use crate::linop::ConvOp;
 
 /// An input of a linear step: its operator, its layout and what its slots hold.
@@ -79,13 +80,17 @@ impl Diagonals {
     #[must_use]
     pub fn slot_map(&self, layout: &Layout, sources: &[Source<'_>]) -> SlotMap {
         let mut map = layout.slot_map(ZERO);
-        for (diagonals, slots) in self.outputs.iter().zip(&mut map.ciphertexts) {
+        self.outputs.par_iter().zip(&mut map.ciphertexts).for_each(|(diagonals, slots)| {
             let n = slots.len();
-            let mut touched = vec![false; n];
+            let mut touched: Vec<bool> = slots.iter().map(|&slot| is_element(slot)).collect();
             for d in diagonals {
-                let input = &sources[d.term].map.ciphertexts[d.ciphertext];
-                for (s, t) in touched.iter_mut().enumerate() {
-                    *t |= d.weights[s % d.weights.len()] != 0.0 && input[(s + d.rotation) % n] != ZERO;
+                if touched.iter().all(|&t| t) {
+                    break;
+                }
+                let (tail, head) = sources[d.term].map.ciphertexts[d.ciphertext].split_at(d.rotation % n);
+                let input = head.iter().chain(tail);
+                for ((t, &w), &read) in touched.iter_mut().zip(d.weights.iter().cycle()).zip(input) {
+                    *t |= w != 0.0 && read != ZERO;
                 }
             }
             for &fold in &self.folds {
@@ -96,7 +101,7 @@ impl Diagonals {
                     *slot = ANY;
                 }
             }
-        }
+        });
         map
     }
 }
@@ -105,8 +110,17 @@ impl Diagonals {
 const FREE: f32 = f32::NAN;
 
 /// Lowers the sum of `sources` into `layout`.
+///
+/// Output positions whose taps lie alike are taken together, so that a convolution costs as much as its weights times
+/// the few ways in which windows meet borders and phases, not as much as the image.
 #[must_use]
 pub fn lower(sources: &[Source<'_>], layout: &Layout) -> Diagonals {
+    // The default is not taken: nothing ends before all memory does.
+    lower_within(sources, layout, usize::MAX).unwrap_or(Diagonals { outputs: Vec::new(), folds: Vec::new() })
+}
+
+/// As [`lower`]; none where the vectors would take more than so many numbers.
+pub(crate) fn lower_within(sources: &[Source<'_>], layout: &Layout, numbers: usize) -> Option<Diagonals> {
     let slots = layout.slots;
     let out_period = layout.period();
     let in_period = sources.iter().map(|s| s.layout.period()).max().unwrap_or(slots);
@@ -114,97 +128,284 @@ pub fn lower(sources: &[Source<'_>], layout: &Layout) -> Diagonals {
     let folds = std::iter::successors(Some(in_period / 2), |f| Some(f / 2))
         .take_while(|&f| folding && f >= out_period)
         .collect();
-
+    // Every vector of this step repeats with this period by construction.
+    let ring = if folding { in_period } else { in_period.max(out_period) };
+    let step = Lowering {
+        sources,
+        layout,
+        folding,
+        ring,
+        out_period,
+        full: sources.iter().map(|s| Present::of(s.map)).collect(),
+        left: AtomicI64::new(i64::try_from(numbers).unwrap_or(i64::MAX)),
+    };
+    let least = if folding { ring } else { step.likely_period() };
     let out_map = layout.slot_map(ANY);
     let outputs = (0..layout.ciphertexts)
         .into_par_iter()
-        .map(|ct| {
-            // Every vector of this step repeats with this period by construction.
-            let ring = if folding { in_period } else { in_period.max(out_period) };
-            let base = if folding { out_period } else { ring };
-            let mut table = Table { slots: ring, vectors: Vec::new(), index: HashMap::new() };
-            for (slot, &element) in out_map.ciphertexts[ct][..base].iter().enumerate() {
-                if is_element(element) {
-                    table.place(sources, layout, slot, element as usize, folding, out_period);
-                }
-            }
-            table.finish(sources, &out_map.ciphertexts[ct], if folding { out_period } else { slots })
-        })
-        .collect();
-    Diagonals { outputs, folds }
+        .map(|ct| step.output(ct, &out_map.ciphertexts[ct], least))
+        .collect::<Option<_>>()?;
+    Some(Diagonals { outputs, folds })
 }
 
-struct Table {
+/// Which slots of a value's ciphertexts may hold something: 1, else 0. Twice over, so that rotations are slices.
+struct Present(Vec<Vec<u16>>);
+
+impl Present {
+    fn of(map: &SlotMap) -> Self {
+        let double = |slots: &Vec<u32>| slots.iter().chain(slots).map(|&s| u16::from(s != ZERO)).collect();
+        Self(map.ciphertexts.iter().map(double).collect())
+    }
+}
+
+/// A step being lowered.
+struct Lowering<'a> {
+    sources: &'a [Source<'a>],
+    layout: &'a Layout,
+    folding: bool,
     /// Slots of one vector: the step's common period.
-    slots: usize,
-    vectors: Vec<((usize, usize, usize), Vec<f32>)>,
-    index: HashMap<(usize, usize, usize), usize>,
+    ring: usize,
+    out_period: usize,
+    full: Vec<Present>,
+    /// How many more numbers the vectors may take.
+    left: AtomicI64,
 }
 
-impl Table {
-    /// Enters every tap of one output element.
-    fn place(
-        &mut self,
-        sources: &[Source<'_>],
-        layout: &Layout,
-        slot: usize,
-        element: usize,
-        folding: bool,
-        out_period: usize,
-    ) {
-        let [_, rows, columns] = layout.shape;
-        let (c, y, x) = (element / (rows * columns), element / columns % rows, element % columns);
-        for (term, source) in sources.iter().enumerate() {
-            let channels = source.op.output[0];
-            if c < source.offset || c >= source.offset + channels {
-                continue;
-            }
-            let period = source.layout.period();
-            source.op.for_each_tap(c - source.offset, y, x, |i, iy, ix, weight| {
-                if weight == 0.0 {
-                    return;
+/// Positions of one axis whose taps lie alike.
+struct Class {
+    /// The first of them, and how many there are.
+    first: usize,
+    count: usize,
+    /// What the first adds to ciphertext number and slot of the output.
+    ct: usize,
+    slot: usize,
+    /// Of every tap inside the input: index in the kernel, ciphertext number and slot that it adds.
+    taps: Vec<(usize, usize, usize)>,
+}
+
+/// What tells the positions of an axis apart: the output's ciphertext and slot in the period, and where the taps lie.
+type Signature = (usize, usize, Vec<(usize, usize, i64)>, Option<usize>);
+
+impl Lowering<'_> {
+    /// The period that weights have where nothing but the position in the image differs: the stride of the coarsest columns.
+    fn likely_period(&self) -> usize {
+        let stride = self.layout.axes[2]
+            .iter()
+            .chain(&self.layout.axes[1])
+            .filter_map(|d| match d.place {
+                Place::Slot(stride) if d.size > 2 => Some(1usize << stride.trailing_zeros()),
+                _ => None,
+            })
+            .max();
+        stride.unwrap_or(self.ring).min(self.ring)
+    }
+
+    fn output(&self, ct: usize, out_slots: &[u32], least: usize) -> Option<Vec<Diagonal>> {
+        let valid: Vec<u16> =
+            (0..self.ring).map(|s| u16::from(is_element(out_slots[s % self.wrap()]))).collect();
+        let mut done = Vec::new();
+        let clashing = self.at_period(ct, least, None, &valid, &mut done);
+        let numbers = done.iter().map(|d| d.weights.len()).sum::<usize>() + clashing.len() * self.ring;
+        if self.left.fetch_sub(numbers as i64, Ordering::Relaxed) < numbers as i64 {
+            return None;
+        }
+        if !clashing.is_empty() {
+            self.at_period(ct, self.ring, Some(&clashing), &valid, &mut done);
+        }
+        done.sort_by_key(|d| (d.term, d.ciphertext, d.rotation));
+        Some(done)
+    }
+
+    /// Slots after which the output's validity repeats.
+    fn wrap(&self) -> usize {
+        if self.folding { self.out_period } else { self.layout.slots }
+    }
+
+    /// Adds to `done` the vectors that have period `period`, among `wanted` ones where given; the others come back.
+    fn at_period(
+        &self,
+        ct: usize,
+        period: usize,
+        wanted: Option<&BTreeSet<Key>>,
+        valid: &[u16],
+        done: &mut Vec<Diagonal>,
+    ) -> BTreeSet<Key> {
+        let mut table = Table { size: period, vectors: Vec::new(), index: BTreeMap::new() };
+        for term in 0..self.sources.len() {
+            self.enter(ct, term, period, wanted, &mut table);
+        }
+        let mut clashing = BTreeSet::new();
+        for (key, vector) in table.vectors {
+            let (term, ciphertext, rotation) = key;
+            match self.settle(key, vector, valid) {
+                Some(weights) => {
+                    done.push(Diagonal { term, ciphertext, rotation, weights: least_period(&weights) });
                 }
-                let (ct, base) = source.layout.position(i, iy, ix);
-                let from = source.layout.copy_near(base, slot);
-                // Rotations by a multiple of the input's period do nothing.
-                // An input that repeats faster than the output leaves nothing to fold.
-                let partial = folding && period >= out_period;
-                let modulus = if partial { out_period } else { period };
-                let rotation = (from + layout.slots - slot) % modulus;
-                let at =
-                    if partial { (from + self.slots * 2 - rotation) % self.slots } else { slot % self.slots };
-                let size = self.slots;
-                let k = *self.index.entry((term, ct, rotation)).or_insert_with(|| {
-                    self.vectors.push(((term, ct, rotation), vec![FREE; size]));
-                    self.vectors.len() - 1
-                });
-                let entry = &mut self.vectors[k].1[at];
-                *entry = if entry.is_nan() { weight } else { *entry + weight };
-            });
+                None => {
+                    clashing.insert(key);
+                }
+            }
+        }
+        clashing
+    }
+
+    /// Enters every tap of one term into the table.
+    fn enter(
+        &self,
+        ct: usize,
+        term: usize,
+        period: usize,
+        wanted: Option<&BTreeSet<Key>>,
+        table: &mut Table,
+    ) {
+        let source = &self.sources[term];
+        let op = source.op;
+        let slots = self.layout.slots;
+        let in_period = source.layout.period();
+        // Rotations by a multiple of the input's period do nothing.
+        // An input that repeats faster than the output leaves nothing to fold.
+        let partial = self.folding && in_period >= self.out_period;
+        let modulus = if partial { self.out_period } else { in_period };
+        let classes = [1, 2].map(|axis| self.classes(op, source.layout, axis, period));
+        let channels = |layout: &Layout, n: usize| -> Vec<(usize, usize)> {
+            (0..n).map(|c| layout.along(0, c)).collect()
+        };
+        let ins = channels(source.layout, op.input[0]);
+        let per_group = op.group_inputs();
+        let [kh, kw] = op.kernel;
+        let base = if self.folding { self.out_period } else { self.ring };
+        let copies: Vec<usize> = self.layout.copies(0).into_iter().filter(|&s| s < base).collect();
+        for c in 0..op.output[0] {
+            let (c_ct, c_slot) = self.layout.along(0, source.offset + c);
+            let first = c / (op.output[0] / op.groups) * per_group;
+            let inputs = &ins[first..first + per_group];
+            for row in &classes[0] {
+                for column in classes[1].iter().filter(|column| c_ct + row.ct + column.ct == ct) {
+                    let scale = op
+                        .position_scale
+                        .as_ref()
+                        .map_or(1.0, |s| s[row.first * op.output[2] + column.first]);
+                    for copy in &copies {
+                        let slot = (c_slot + row.slot + column.slot + copy) % slots;
+                        for &(ky, y_ct, y_slot) in &row.taps {
+                            for &(kx, x_ct, x_slot) in &column.taps {
+                                for (i, &(i_ct, i_slot)) in inputs.iter().enumerate() {
+                                    let weight = op.weight[((c * per_group + i) * kh + ky) * kw + kx] * scale;
+                                    if weight == 0.0 {
+                                        continue;
+                                    }
+                                    let at = (i_slot + y_slot + x_slot) % slots;
+                                    let from = source.layout.copy_near(at, slot);
+                                    let rotation = (from + slots - slot) % modulus;
+                                    let place =
+                                        if partial { from + self.ring * 2 - rotation } else { slot } % period;
+                                    let key = (term, i_ct + y_ct + x_ct, rotation);
+                                    if wanted.is_none_or(|w| w.contains(&key)) {
+                                        table.add(key, place, weight, row.count * column.count, modulus);
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 
-    /// Fixes the slots that matter to zero, the others to whatever makes the period least.
-    fn finish(mut self, sources: &[Source<'_>], out_slots: &[u32], out_period: usize) -> Vec<Diagonal> {
-        self.vectors.sort_by_key(|(key, _)| *key);
-        self.vectors
-            .into_iter()
-            .map(|((term, ciphertext, rotation), mut weights)| {
-                let input = &sources[term].map.ciphertexts[ciphertext];
-                let n = input.len();
-                for (s, w) in weights.iter_mut().enumerate() {
-                    if !w.is_nan() {
-                        continue;
-                    }
-                    let matters = is_element(out_slots[s % out_period]);
-                    let reads_zero = input[(s + rotation) % n] == ZERO;
-                    if matters && !reads_zero {
-                        *w = 0.0;
-                    }
-                }
-                Diagonal { term, ciphertext, rotation, weights: least_period(&weights) }
-            })
-            .collect()
+    /// The positions of an axis (1: rows, 2: columns), in classes; with folding every slot is its own.
+    fn classes(&self, op: &ConvOp, from: &Layout, axis: usize, period: usize) -> Vec<Class> {
+        let mut classes: Vec<Class> = Vec::new();
+        let mut index: BTreeMap<Signature, usize> = BTreeMap::new();
+        for position in 0..op.output[axis] {
+            let (ct, slot) = self.layout.along(axis, position);
+            let start = position * op.stride[axis - 1];
+            let taps: Vec<(usize, usize, usize)> = (0..op.kernel[axis - 1])
+                .filter_map(|k| {
+                    let at = (start + k * op.dilation[axis - 1]).checked_sub(op.pads[axis - 1])?;
+                    let (ct, slot) = (at < op.input[axis]).then(|| from.along(axis, at))?;
+                    Some((k, ct, slot))
+                })
+                .collect();
+            let relative = taps.iter().map(|&(k, ct, at)| (k, ct, at as i64 - slot as i64)).collect();
+            let own = (op.position_scale.is_some() || self.folding).then_some(position);
+            let class = *index.entry((ct, slot % period, relative, own)).or_insert_with(|| {
+                classes.push(Class { first: position, count: 0, ct, slot, taps });
+                classes.len() - 1
+            });
+            classes[class].count += 1;
+        }
+        classes
+    }
+
+    /// Fixes the slots that matter to their weight or zero, the others stay free; `None` where slots of one place in the
+    /// period would need different weights.
+    fn settle(&self, (term, ciphertext, rotation): Key, vector: Vector, valid: &[u16]) -> Option<Vec<f32>> {
+        let period = vector.weights.len();
+        if vector.clash {
+            return None;
+        }
+        // Slots that hold an output and would read something, by place in the period.
+        let mut matter = vec![0u16; period];
+        let n = self.layout.slots;
+        let present = &self.full[term].0[ciphertext];
+        for (start, valid) in (0..).step_by(period).zip(valid.chunks(period)) {
+            let start = (start + rotation) % n;
+            for ((count, &valid), &reads) in matter.iter_mut().zip(valid).zip(&present[start..start + period])
+            {
+                *count += valid & reads;
+            }
+        }
+        let mut weights = vector.weights;
+        for ((weight, &entered), &matter) in weights.iter_mut().zip(&vector.entered).zip(&matter) {
+            if entered == 0 && matter > 0 {
+                *weight = 0.0;
+            }
+            if entered > 0 && entered < u32::from(matter) {
+                return None;
+            }
+        }
+        Some(weights)
+    }
+}
+
+/// Term, input ciphertext, rotation.
+type Key = (usize, usize, usize);
+
+/// A weight vector in the making: one period.
+struct Vector {
+    weights: Vec<f32>,
+    /// How many slots of each place have had their weight.
+    entered: Vec<u32>,
+    /// Whether two slots of one place want different weights.
+    clash: bool,
+}
+
+struct Table {
+    /// Length of a vector.
+    size: usize,
+    vectors: Vec<(Key, Vector)>,
+    /// By term and ciphertext: the vector of every rotation, from 1 on, 0 for none.
+    index: BTreeMap<(usize, usize), Vec<u32>>,
+}
+
+impl Table {
+    fn add(&mut self, key: Key, place: usize, weight: f32, count: usize, modulus: usize) {
+        let (term, ciphertext, rotation) = key;
+        let index = self.index.entry((term, ciphertext)).or_insert_with(|| vec![0; modulus]);
+        let at = &mut index[rotation];
+        if *at == 0 {
+            let (weights, entered) = (vec![FREE; self.size], vec![0; self.size]);
+            self.vectors.push((key, Vector { weights, entered, clash: false }));
+            *at = self.vectors.len() as u32;
+        }
+        let (_, vector) = &mut self.vectors[*at as usize - 1];
+        let known = &mut vector.weights[place];
+        if known.is_nan() {
+            *known = weight;
+        } else if *known != weight {
+            vector.clash = true;
+        }
+        vector.entered[place] += count as u32;
     }
 }
 

@@ -9,7 +9,7 @@ use crate::arrange::arrange;
 use crate::bsgs::{RotationCosts, Split};
 use crate::calibrate::{apply, largest, rms};
 use crate::canonical::{Ir, IrId, IrKind};
-use crate::diagonals::{Diagonals, Source, lower};
+use crate::diagonals::{Diagonals, Source, lower_within};
 use crate::layout::{Layout, SlotMap, ZERO};
 
 /// A lowered network.
@@ -48,14 +48,18 @@ pub(crate) enum DraftWeighting {
 }
 
 impl<'a> Draft<'a> {
-    /// Lowers every node of `ir`; `masks` allows zeroing unused slots where a later window would read
-    /// them. `samples` are network inputs in element order.
-    pub fn new(ir: &'a Ir, slots: usize, masks: bool, samples: &[Tensor]) -> Result<Self, PlanError> {
-        let arrangement = arrange(ir, slots)?;
+    /// Lowers every node of `ir` on a coarse grid; `masks` allows zeroing unused slots where a later window would read
+    /// them. Ranges are not known yet. The weight vectors may take `numbers` in all.
+    pub fn new(
+        ir: &'a Ir,
+        slots: usize,
+        grid: [usize; 2],
+        masks: bool,
+        numbers: usize,
+    ) -> Result<Self, PlanError> {
+        let arrangement = arrange(ir, slots, grid)?;
         let mut draft = Self { ir, slots, nodes: Vec::new(), output: ir.output };
         let mut maps: Vec<SlotMap> = Vec::new();
-        // values[node][sample] = slot vectors
-        let mut values: Vec<Vec<Vec<Vec<f64>>>> = Vec::new();
         for (id, node) in ir.nodes.iter().enumerate() {
             let layout = arrangement.layouts[id].clone();
             if !layout.is_sound() {
@@ -66,21 +70,9 @@ impl<'a> Draft<'a> {
                     limit: slots,
                 });
             }
-            let (work, depth, map, value) = match &node.kind {
-                IrKind::Input => {
-                    let value = samples
-                        .iter()
-                        .map(|t| layout.pack(&t.data().iter().map(|&v| f64::from(v)).collect::<Vec<_>>()))
-                        .collect();
-                    (Work::Input, 0, layout.slot_map(ZERO), value)
-                }
-                IrKind::Square(of) => {
-                    let value = values[*of]
-                        .iter()
-                        .map(|sample| sample.iter().map(|ct| ct.iter().map(|v| v * v).collect()).collect())
-                        .collect();
-                    (Work::Square(*of), draft.nodes[*of].depth + 1, maps[*of].clone(), value)
-                }
+            let (work, depth, map) = match &node.kind {
+                IrKind::Input => (Work::Input, 0, layout.slot_map(ZERO)),
+                IrKind::Square(of) => (Work::Square(*of), draft.nodes[*of].depth + 1, maps[*of].clone()),
                 IrKind::Linear { terms, bias } => {
                     let sources: Vec<Source<'_>> = terms
                         .iter()
@@ -91,62 +83,162 @@ impl<'a> Draft<'a> {
                             map: &maps[t.value],
                         })
                         .collect();
-                    let diagonals = lower(&sources, &layout);
+                    let taken = draft.numbers();
+                    let diagonals = lower_within(&sources, &layout, numbers.saturating_sub(taken))
+                        .ok_or_else(|| PlanError::TooLarge {
+                            layer: node.name.clone(),
+                            what: "size of all weight vectors",
+                            found: numbers.saturating_add(1),
+                            limit: numbers,
+                        })?;
                     let deepest = terms.iter().map(|t| draft.nodes[t.value].depth).max().unwrap_or(0);
                     let one_source = terms.iter().all(|t| t.value == terms[0].value);
-                    let weighting = match diagonals.constant().filter(|&c| c > 0.0 && one_source) {
-                        Some(c) => DraftWeighting::Constant(f64::from(c)),
-                        None => DraftWeighting::Weighted {
-                            masked: masks && arrangement.masked[id] && diagonals.folds.is_empty(),
-                        },
+                    let maskable = masks && arrangement.masked[id] && diagonals.folds.is_empty();
+                    let constant = diagonals.constant().filter(|&c| c > 0.0 && one_source).map(f64::from);
+                    let mut map = None;
+                    let weighting = match constant {
+                        // A mask costs a level here, so it must be needed.
+                        Some(c) => {
+                            let own = map.insert(diagonals.slot_map(&layout, &sources));
+                            if maskable && meets_margin(ir, id, &layout, own) {
+                                map = None;
+                                DraftWeighting::Weighted { masked: true }
+                            } else {
+                                DraftWeighting::Constant(c)
+                            }
+                        }
+                        None => DraftWeighting::Weighted { masked: maskable },
                     };
                     let masked = weighting == DraftWeighting::Weighted { masked: true };
-                    let map =
-                        if masked { layout.slot_map(ZERO) } else { diagonals.slot_map(&layout, &sources) };
+                    let map = map.unwrap_or_else(|| {
+                        if masked { layout.slot_map(ZERO) } else { diagonals.slot_map(&layout, &sources) }
+                    });
                     let bias = pack_bias(&layout, bias);
-                    let mask = masked.then(|| layout.pack(&vec![1.0; layout.elements()]));
-                    let value = (0..samples.len())
-                        .into_par_iter()
-                        .map(|sample| {
-                            let inputs: Vec<&[Vec<f64>]> =
-                                terms.iter().map(|t| values[t.value][sample].as_slice()).collect();
-                            let mut out = apply(&diagonals, &inputs, slots);
-                            for (ct, slots) in out.iter_mut().enumerate() {
-                                for (s, v) in slots.iter_mut().enumerate() {
-                                    if let Some(mask) = &mask {
-                                        *v *= mask[ct][s];
-                                    }
-                                    if !bias.is_empty() {
-                                        *v += bias[ct][s];
-                                    }
-                                }
-                            }
-                            out
-                        })
-                        .collect();
-                    let split =
-                        Split::cheapest(&diagonals, slots, &arrangement.strides, RotationCosts::default());
+                    let split = Split::cheapest(
+                        &diagonals,
+                        slots,
+                        &arrangement.strides,
+                        arrangement.block,
+                        RotationCosts::default(),
+                    );
                     let cost = usize::from(matches!(weighting, DraftWeighting::Weighted { .. }));
-                    (Work::Linear { diagonals, split, bias, weighting }, deepest + cost, map, value)
+                    (Work::Linear { diagonals, split, bias, weighting }, deepest + cost, map)
                 }
             };
-            let value: Vec<Vec<Vec<f64>>> = value;
+            maps.push(map);
+            draft.nodes.push(DraftNode { layout, work, depth, range: 1.0, rms: 1.0 });
+        }
+        Ok(draft)
+    }
+
+    /// Finds the ranges of all slots by running `samples`, network inputs in element order, in the clear.
+    pub fn calibrate(&mut self, samples: &[Tensor]) -> Result<(), PlanError> {
+        let mut last_use: Vec<usize> = vec![usize::MAX; self.nodes.len()];
+        for (id, node) in self.ir.nodes.iter().enumerate() {
+            match &node.kind {
+                IrKind::Input => {}
+                IrKind::Square(of) => last_use[*of] = id,
+                IrKind::Linear { terms, .. } => terms.iter().for_each(|t| last_use[t.value] = id),
+            }
+        }
+        // values[node][sample] = slot vectors
+        let mut values: Vec<Vec<Vec<Vec<f64>>>> = Vec::new();
+        for (id, node) in self.ir.nodes.iter().enumerate() {
+            let (layout, work) = (&self.nodes[id].layout, &self.nodes[id].work);
+            let value: Vec<Vec<Vec<f64>>> = match (&node.kind, work) {
+                (IrKind::Square(of), _) => values[*of]
+                    .iter()
+                    .map(|sample| sample.iter().map(|ct| ct.iter().map(|v| v * v).collect()).collect())
+                    .collect(),
+                (IrKind::Linear { terms, .. }, Work::Linear { diagonals, bias, weighting, .. }) => {
+                    let masked = *weighting == DraftWeighting::Weighted { masked: true };
+                    let mask = masked.then(|| layout.pack(&vec![1.0; layout.elements()]));
+                    let one = |sample: usize| {
+                        let inputs: Vec<&[Vec<f64>]> =
+                            terms.iter().map(|t| values[t.value][sample].as_slice()).collect();
+                        let mut out = apply(diagonals, &inputs, self.slots);
+                        for (ct, slots) in out.iter_mut().enumerate() {
+                            for (s, v) in slots.iter_mut().enumerate() {
+                                if let Some(mask) = &mask {
+                                    *v *= mask[ct][s];
+                                }
+                                if !bias.is_empty() {
+                                    *v += bias[ct][s];
+                                }
+                            }
+                        }
+                        out
+                    };
+                    (0..samples.len()).into_par_iter().map(one).collect()
+                }
+                // Only the input is left.
+                _ => samples
+                    .iter()
+                    .map(|t| layout.pack(&t.data().iter().map(|&v| f64::from(v)).collect::<Vec<_>>()))
+                    .collect(),
+            };
             let range = value.iter().map(|v| largest(v)).fold(0.0, f64::max);
             let rms = value.iter().map(|v| rms(v)).fold(0.0, f64::max);
             if !range.is_finite() {
                 return Err(PlanError::Overflow { layer: node.name.clone(), found: range, limit: f64::MAX });
             }
-            maps.push(map);
+            (self.nodes[id].range, self.nodes[id].rms) = (range, rms);
             values.push(value);
-            draft.nodes.push(DraftNode { layout, work, depth, range, rms });
+            for (value, _) in values.iter_mut().zip(&last_use).filter(|&(_, &last)| last <= id) {
+                value.clear();
+            }
         }
-        Ok(draft)
+        Ok(())
+    }
+
+    /// Numbers in all weight vectors.
+    pub fn numbers(&self) -> usize {
+        let of = |node: &DraftNode| match &node.work {
+            Work::Linear { diagonals, .. } => {
+                diagonals.outputs.iter().flatten().map(|d| d.weights.len()).sum()
+            }
+            _ => 0,
+        };
+        self.nodes.iter().map(of).sum()
     }
 
     /// Levels that the network consumes.
     pub fn levels(&self) -> usize {
         self.nodes[self.output].depth
     }
+}
+
+/// Whether a window that reads value `id`, laid out so and holding `map`, would find something beyond the borders.
+fn meets_margin(ir: &Ir, id: IrId, layout: &Layout, map: &SlotMap) -> bool {
+    let readers = ir.nodes.iter().filter_map(|node| match &node.kind {
+        IrKind::Linear { terms, .. } => Some(terms.iter().filter(|t| t.value == id)),
+        _ => None,
+    });
+    let holds = |c: usize, y: i64, x: i64| {
+        layout
+            .beyond(c, y, x)
+            .is_none_or(|(ct, slot)| map.ciphertexts.get(ct).is_none_or(|m| m[slot] != ZERO))
+    };
+    readers.flatten().any(|t| {
+        let op = &t.op;
+        let [before, after] = [0, 1].map(|side| {
+            [0, 1].map(|axis| {
+                let last =
+                    (op.output[axis + 1] - 1) * op.stride[axis] + (op.kernel[axis] - 1) * op.dilation[axis];
+                let own = op.input[axis + 1] + op.pads[axis];
+                (if side == 0 { op.pads[axis] } else { (last + 1).saturating_sub(own) }) as i64
+            })
+        });
+        let [rows, columns] = [op.input[1] as i64, op.input[2] as i64];
+        (0..op.input[0]).any(|c| {
+            (-before[0]..rows + after[0]).any(|y| {
+                (-before[1]..columns + after[1]).any(|x| {
+                    let inside = (0..rows).contains(&y) && (0..columns).contains(&x);
+                    !inside && holds(c, y, x)
+                })
+            })
+        })
+    })
 }
 
 /// The bias as slot vectors: zero in unused slots; empty where there is none.

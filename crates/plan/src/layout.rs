@@ -96,18 +96,50 @@ impl Layout {
     /// Ciphertext and slot of the first copy of element `(c, y, x)`.
     #[must_use]
     pub fn position(&self, c: usize, y: usize, x: usize) -> (usize, usize) {
-        let (mut ct, mut slot) = (0, 0);
-        for (axis, mut rest) in self.axes.iter().zip([c, y, x]) {
-            for digit in axis {
-                let value = rest % digit.size;
-                rest /= digit.size;
-                match digit.place {
-                    Place::Slot(stride) => slot += value * stride,
-                    Place::Cipher(stride) => ct += value * stride,
-                }
+        let parts = [self.along(0, c), self.along(1, y), self.along(2, x)];
+        let (ct, slot) = parts.iter().fold((0, 0), |(ct, slot), part| (ct + part.0, slot + part.1));
+        (ct, slot % self.slots)
+    }
+
+    /// What index `at` of an axis (channel, row, column) adds to ciphertext number and slot.
+    #[must_use]
+    pub fn along(&self, axis: usize, at: usize) -> (usize, usize) {
+        let (mut ct, mut slot, mut rest) = (0, 0, at);
+        for digit in &self.axes[axis] {
+            let value = rest % digit.size;
+            rest /= digit.size;
+            match digit.place {
+                Place::Slot(stride) => slot += value * stride,
+                Place::Cipher(stride) => ct += value * stride,
             }
         }
-        (ct, slot % self.slots)
+        (ct, slot)
+    }
+
+    /// Ciphertext and slot of a position beyond the borders, by continuing the axes; none where rows spread over ciphertexts
+    /// in bands.
+    #[must_use]
+    pub fn beyond(&self, c: usize, y: i64, x: i64) -> Option<(usize, usize)> {
+        let (mut ct, slot) = self.along(0, c);
+        let mut slot = slot as i64;
+        for (axis, at) in [(1, y), (2, x)] {
+            let mut rest = at;
+            for (k, digit) in self.axes[axis].iter().enumerate() {
+                let last = k + 1 == self.axes[axis].len();
+                let size = digit.size as i64;
+                let value = if last { rest } else { rest.rem_euclid(size) };
+                rest = if last { 0 } else { rest.div_euclid(size) };
+                match digit.place {
+                    Place::Slot(stride) => slot += value * stride as i64,
+                    Place::Cipher(stride) if (0..size).contains(&value) => ct += value as usize * stride,
+                    Place::Cipher(_) => return None,
+                }
+            }
+            if rest != 0 {
+                return None;
+            }
+        }
+        Some((ct, slot.rem_euclid(self.slots as i64) as usize))
     }
 
     /// The least power of two `P` such that the content of every ciphertext repeats every `P` slots

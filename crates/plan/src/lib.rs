@@ -31,7 +31,7 @@ mod predict;
 mod scales;
 mod schedule;
 
-pub use bsgs::{RotationCosts, Split};
+pub use bsgs::{Baby, Parts, RotationCosts, Split};
 pub use canonical::{Ir, IrId, IrKind, IrNode, IrTerm, canonicalise};
 pub use compile::{CompileOptions, compile, compile_insecure_for_tests};
 pub use cost::{Estimate, StepWork, UnitCosts, Work, double_hoisting_pays, estimate, log_qp};

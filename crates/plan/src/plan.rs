@@ -235,10 +235,14 @@ impl ServerPlan {
                             ));
                         }
                     }
-                    if linear.split.step > out.layout.slots {
+                    let Split { step: baby, block } = linear.split;
+                    if baby > out.layout.slots || block > out.layout.slots {
                         return Err(unsound(
                             &step.name,
-                            format!("baby steps up to {} of {} slots", linear.split.step, out.layout.slots),
+                            format!(
+                                "baby steps up to {baby} in blocks of {block} of {} slots",
+                                out.layout.slots
+                            ),
                         ));
                     }
                     let elements = out.layout.elements();

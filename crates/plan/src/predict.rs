@@ -6,6 +6,7 @@
 
 use polyveil_ckks::noise;
 
+use crate::bsgs::Baby;
 use crate::diagonals::Diagonals;
 use crate::draft::{Draft, DraftWeighting, Work};
 use crate::moduli::Moduli;
@@ -65,8 +66,11 @@ fn linear(draft: &Draft<'_>, moduli: &Moduli, scales: &Scales, id: usize, error:
     let (mut passed, mut own) = (Vec::new(), Vec::new());
     for (term, (&value, norm)) in inputs.iter().zip(&norms).enumerate() {
         passed.push(norm.weight * error[value]);
-        if babies.iter().any(|b| b.0 == term && b.2 != 0) {
-            own.push(norm.weight * noise::key_switch(parameters, level, scales.scale[value]));
+        // An input may be rotated twice: to a position, and within it.
+        for part in [|b: &Baby| b.2, |b: &Baby| b.3] {
+            if babies.iter().any(|b| b.0 == term && part(b) != 0) {
+                own.push(norm.weight * noise::key_switch(parameters, level, scales.scale[value]));
+            }
         }
         if weighted {
             let at = scales.weight_scale(moduli, id, value);

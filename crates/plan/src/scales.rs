@@ -63,6 +63,20 @@ impl Scales {
         Ok(scales)
     }
 
+    /// Levels by depth and one scale for all values, for comparing drafts whose ranges are not known.
+    pub fn nominal(draft: &Draft<'_>, moduli: &Moduli) -> Self {
+        let top = draft.levels();
+        let mask = |node: &crate::draft::DraftNode| match node.work {
+            Work::Linear { weighting: DraftWeighting::Weighted { masked: true }, .. } => Some(2.0),
+            _ => None,
+        };
+        Self {
+            level: draft.nodes.iter().map(|n| top.saturating_sub(n.depth)).collect(),
+            scale: vec![moduli.scale(); draft.nodes.len()],
+            mask: draft.nodes.iter().map(mask).collect(),
+        }
+    }
+
     // Ranges below 1 count as 1: a scale beyond the modulus is refused by the engine.
     /// The largest scale at which each value, and what squares and constant sums make of it, fits the
     /// modulus at its level.

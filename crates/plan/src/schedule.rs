@@ -1,8 +1,9 @@
 //! The order of work inside a linear step, shared by the planner (which keys, what cost) and the
 //! interpreter (what to do).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::bsgs::Baby;
 use crate::diagonals::{Diagonal, Diagonals};
 use crate::plan::{LinearStep, ServerPlan, Weighting};
 
@@ -34,8 +35,8 @@ pub struct Product<'a> {
 /// A linear step, ready to be carried out.
 #[derive(Clone, Debug)]
 pub struct Schedule<'a> {
-    /// Distinct `(term, ciphertext, rotation)` of the inputs, ordered.
-    pub babies: Vec<(usize, usize, usize)>,
+    /// Distinct rotations of the inputs, ordered.
+    pub babies: Vec<Baby>,
     /// One an output ciphertext.
     pub outputs: Vec<OutputSchedule<'a>>,
 }
@@ -53,9 +54,10 @@ impl<'a> Schedule<'a> {
             .map(|list| {
                 let mut giants: BTreeMap<usize, Vec<Product<'a>>> = BTreeMap::new();
                 for diagonal in list {
-                    let (giant, baby) = linear.split.apply(diagonal.rotation, slots);
-                    if let Some(&baby) = index.get(&(diagonal.term, diagonal.ciphertext, baby)) {
-                        giants.entry(giant).or_default().push(Product { baby, diagonal });
+                    let parts = linear.split.apply(diagonal.rotation, slots);
+                    let baby = (diagonal.term, diagonal.ciphertext, parts.position, parts.baby);
+                    if let Some(&baby) = index.get(&baby) {
+                        giants.entry(parts.giant).or_default().push(Product { baby, diagonal });
                     }
                 }
                 let giants =
@@ -90,7 +92,9 @@ pub fn rotations(
     let out = plan.values[k + 1].level;
     let level = out + usize::from(matches!(linear.weighting, Weighting::Weighted { .. }));
     let (babies, giants) = linear.split.counts(diagonals, slots);
-    let steps = babies.into_iter().map(|b| b.2).chain(giants.into_iter().map(|g| g.1)).map(|r| (r, level));
+    let distinct: BTreeSet<usize> =
+        babies.into_iter().flat_map(|b| [b.2, b.3]).chain(giants.into_iter().map(|g| g.1)).collect();
+    let steps = distinct.into_iter().map(|r| (r, level));
     // Folds come after the rescaling.
     steps.chain(diagonals.folds.iter().map(|&f| (f, out))).filter(|&(r, _)| r != 0).collect()
 }

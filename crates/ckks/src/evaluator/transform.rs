@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 /// Words of one limb's encoded weights, a thread, and of all inner sums that may be in memory together: outputs beyond them
 /// make another round, which extends the digits again.
 const WEIGHT_WORDS: usize = 16 << 20;
-const SUM_WORDS: usize = 32 << 20;
+const SUM_WORDS: usize = 96 << 20;
 /// Words of all rotated tiles: they come back from the outer cache once a sum.
 const TILE_WORDS: usize = 256 << 10;
 /// Bounds of a tile: the multiply-accumulate kernel's block, and what keeps the digits' tiles in the second-level cache.

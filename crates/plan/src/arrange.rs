@@ -108,20 +108,18 @@ fn apart(ir: &Ir) -> Vec<[usize; 2]> {
         match &node.kind {
             IrKind::Linear { terms, .. } if node.shape[1] * node.shape[2] > 1 => {
                 if let Some(of) = depthwise(terms, node.shape) {
-                    for axis in 0..2 {
-                        apart[of][axis] = apart[of][axis].max(terms[0].op.stride[axis]);
-                    }
+                    apart[of] = larger(apart[of], terms[0].op.stride);
                 }
             }
-            IrKind::Square(of) => {
-                for axis in 0..2 {
-                    apart[*of][axis] = apart[*of][axis].max(apart[id][axis]);
-                }
-            }
+            IrKind::Square(of) => apart[*of] = larger(apart[*of], apart[id]),
             _ => {}
         }
     }
     apart
+}
+
+fn larger(left: [usize; 2], right: [usize; 2]) -> [usize; 2] {
+    [left[0].max(right[0]), left[1].max(right[1])]
 }
 
 /// What a single depthwise operator reads.

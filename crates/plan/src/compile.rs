@@ -123,6 +123,10 @@ fn drafts<'i>(
     let mut numbers = MAX_NUMBERS;
     for grid in coarse_grids(ir).into_iter().rev() {
         for masks in [true, false] {
+            let masked = |(_, d): &(f64, Draft<'_>)| d.nodes.iter().any(|n| is_masked(&n.work));
+            if !masks && !drafts.iter().any(masked) {
+                continue;
+            }
             let draft = match Draft::new(ir, 1 << ring.log_n, grid, masks, numbers) {
                 Ok(draft) => draft,
                 Err(error) => {
@@ -130,11 +134,6 @@ fn drafts<'i>(
                     continue;
                 }
             };
-            if !masks
-                && !drafts.iter().any(|(_, d): &(f64, Draft<'_>)| d.nodes.iter().any(|n| is_masked(&n.work)))
-            {
-                continue;
-            }
             let levels = draft.levels();
             let bits = TYPICAL_SCALE_BITS.max(least_scale_bits(ring.log_n));
             let sizes = Sizes::cheapest(ring.log_n, levels, bits, bits + 8, ring.limit).or_else(|| {

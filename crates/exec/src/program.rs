@@ -60,10 +60,10 @@ impl Program {
     /// Checks `plan` and derives its rotations and weight vectors.
     ///
     /// # Errors
-    /// [`ExecError::Plan`] where the plan contradicts itself.
+    /// [`ExecError::Plan`] where the plan contradicts itself or asks for too much memory.
     pub fn load(plan: &ServerPlan) -> Result<Self, ExecError> {
         plan.validate()?;
-        let lowered = plan.lowered();
+        let lowered = plan.lowered()?;
         let mut last_use = vec![0; plan.values.len()];
         for (k, step) in plan.steps.iter().enumerate() {
             match &step.kind {

@@ -10,7 +10,7 @@ use polyveil_client::{SecretKey, decrypt, encrypt_symmetric, generate_evaluation
 use polyveil_exec::{Control, Program};
 use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
 use polyveil_net::{BatchNorm, Graph, NodeId, Op, Quadratic, Tensor, exec};
-use polyveil_plan::{CompileOptions, Compiled, compile_insecure_for_tests};
+use polyveil_plan::{CompileOptions, Compiled, PlanError, compile_insecure_for_tests};
 use proptest::prelude::*;
 
 /// Draws numbers from a list that proptest shrinks.
@@ -105,7 +105,8 @@ fn quadratic(b: &mut GraphBuilder, draw: &mut Draw<'_>, name: &str, x: NodeId, c
     let n = if draw.below(2) == 0 { 1 } else { channels };
     // Some channels without any square, some with a tiny one.
     let a = (0..n).map(|_| [0.0, 1e-5, 0.3, -0.2, 0.1][draw.below(5)]).collect();
-    let b_ = (0..n).map(|_| draw.real(-1.0, 1.0)).collect();
+    // Without square and slope a network is a constant, which no plan computes.
+    let b_ = (0..n).map(|_| draw.real(-1.0, 1.0)).map(|b| if b == 0.0 { 0.25 } else { b }).collect();
     let c = (0..n).map(|_| draw.real(-0.5, 0.5)).collect();
     let t = |v: Vec<f32>| Tensor::new(vec![n], v).unwrap();
     b.push(name, Op::Quadratic(Quadratic { a: t(a), b: t(b_), c: t(c) }), vec![x])
@@ -117,10 +118,21 @@ fn input(shape: &[usize], seed: usize) -> Tensor {
     Tensor::new(shape.to_vec(), data).unwrap()
 }
 
-fn compiled(graph: &Graph, tolerance: f64) -> Compiled {
+/// Fails the test but where the planner says that this small ring is not precise enough: about one graph in 6,000, where what
+/// lies in unused slots grows from square to square. [`few`] bounds how often that is let pass.
+fn compiled(graph: &Graph, tolerance: f64) -> Result<Compiled, TestCaseError> {
     let shape = graph.infer_shapes().unwrap()[0].clone();
     let calibration = (0..3).map(|s| input(&shape, s)).collect();
-    compile_insecure_for_tests(graph, &CompileOptions { calibration, tolerance }, 11).unwrap()
+    match compile_insecure_for_tests(graph, &CompileOptions { calibration, tolerance }, 11) {
+        Ok(compiled) => Ok(compiled),
+        Err(error @ PlanError::Imprecise { .. }) => Err(TestCaseError::reject(error.to_string())),
+        Err(error) => Err(TestCaseError::fail(error.to_string())),
+    }
+}
+
+/// So many graphs, of which two may be refused for their precision.
+fn few(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, max_global_rejects: 2, ..ProptestConfig::default() }
 }
 
 fn largest_error(found: &[f64], expected: &Tensor) -> (f64, f64) {
@@ -131,12 +143,12 @@ fn largest_error(found: &[f64], expected: &Tensor) -> (f64, f64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(few(60))]
 
     #[test]
     fn slots_mean_what_the_network_means(numbers in prop::collection::vec(any::<u16>(), 120)) {
         let graph = random_graph(&numbers);
-        let compiled = compiled(&graph, 1e-2);
+        let compiled = compiled(&graph, 1e-2)?;
         compiled.server.validate().unwrap();
         compiled.client.validate().unwrap();
         let x = input(&compiled.client.input_shape, 9);
@@ -150,12 +162,12 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(few(8))]
 
     #[test]
     fn ciphertexts_stay_within_the_promised_error(numbers in prop::collection::vec(any::<u16>(), 120)) {
         let graph = random_graph(&numbers);
-        let compiled = compiled(&graph, 1e-3);
+        let compiled = compiled(&graph, 1e-3)?;
         let parameters = Parameters::new_insecure(compiled.server.parameters.clone()).unwrap();
         let x = input(&compiled.client.input_shape, 1);
         let expected = exec::run(&graph, &x).unwrap();

@@ -9,8 +9,8 @@ use crate::PlanError;
 use crate::arrange::coarse_grids;
 use crate::canonical::{Ir, IrKind, canonicalise};
 use crate::cost;
-use crate::diagonals::Diagonals;
-use crate::draft::{Draft, DraftWeighting, Work, least_levels};
+use crate::diagonals::{Diagonals, MAX_NUMBERS};
+use crate::draft::{Draft, DraftWeighting, Masks, Work, least_levels};
 use crate::moduli::{Moduli, Sizes, least_scale_bits, table_limit};
 use crate::plan::{
     ClientPlan, Compiled, LinearStep, Precision, ServerPlan, Step, StepKind, Term, Value, Weighting,
@@ -20,8 +20,6 @@ use crate::scales::{HEADROOM, Scales};
 
 /// Rings that the planner considers, as log2 of the degree.
 const RINGS: std::ops::RangeInclusive<u32> = 12..=16;
-/// Most numbers in the weight vectors of a plan.
-const MAX_NUMBERS: usize = 1 << 29;
 /// Bits of a level by which layouts are compared before ranges are known.
 const TYPICAL_SCALE_BITS: u32 = 36;
 /// Most bits of a level.
@@ -74,8 +72,28 @@ pub fn compile_insecure_for_tests(
 fn search(graph: &Graph, options: &CompileOptions, rings: &[Ring]) -> Result<Compiled, PlanError> {
     let ir = canonicalise(graph)?;
     let samples = calibration(graph, options)?;
-    let (least, deepest) = least_levels(&ir);
     let mut failure: Option<PlanError> = None;
+    // Masks everywhere cost precision and time, so they are drawn up only where nothing else works.
+    for masks in [&[Masks::Margins, Masks::Never][..], &[Masks::Always]] {
+        if let Some(plan) = cheapest(graph, &ir, &samples, options.tolerance, rings, masks, &mut failure) {
+            return finish(graph, plan);
+        }
+    }
+    let (least, deepest) = least_levels(&ir);
+    Err(failure.unwrap_or_else(|| too_deep(least, deepest)))
+}
+
+/// The cheapest plan with such masks; why there is none is left in `failure`.
+fn cheapest(
+    graph: &Graph,
+    ir: &Ir,
+    samples: &[Tensor],
+    tolerance: f64,
+    rings: &[Ring],
+    masks: &[Masks],
+    failure: &mut Option<PlanError>,
+) -> Option<ServerPlan> {
+    let (least, _) = least_levels(ir);
     let mut first_success = None;
     let mut best: Option<(f64, ServerPlan)> = None;
     for ring in rings.iter().filter(|r| fits(r.log_n, least, r.limit)) {
@@ -83,15 +101,15 @@ fn search(graph: &Graph, options: &CompileOptions, rings: &[Ring]) -> Result<Com
         if first_success.is_some_and(|first| ring.log_n > first + 1) {
             break;
         }
-        let mut drafts = drafts(graph, &ir, *ring, &mut failure);
+        let mut drafts = drafts(graph, ir, *ring, masks, failure);
         drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
         for (guess, mut draft) in drafts {
             // A ring that does worse before it is calibrated does not get better.
             if best.as_ref().is_some_and(|(least, _)| guess > 1.5 * least) {
                 break;
             }
-            draft.calibrate(&samples)?;
-            match candidate(&draft, *ring, options.tolerance) {
+            let sound = draft.calibrate(samples).and_then(|()| candidate(&draft, *ring, tolerance));
+            match sound {
                 Ok((moduli, scales, max_error)) => {
                     let plan = assemble(graph, &draft, &moduli, &scales, max_error);
                     let cost = cost::Work::count(&plan, &lowered(&draft)).relative_cost(draft.slots);
@@ -101,15 +119,11 @@ fn search(graph: &Graph, options: &CompileOptions, rings: &[Ring]) -> Result<Com
                     first_success.get_or_insert(ring.log_n);
                     break;
                 }
-                Err(error) => failure = Some(error),
+                Err(error) => *failure = Some(error),
             }
         }
     }
-    match (best, failure) {
-        (Some((_, plan)), _) => finish(graph, plan),
-        (None, Some(error)) => Err(error),
-        (None, None) => Err(too_deep(least, deepest)),
-    }
+    best.map(|(_, plan)| plan)
 }
 
 /// The network laid out in every way that is tried in one ring, with costs at moduli of a typical size.
@@ -117,14 +131,15 @@ fn drafts<'i>(
     graph: &Graph,
     ir: &'i Ir,
     ring: Ring,
+    masks: &[Masks],
     failure: &mut Option<PlanError>,
 ) -> Vec<(f64, Draft<'i>)> {
     let mut drafts = Vec::new();
     let mut numbers = MAX_NUMBERS;
     for grid in coarse_grids(ir).into_iter().rev() {
-        for masks in [true, false] {
+        for &masks in masks {
             let masked = |(_, d): &(f64, Draft<'_>)| d.nodes.iter().any(|n| is_masked(&n.work));
-            if !masks && !drafts.iter().any(masked) {
+            if masks == Masks::Never && !drafts.iter().any(masked) {
                 continue;
             }
             let draft = match Draft::new(ir, 1 << ring.log_n, grid, masks, numbers) {

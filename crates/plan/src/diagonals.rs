@@ -75,6 +75,12 @@ impl Diagonals {
         self.outputs.iter().map(Vec::len).sum()
     }
 
+    /// Numbers in all weight vectors.
+    #[must_use]
+    pub fn numbers(&self) -> usize {
+        self.outputs.iter().flatten().map(|d| d.weights.len()).sum()
+    }
+
     /// What each slot of the outputs holds: the elements of `layout`, zeros where every summand is
     /// zero, anything else elsewhere.
     #[must_use]
@@ -106,6 +112,9 @@ impl Diagonals {
     }
 }
 
+/// Most numbers in the weight vectors of a plan.
+pub const MAX_NUMBERS: usize = 1 << 29;
+
 /// Marks a weight that nothing depends on.
 const FREE: f32 = f32::NAN;
 
@@ -113,14 +122,10 @@ const FREE: f32 = f32::NAN;
 ///
 /// Output positions whose taps lie alike are taken together, so that a convolution costs as much as its weights times
 /// the few ways in which windows meet borders and phases, not as much as the image.
+/// None where the vectors would take more than so many numbers: a plan from a file, whose layouts and weights need not go
+/// together, could otherwise ask for any amount of memory.
 #[must_use]
-pub fn lower(sources: &[Source<'_>], layout: &Layout) -> Diagonals {
-    // The default is not taken: nothing ends before all memory does.
-    lower_within(sources, layout, usize::MAX).unwrap_or(Diagonals { outputs: Vec::new(), folds: Vec::new() })
-}
-
-/// As [`lower`]; none where the vectors would take more than so many numbers.
-pub(crate) fn lower_within(sources: &[Source<'_>], layout: &Layout, numbers: usize) -> Option<Diagonals> {
+pub fn lower_within(sources: &[Source<'_>], layout: &Layout, numbers: usize) -> Option<Diagonals> {
     let slots = layout.slots;
     let out_period = layout.period();
     let in_period = sources.iter().map(|s| s.layout.period()).max().unwrap_or(slots);
@@ -204,13 +209,13 @@ impl Lowering<'_> {
         let valid: Vec<u16> =
             (0..self.ring).map(|s| u16::from(is_element(out_slots[s % self.wrap()]))).collect();
         let mut done = Vec::new();
-        let clashing = self.at_period(ct, least, None, &valid, &mut done);
+        let clashing = self.at_period(ct, least, None, &valid, &mut done)?;
         let numbers = done.iter().map(|d| d.weights.len()).sum::<usize>() + clashing.len() * self.ring;
         if self.left.fetch_sub(numbers as i64, Ordering::Relaxed) < numbers as i64 {
             return None;
         }
         if !clashing.is_empty() {
-            self.at_period(ct, self.ring, Some(&clashing), &valid, &mut done);
+            self.at_period(ct, self.ring, Some(&clashing), &valid, &mut done)?;
         }
         done.sort_by_key(|d| (d.term, d.ciphertext, d.rotation));
         Some(done)
@@ -221,7 +226,8 @@ impl Lowering<'_> {
         if self.folding { self.out_period } else { self.layout.slots }
     }
 
-    /// Adds to `done` the vectors that have period `period`, among `wanted` ones where given; the others come back.
+    /// Adds to `done` the vectors that have period `period`, among `wanted` ones where given; the others come back. None where
+    /// they take more numbers than are left.
     fn at_period(
         &self,
         ct: usize,
@@ -229,10 +235,14 @@ impl Lowering<'_> {
         wanted: Option<&BTreeSet<Key>>,
         valid: &[u16],
         done: &mut Vec<Diagonal>,
-    ) -> BTreeSet<Key> {
-        let mut table = Table { size: period, vectors: Vec::new(), index: BTreeMap::new() };
+    ) -> Option<BTreeSet<Key>> {
+        // Clashing vectors have taken their part already.
+        let left = usize::try_from(self.left.load(Ordering::Relaxed)).unwrap_or(0);
+        let numbers = if wanted.is_some() { usize::MAX } else { left };
+        let mut table =
+            Table { size: period, most: numbers / period, vectors: Vec::new(), index: BTreeMap::new() };
         for term in 0..self.sources.len() {
-            self.enter(ct, term, period, wanted, &mut table);
+            self.enter(ct, term, period, wanted, &mut table)?;
         }
         let mut clashing = BTreeSet::new();
         for (key, vector) in table.vectors {
@@ -246,10 +256,10 @@ impl Lowering<'_> {
                 }
             }
         }
-        clashing
+        Some(clashing)
     }
 
-    /// Enters every tap of one term into the table.
+    /// Enters every tap of one term into the table; none where it is full.
     fn enter(
         &self,
         ct: usize,
@@ -257,7 +267,7 @@ impl Lowering<'_> {
         period: usize,
         wanted: Option<&BTreeSet<Key>>,
         table: &mut Table,
-    ) {
+    ) -> Option<()> {
         let source = &self.sources[term];
         let op = source.op;
         let slots = self.layout.slots;
@@ -301,7 +311,7 @@ impl Lowering<'_> {
                                         if partial { from + self.ring * 2 - rotation } else { slot } % period;
                                     let key = (term, i_ct + y_ct + x_ct, rotation);
                                     if wanted.is_none_or(|w| w.contains(&key)) {
-                                        table.add(key, place, weight, row.count * column.count, modulus);
+                                        table.add(key, place, weight, row.count * column.count, modulus)?;
                                     }
                                 }
                             }
@@ -310,6 +320,7 @@ impl Lowering<'_> {
                 }
             }
         }
+        Some(())
     }
 
     /// The positions of an axis (1: rows, 2: columns), in classes; with folding every slot is its own.
@@ -383,17 +394,23 @@ struct Vector {
 struct Table {
     /// Length of a vector.
     size: usize,
+    /// Vectors at most.
+    most: usize,
     vectors: Vec<(Key, Vector)>,
     /// By term and ciphertext: the vector of every rotation, from 1 on, 0 for none.
     index: BTreeMap<(usize, usize), Vec<u32>>,
 }
 
 impl Table {
-    fn add(&mut self, key: Key, place: usize, weight: f32, count: usize, modulus: usize) {
+    /// None where there is no room for another vector.
+    fn add(&mut self, key: Key, place: usize, weight: f32, count: usize, modulus: usize) -> Option<()> {
         let (term, ciphertext, rotation) = key;
         let index = self.index.entry((term, ciphertext)).or_insert_with(|| vec![0; modulus]);
         let at = &mut index[rotation];
         if *at == 0 {
+            if self.vectors.len() >= self.most {
+                return None;
+            }
             let (weights, entered) = (vec![FREE; self.size], vec![0; self.size]);
             self.vectors.push((key, Vector { weights, entered, clash: false }));
             *at = self.vectors.len() as u32;
@@ -406,6 +423,7 @@ impl Table {
             vector.clash = true;
         }
         vector.entered[place] += count as u32;
+        Some(())
     }
 }
 

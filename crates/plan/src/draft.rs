@@ -48,13 +48,13 @@ pub(crate) enum DraftWeighting {
 }
 
 impl<'a> Draft<'a> {
-    /// Lowers every node of `ir` on a coarse grid; `masks` allows zeroing unused slots where a later window would read
+    /// Lowers every node of `ir` on a coarse grid; `masks` allows zeroing unused slots, such as those that a later window would read
     /// them. Ranges are not known yet. The weight vectors may take `numbers` in all.
     pub fn new(
         ir: &'a Ir,
         slots: usize,
         grid: [usize; 2],
-        masks: bool,
+        masks: Masks,
         numbers: usize,
     ) -> Result<Self, PlanError> {
         let arrangement = arrange(ir, slots, grid)?;
@@ -93,7 +93,12 @@ impl<'a> Draft<'a> {
                         })?;
                     let deepest = terms.iter().map(|t| draft.nodes[t.value].depth).max().unwrap_or(0);
                     let one_source = terms.iter().all(|t| t.value == terms[0].value);
-                    let maskable = masks && arrangement.masked[id] && diagonals.folds.is_empty();
+                    let wanted = match masks {
+                        Masks::Never => false,
+                        Masks::Margins => arrangement.masked[id],
+                        Masks::Always => true,
+                    };
+                    let maskable = wanted && diagonals.folds.is_empty();
                     let constant = diagonals.constant().filter(|&c| c > 0.0 && one_source).map(f64::from);
                     let mut map = None;
                     let weighting = match constant {
@@ -194,9 +199,7 @@ impl<'a> Draft<'a> {
     /// Numbers in all weight vectors.
     pub fn numbers(&self) -> usize {
         let of = |node: &DraftNode| match &node.work {
-            Work::Linear { diagonals, .. } => {
-                diagonals.outputs.iter().flatten().map(|d| d.weights.len()).sum()
-            }
+            Work::Linear { diagonals, .. } => diagonals.numbers(),
             _ => 0,
         };
         self.nodes.iter().map(of).sum()
@@ -206,6 +209,17 @@ impl<'a> Draft<'a> {
     pub fn levels(&self) -> usize {
         self.nodes[self.output].depth
     }
+}
+
+/// Which weighted steps set unused slots to zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Masks {
+    /// None.
+    Never,
+    /// Those whose margin a later window reads.
+    Margins,
+    /// All: what lies in unused slots can grow from square to square until no modulus holds it.
+    Always,
 }
 
 /// Whether a window that reads value `id`, laid out so and holding `map`, would find something beyond the borders.

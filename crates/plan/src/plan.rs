@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::PlanError;
 use crate::bsgs::Split;
-use crate::diagonals::{Diagonals, Source, lower};
+use crate::diagonals::{Diagonals, MAX_NUMBERS, Source, lower_within};
 use crate::layout::{Layout, SlotMap, ZERO};
 use crate::linop::ConvOp;
 
@@ -295,8 +295,11 @@ impl ServerPlan {
 
     /// What the slots of every value hold, and the rotations and weights of every linear step, derived
     /// from the layouts in order.
-    #[must_use]
-    pub fn lowered(&self) -> Vec<Option<Diagonals>> {
+    ///
+    /// # Errors
+    /// [`PlanError::TooLarge`] where they would take more memory than the planner itself allows.
+    pub fn lowered(&self) -> Result<Vec<Option<Diagonals>>, PlanError> {
+        let mut left = MAX_NUMBERS;
         let mut maps: Vec<SlotMap> = vec![self.values[0].layout.slot_map(ZERO)];
         let mut all = Vec::with_capacity(self.steps.len());
         for (k, step) in self.steps.iter().enumerate() {
@@ -317,7 +320,14 @@ impl ServerPlan {
                             map: &maps[t.value],
                         })
                         .collect();
-                    let diagonals = lower(&sources, layout);
+                    let diagonals =
+                        lower_within(&sources, layout, left).ok_or_else(|| PlanError::TooLarge {
+                            layer: step.name.clone(),
+                            what: "size of all weight vectors",
+                            found: MAX_NUMBERS.saturating_add(1),
+                            limit: MAX_NUMBERS,
+                        })?;
+                    left = left.saturating_sub(diagonals.numbers());
                     let masked = matches!(linear.weighting, Weighting::Weighted { mask_scale: Some(_) });
                     let map =
                         if masked { layout.slot_map(ZERO) } else { diagonals.slot_map(layout, &sources) };
@@ -326,7 +336,7 @@ impl ServerPlan {
                 }
             }
         }
-        all
+        Ok(all)
     }
 }
 

@@ -3,7 +3,10 @@
 
 use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
 use polyveil_net::{Graph, Tensor};
-use polyveil_plan::{CompileOptions, PlanError, StepKind, UnitCosts, Weighting, Work, compile, estimate};
+use polyveil_plan::{
+    CompileOptions, PlanError, Source, StepKind, UnitCosts, Weighting, Work, ZERO, compile, estimate,
+    lower_within,
+};
 
 fn network(activations: usize) -> Graph {
     let mut b = GraphBuilder::new("net", &[1, 8, 8], 3);
@@ -37,7 +40,7 @@ fn a_plan_keeps_its_promises() {
         .filter(|s| matches!(&s.kind, StepKind::Linear(l) if matches!(l.weighting, Weighting::Constant(_))));
     assert_eq!(free.count(), 1);
     // Every rotation that the steps use has a key, at a level that suffices, and no other has.
-    let lowered = plan.lowered();
+    let lowered = plan.lowered().unwrap();
     assert_eq!(lowered.len(), plan.steps.len());
     let work = Work::count(plan, &lowered.iter().map(Option::as_ref).collect::<Vec<_>>());
     assert_eq!(work.rotations, plan.keys.rotations.len());
@@ -53,6 +56,20 @@ fn a_plan_keeps_its_promises() {
     let estimate = estimate(plan, &work, &unit);
     assert!(estimate.seconds > 0.0 && estimate.security_bits >= 128 && estimate.levels == 5);
     assert!(estimate.upload_bytes < 1 << 20 && estimate.key_bytes > 0);
+}
+
+#[test]
+fn lowering_stops_where_vectors_would_take_more_than_is_left() {
+    let plan = compile(&network(1), &CompileOptions::default()).unwrap().server;
+    let StepKind::Linear(first) = &plan.steps[0].kind else {
+        unreachable!("the first step is a convolution")
+    };
+    let layout = &plan.values[0].layout;
+    let map = layout.slot_map(ZERO);
+    let sources = [Source { op: &first.terms[0].op, offset: first.terms[0].offset, layout, map: &map }];
+    let whole = lower_within(&sources, &plan.values[1].layout, 1 << 24).unwrap();
+    assert!(whole.numbers() > 8);
+    assert!(lower_within(&sources, &plan.values[1].layout, 8).is_none());
 }
 
 #[test]
@@ -105,7 +122,7 @@ fn hostile_plans_are_refused_at_once() {
 #[test]
 fn convolution_weights_are_periodic() {
     let compiled = compile(&network(1), &CompileOptions::default()).unwrap();
-    let lowered = compiled.server.lowered();
+    let lowered = compiled.server.lowered().unwrap();
     let first = lowered[0].as_ref().unwrap();
     let slots = compiled.server.values[0].layout.slots;
     // The image has zero margins, so border taps are free and every vector repeats by channel block.

@@ -5,7 +5,8 @@ use polyveil_net::{Graph, Op, Tensor};
 use proptest::prelude::*;
 
 use crate::engine::{
-    Batch, ForwardOptions, Soft, Terms, gradient_step, parameter_mut, parameters, soft_targets,
+    Batch, Features, ForwardOptions, Pair, Soft, Terms, gradient_step, parameter_mut, parameters,
+    soft_targets,
 };
 
 const FEATURES: usize = 4;
@@ -60,18 +61,25 @@ proptest! {
         unit in 0.5f32..2.0,
         bound in 0.2f32..1.0,
         temperature in 1.0f32..8.0,
-        part in 0usize..4,
+        part in 0usize..5,
     ) {
         let mut graph = network(&weights);
         let labels = (0..IMAGES).map(|i| (i % CLASSES) as u32).collect();
         let batch = Batch { shape: [1, 1, FEATURES], images, labels };
         prop_assume!(smooth(&graph, &batch, &[0.0, bound * unit]));
-        let soft = Soft { targets: soft_targets(&teacher, CLASSES, temperature), temperature, weight: 0.7 };
+        // Another network of the same structure; it gives the soft targets too where features are matched.
+        let reference = network(&weights.iter().rev().copied().collect::<Vec<_>>());
+        let quadratic = graph.nodes.iter().position(|n| matches!(n.op, Op::Quadratic(_))).unwrap();
+        let pairs = [Pair { student: quadratic, reference: quadratic, weight: 0.6 }];
+        let features = (part == 4).then_some(Features { reference: &reference, pairs: &pairs, weight: 0.5 });
+        let targets = (part != 4).then(|| soft_targets(&teacher, CLASSES, temperature));
+        let soft = Soft { targets, temperature, weight: 0.7 };
         let terms = Terms {
             cross_entropy: if part == 1 || part == 2 { 0.0 } else { 0.5 },
             smoothing: 0.1,
-            soft: (part == 1 || part == 3).then_some(&soft),
+            soft: (part == 1 || part >= 3).then_some(&soft),
             penalty: if part >= 2 { 0.3 } else { 0.0 },
+            features,
         };
         let options = ForwardOptions {
             transition: vec![share; 4],
@@ -110,9 +118,9 @@ proptest! {
         let graph = network(&weights);
         let batch = Batch { shape: [1, 1, FEATURES], images, labels: vec![0; IMAGES] };
         let term = |scores: &[f32]| {
-            let targets = soft_targets(scores, CLASSES, temperature);
+            let targets = Some(soft_targets(scores, CLASSES, temperature));
             let soft = Soft { targets, temperature, weight: 1.0 };
-            let terms = Terms { cross_entropy: 0.0, smoothing: 0.0, soft: Some(&soft), penalty: 0.0 };
+            let terms = Terms { cross_entropy: 0.0, smoothing: 0.0, soft: Some(&soft), penalty: 0.0, features: None };
             gradient_step(&graph, &[], &batch, terms, &ForwardOptions::default()).unwrap().distillation
         };
         prop_assert!(term(&teacher) > -1e-4);

@@ -91,6 +91,18 @@ impl ConvertConfig {
         in_range("activation.rate_factor", self.activation.rate_factor, 0.0, 100.0, "0 to 100")?;
         in_range("distillation.alpha", self.distillation.alpha, 0.0, 1.0, "0 to 1")?;
         in_range("distillation.temperature", self.distillation.temperature, 0.1, 100.0, "0.1 to 100")?;
+        in_range("distillation.features", self.distillation.features, 0.0, 1e4, "0 to 10000")?;
+        in_range("distillation.feature_fraction", self.distillation.feature_fraction, 0.0, 1.0, "0 to 1")?;
+        let alike =
+            self.weights == InitialWeights::Teacher && self.activation.form == ActivationForm::Quadratic;
+        if self.distillation.features > 0.0 && !alike {
+            return Err(TrainError::Config {
+                key: "distillation.features",
+                value: self.distillation.features.to_string(),
+                expected: "0 unless weights = teacher and activation.form = quadratic: only then are there features \
+                           to compare",
+            });
+        }
         in_range("range.bound", self.range.bound, 0.1, 1e6, "0.1 to 1e6")?;
         in_range("range.penalty", self.range.penalty, 0.0, 1e3, "0 to 1000")?;
         in_range("range.clamp", self.range.clamp, 0.0, 1e6, "0 (off) to 1e6")?;
@@ -237,11 +249,16 @@ pub struct Distillation {
     pub alpha: f32,
     /// `T`.
     pub temperature: f32,
+    /// Factor on the mean over activations of the relative squared distance between what an activation yields
+    /// and what it yields in the ReLU network; 0 matches scores alone. For `weights = teacher`.
+    pub features: f32,
+    /// Share of the epochs over which that factor falls to zero, linearly.
+    pub feature_fraction: f32,
 }
 
 impl Default for Distillation {
     fn default() -> Self {
-        Self { alpha: 0.7, temperature: 4.0 }
+        Self { alpha: 0.7, temperature: 4.0, features: 0.0, feature_fraction: 1.0 }
     }
 }
 

@@ -6,12 +6,14 @@
 //! | pre-activations to unit size, function unchanged; batch norm where the network is deep | [`normalise`] |
 //! | ReLU → quadratic with start coefficients | [`start`] |
 //! | ReLU → Hermite basis with batch norm (a rival's form) | [`basis`] |
+//! | the ReLU network whose features are matched | [`features`] |
 //! | transition, distillation, range control, choice of the epoch | `run` |
 //! | ranges of the frozen network | [`ranges`] |
 //!
 //! After Baruch et al. (arXiv 2111.03362); the bounded start and the rescaling are ours.
 
 mod basis;
+mod features;
 mod normalise;
 mod pools;
 mod ranges;
@@ -100,11 +102,13 @@ pub fn attempt_conversion(
         return Err(TrainError::EmptySplit { name: data.name().to_owned(), split: Split::Train });
     }
     let preprocessing = metadata::preprocessing(teacher)?.unwrap_or_else(|| data.preprocessing().clone());
-    let Prepared { graph, units, bases, start } = prepare(teacher, data, &preprocessing, config)?;
+    let Prepared { graph, units, bases, start, sizes } = prepare(teacher, data, &preprocessing, config)?;
     let activations: Vec<NodeId> = quadratics(&graph).collect();
     let refit = |graph: &mut Graph| refit(graph, data, &preprocessing, config, &units, start);
     let recovers = config.transition.recover_epochs > 0 && config.activation.rate_factor > 0.0;
     let declared = declared_bounds(&graph, &units, &bases, config.range.declared);
+    let reference =
+        (config.distillation.features > 0.0).then(|| features::reference(&graph, teacher, &sizes));
     let recipe = Recipe {
         name: "student",
         seed: config.seed,
@@ -130,6 +134,7 @@ pub fn attempt_conversion(
             constant: config.activation.constant,
             min_a: config.activation.min_a,
             max_shift: config.activation.max_shift,
+            reference,
         }),
         fingerprint: teacher::fingerprint("student", config, data, &[teacher])?,
     };
@@ -178,6 +183,8 @@ struct Prepared {
     bases: Vec<NodeId>,
     /// The rule behind the coefficients, never `Auto`.
     start: StartCoefficients,
+    /// Sum of squares of what each activation yields for an image as ReLU, by name.
+    sizes: BTreeMap<String, f32>,
 }
 
 fn prepare(
@@ -208,6 +215,9 @@ fn prepare(
             units[relu] = normalise::channel_size(&layer.whole());
         }
     }
+    let count = (images.len() / data.shape().iter().product::<usize>().max(1)).max(1);
+    let size = |layer: &LayerStats| (layer.whole().relu[1] / count as f64) as f32;
+    let sizes = stats.iter().map(|(relu, layer)| (graph.nodes[*relu].name.clone(), size(layer))).collect();
     let deep = relus.len() > SHALLOW;
     let kind = match config.activation.start {
         StartCoefficients::Auto if deep => StartCoefficients::SmallA,
@@ -225,7 +235,7 @@ fn prepare(
             .collect();
         let (bases, units) = basis::expand(&mut graph, &layers, &units);
         graph.infer_shapes().map_err(|e| TrainError::Net(e.to_string()))?;
-        return Ok(Prepared { graph, units, bases, start: kind });
+        return Ok(Prepared { graph, units, bases, start: kind, sizes });
     }
     for (relu, layer) in &stats {
         graph.nodes[*relu].op = Op::Quadratic(rule(*relu).coefficients(layer, config.activation.per));
@@ -244,7 +254,7 @@ fn prepare(
     }
     bound_coefficients(&mut graph, &units, config.activation.min_a, config.activation.max_shift);
     graph.infer_shapes().map_err(|e| TrainError::Net(e.to_string()))?;
-    Ok(Prepared { graph, units, bases: Vec::new(), start: kind })
+    Ok(Prepared { graph, units, bases: Vec::new(), start: kind, sizes })
 }
 
 /// Coefficients fitted anew to the values that reach the activations now, while they still are ReLU

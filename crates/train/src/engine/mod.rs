@@ -14,6 +14,7 @@ mod activation;
 #[cfg(feature = "burn")]
 mod burn;
 mod conv;
+mod features;
 mod infer;
 mod matrix;
 mod norm;
@@ -27,6 +28,7 @@ mod value;
 
 #[cfg(feature = "burn")]
 pub(crate) use burn::{gradient_step, infer, infer_observed};
+pub(crate) use features::{Features, Pair};
 pub(crate) use infer::Scores;
 #[cfg(not(feature = "burn"))]
 pub(crate) use infer::{infer, infer_observed};

@@ -4,6 +4,7 @@ use polyveil_net::{Graph, Hw, NodeId, Op};
 
 use super::activation::{quadratic, quadratic_backward, relu, relu_backward};
 use super::conv::{Sinks, conv, conv_backward, linear, linear_backward};
+use super::features::Features;
 use super::norm::{Statistics, batch_norm, batch_norm_backward};
 use super::value::Value;
 use super::{ForwardOptions, ParameterId, pool};
@@ -210,14 +211,23 @@ impl Trained {
     }
 }
 
+/// Terms of the loss that act inside the network.
+pub(super) struct Pull<'a> {
+    /// Factor of the range penalty.
+    pub(super) penalty: f32,
+    /// Values of the reference network and which of them are matched.
+    pub(super) features: Option<(&'a Tape, Features<'a>)>,
+    /// Images of the whole step.
+    pub(super) total: f32,
+}
+
 /// Walks back from the gradient of the scores and adds to `gradients` those of the trained parameters.
-/// `penalty` is the factor of the range penalty in the loss.
 pub(super) fn backward(
     network: &Network<'_>,
     mut tape: Tape,
     scores: Value,
     options: &ForwardOptions,
-    penalty: f32,
+    pull: &Pull<'_>,
     trained: &Trained,
     gradients: &mut [Vec<f32>],
 ) -> Option<()> {
@@ -227,12 +237,15 @@ pub(super) fn backward(
     grads[graph.output] = Some(Value { channels, size, ..scores });
     for (index, node) in graph.nodes.iter().enumerate().rev() {
         // A value's readers have all been walked past by now, and its own node needs its inputs only.
-        tape.values[index] = None;
+        let value = tape.values[index].take();
         // What follows no node that leads to the scores has no gradient, yet a penalty may act there; such
         // a branch is not reachable in a checked graph.
-        let Some(grad) = grads[index].take() else { continue };
+        let Some(mut grad) = grads[index].take() else { continue };
         if !trained.depends[index] {
             continue;
+        }
+        if let (Some((targets, features)), Some(value)) = (pull.features, &value) {
+            features.pull(index, value, targets, pull.total, &mut grad)?;
         }
         let Some(&first) = node.inputs.first() else { continue };
         let x = tape.value(first)?;
@@ -259,7 +272,7 @@ pub(super) fn backward(
             Op::Relu => Some(relu_backward(x, &grad)),
             Op::Quadratic(q) => {
                 let sinks = trained.sinks(index, gradients);
-                Some(quadratic_backward(q, options.course(index), penalty, x, &grad, sinks))
+                Some(quadratic_backward(q, options.course(index), pull.penalty, x, &grad, sinks))
             }
             Op::Flatten => Some(Value { channels: x.channels, size: x.size, ..grad }),
             Op::Add => {

@@ -3,7 +3,8 @@
 use polyveil_net::{Graph, NodeId, Op};
 use rayon::prelude::*;
 
-use super::pass::{Network, Trained, backward, forward};
+use super::features::{Features, matching};
+use super::pass::{Network, Pull, Trained, backward, forward};
 use super::{ForwardOptions, ParameterId, parameter};
 
 /// A step is cut into this many parts that run side by side. Fixed, so that a result does not
@@ -24,8 +25,8 @@ pub(crate) struct Batch {
 /// Target distributions, `[N, classes]`, with their weight in the loss.
 #[derive(Clone, Debug)]
 pub(crate) struct Soft {
-    /// Probabilities, a row an image.
-    pub(crate) targets: Vec<f32>,
+    /// Probabilities, a row an image; none: those of the reference network whose features are matched.
+    pub(crate) targets: Option<Vec<f32>>,
     /// Scores are divided by this before the softmax.
     pub(crate) temperature: f32,
     /// Factor on the term `T²·KL`.
@@ -43,6 +44,8 @@ pub(crate) struct StepOutput {
     pub(crate) distillation: f32,
     /// Range penalty.
     pub(crate) penalty: f32,
+    /// Distance of features to those of the reference network.
+    pub(crate) features: f32,
     /// Images whose largest score is that of their class.
     pub(crate) correct: usize,
     /// One vector a parameter, in the order asked for.
@@ -56,7 +59,8 @@ impl StepOutput {
     pub(super) fn add_up(&mut self, terms: Terms<'_>) {
         self.loss = terms.cross_entropy * self.cross_entropy
             + terms.soft.map_or(0.0, |s| s.weight) * self.distillation
-            + terms.penalty * self.penalty;
+            + terms.penalty * self.penalty
+            + terms.features.map_or(0.0, |f| f.weight) * self.features;
     }
 }
 
@@ -71,6 +75,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) soft: Option<&'a Soft>,
     /// Factor on the range penalty.
     pub(crate) penalty: f32,
+    /// The network whose features are matched.
+    pub(crate) features: Option<Features<'a>>,
 }
 
 /// Probabilities `softmax(scores / temperature)`, row by row; the teacher's side of distillation.
@@ -97,12 +103,16 @@ pub(crate) fn gradient_step(
     let per_part = total.div_ceil(PARTS).max(1);
     let ranges: Vec<_> = (0..total).step_by(per_part).map(|s| s..(s + per_part).min(total)).collect();
     let network = Network::new(graph)?;
+    let reference = match terms.features {
+        Some(features) => Some(Network::new(features.reference)?),
+        None => None,
+    };
     let trained = Trained::new(graph, trainable);
     let zeros =
         || trainable.iter().map(|&id| vec![0.0; parameter(graph, id).map_or(0, |t| t.len())]).collect();
     let outputs: Vec<Option<StepOutput>> = ranges
         .into_par_iter()
-        .map(|range| part_step(&network, &trained, batch, range, terms, options, zeros()))
+        .map(|range| part_step(&network, reference.as_ref(), &trained, batch, range, terms, options, zeros()))
         .collect();
     // Summed in order, so that rounding is the same in every run.
     let count = outputs.len() as f32;
@@ -126,6 +136,7 @@ fn add(mut left: StepOutput, right: StepOutput) -> StepOutput {
     left.cross_entropy += right.cross_entropy;
     left.distillation += right.distillation;
     left.penalty += right.penalty;
+    left.features += right.features;
     left.correct += right.correct;
     let accumulate = |l: &mut Vec<f32>, r: &[f32]| l.iter_mut().zip(r).for_each(|(l, r)| *l += r);
     for (l, r) in left.gradients.iter_mut().zip(&right.gradients) {
@@ -167,8 +178,10 @@ pub(super) fn images_at_once(network: &Network<'_>, count: usize, options: &Forw
 /// Images of one pass where fully connected layers are heavy.
 const HEAVY_AT_ONCE: usize = 32;
 
+#[expect(clippy::too_many_arguments, reason = "what a step has, once")]
 fn part_step(
     network: &Network<'_>,
+    reference: Option<&Network<'_>>,
     trained: &Trained,
     batch: &Batch,
     range: std::ops::Range<usize>,
@@ -183,18 +196,34 @@ fn part_step(
     let mut statistics = Vec::new();
     for start in range.clone().step_by(at_once) {
         let images = start..(start + at_once).min(range.end);
-        let input = network.input(batch.images.get(images.start * size..images.end * size)?)?;
-        let tape = forward(network, input, options, true)?;
+        let pixels = batch.images.get(images.start * size..images.end * size)?;
+        let teacher = match reference {
+            Some(r) => Some(forward(r, r.input(pixels)?, &ForwardOptions::default(), true)?),
+            None => None,
+        };
+        let tape = forward(network, network.input(pixels)?, options, true)?;
         let mut scores = tape.value(network.graph.output)?.clone();
         let loss = Loss { terms, total, classes: network.classes() };
         let labels = batch.labels.get(images.clone())?;
-        loss.apply(&mut scores.data, labels, images.start, &mut output)?;
+        let known = match (&teacher, reference) {
+            (Some(tape), Some(r)) => Some(&tape.value(r.graph.output)?.data[..]),
+            _ => None,
+        };
+        loss.apply(&mut scores.data, labels, images.start, known, &mut output)?;
         output.penalty += tape.penalty / total;
+        let pull = match (&teacher, terms.features) {
+            (Some(targets), Some(features)) => {
+                output.features += matching(features.pairs, &tape, targets)? / total;
+                Some((targets, features))
+            }
+            _ => None,
+        };
         for (node, s) in &tape.statistics {
             statistics.push((*node, s.mean.clone(), s.variance.clone()));
         }
         if !gradients.is_empty() {
-            backward(network, tape, scores, options, terms.penalty / total, trained, &mut gradients)?;
+            let pull = Pull { penalty: terms.penalty / total, features: pull, total };
+            backward(network, tape, scores, options, &pull, trained, &mut gradients)?;
         }
     }
     output.add_up(terms);
@@ -213,15 +242,23 @@ pub(super) struct Loss<'a> {
 
 impl Loss<'_> {
     /// Adds the loss of these images, the first of which is the `first` of the step, to `output`, and
-    /// replaces their scores by the gradient. None where a teacher's row is missing.
+    /// replaces their scores by the gradient. `reference` are the scores of the reference network for the
+    /// same images. None where a teacher's row is missing.
     pub(super) fn apply(
         &self,
         scores: &mut [f32],
         labels: &[u32],
         first: usize,
+        reference: Option<&[f32]>,
         output: &mut StepOutput,
     ) -> Option<()> {
         let classes = self.classes;
+        let own = match (self.terms.soft, reference) {
+            (Some(Soft { targets: None, temperature, .. }), Some(scores)) => {
+                Some(soft_targets(scores, classes, *temperature))
+            }
+            _ => None,
+        };
         for (index, (row, &label)) in scores.chunks_mut(classes.max(1)).zip(labels).enumerate() {
             output.correct += usize::from(crate::metrics::argmax(row) == Some(label));
             let smoothing = self.terms.smoothing;
@@ -235,8 +272,11 @@ impl Loss<'_> {
             let mut gradient: Vec<f32> =
                 log_softmax.iter().enumerate().map(|(k, l)| hard * (l.exp() - target(k))).collect();
             if let Some(soft) = self.terms.soft {
-                let image = first + index;
-                let targets = soft.targets.get(image * classes..(image + 1) * classes)?;
+                let (all, image) = match &soft.targets {
+                    Some(targets) => (targets, first + index),
+                    None => (own.as_ref()?, index),
+                };
+                let targets = all.get(image * classes..(image + 1) * classes)?;
                 let t = soft.temperature;
                 let log_softmax = self::log_softmax(row, t);
                 // KL(p‖q) = Σ p·(ln p − ln q)
@@ -331,8 +371,9 @@ mod tests {
         let (mut graph, batch) = (network(), batch(6));
         let mut rng = generator(4, "t", 0, 0);
         let teacher: Vec<f32> = (0..18).map(|_| 2.0 * normal(&mut rng)).collect();
-        let soft = Soft { targets: soft_targets(&teacher, 3, 2.0), temperature: 2.0, weight: 0.7 };
-        let terms = Terms { cross_entropy: 0.3, smoothing: 0.1, soft: Some(&soft), penalty: 0.05 };
+        let soft = Soft { targets: Some(soft_targets(&teacher, 3, 2.0)), temperature: 2.0, weight: 0.7 };
+        let terms =
+            Terms { cross_entropy: 0.3, smoothing: 0.1, soft: Some(&soft), penalty: 0.05, features: None };
         let mut options = ForwardOptions {
             bound: Some(0.8),
             units: vec![1.5; 20],
@@ -383,8 +424,14 @@ mod tests {
     fn the_device_agrees_with_the_native_engine() {
         use crate::engine::{burn, infer::infer, step::gradient_step};
         let (graph, batch) = (network(), batch(6));
-        let soft = Soft { targets: soft_targets(&[0.5; 18], 3, 2.0), temperature: 2.0, weight: 0.7 };
-        let terms = Terms { cross_entropy: 0.3, smoothing: 0.1, soft: Some(&soft), penalty: 0.05 };
+        let soft = Soft { targets: None, temperature: 2.0, weight: 0.7 };
+        let mut reference = graph.clone();
+        reference.nodes.iter_mut().filter(|n| matches!(n.op, Op::Quadratic(_))).for_each(|n| n.op = Op::Relu);
+        let q1 = graph.node("q1").unwrap().0;
+        let q2 = graph.node("q2").unwrap().0;
+        let pairs = [q1, q2].map(|q| super::super::Pair { student: q, reference: q, weight: 0.1 });
+        let features = Some(Features { reference: &reference, pairs: &pairs, weight: 0.5 });
+        let terms = Terms { cross_entropy: 0.3, smoothing: 0.1, soft: Some(&soft), penalty: 0.05, features };
         // Batch statistics are left out: the native engine takes them from each half.
         let options = ForwardOptions {
             transition: vec![0.4; graph.nodes.len()],
@@ -401,7 +448,8 @@ mod tests {
         let all = parameters(&graph);
         let native = gradient_step(&graph, &all, &batch, terms, &options).unwrap();
         let device = burn::gradient_step(&graph, &all, &batch, terms, &options).unwrap();
-        assert!(close(&[native.loss, native.penalty], &[device.loss, device.penalty]));
+        let terms_of = |o: &StepOutput| [o.loss, o.penalty, o.distillation, o.features];
+        assert!(native.features > 0.0 && close(&terms_of(&native), &terms_of(&device)));
         assert_eq!(native.correct, device.correct);
         for (native, device) in native.gradients.iter().zip(&device.gradients) {
             assert!(close(native, device), "{native:?} {device:?}");
@@ -428,8 +476,10 @@ mod tests {
     fn distillation_vanishes_where_student_and_teacher_agree() {
         let (graph, batch) = (network(), batch(4));
         let scores = infer(&graph, &batch.images, SHAPE, &ForwardOptions::default()).unwrap();
-        let soft = Soft { targets: soft_targets(&scores.values, 3, 4.0), temperature: 4.0, weight: 1.0 };
-        let terms = Terms { cross_entropy: 0.0, smoothing: 0.0, soft: Some(&soft), penalty: 0.0 };
+        let soft =
+            Soft { targets: Some(soft_targets(&scores.values, 3, 4.0)), temperature: 4.0, weight: 1.0 };
+        let terms =
+            Terms { cross_entropy: 0.0, smoothing: 0.0, soft: Some(&soft), penalty: 0.0, features: None };
         let all = parameters(&graph);
         let output = gradient_step(&graph, &all, &batch, terms, &ForwardOptions::default()).unwrap();
         assert!(output.distillation.abs() < 1e-5, "{output:?}");

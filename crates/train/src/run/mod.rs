@@ -19,7 +19,9 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{Augmentation, Distillation, GuardConfig, OptimiserConfig, RangeControl};
 use crate::control::RunControl;
 use crate::data::{DataSet, Preprocessing, Split};
-use crate::engine::{ForwardOptions, Group, ParameterId, StepOutput, first_non_finite, parameters};
+use crate::engine::{
+    Features, ForwardOptions, Group, Pair, ParameterId, StepOutput, first_non_finite, parameters,
+};
 use crate::error::TrainError;
 use crate::history::{Event, History, Refusal, Timing, Verdict};
 use crate::optim::{AdamW, Rates, clip};
@@ -78,6 +80,19 @@ pub(crate) struct Conversion<'a> {
     pub(crate) constant: bool,
     pub(crate) min_a: f32,
     pub(crate) max_shift: f32,
+    /// The ReLU network whose features are matched, and the nodes that are compared.
+    pub(crate) reference: Option<(Graph, Vec<Pair>)>,
+}
+
+impl Conversion<'_> {
+    /// The term of the loss that matches features, at a position in epochs of the recipe.
+    fn features(&self, position: f64, epochs: usize) -> Option<Features<'_>> {
+        let (reference, pairs) = self.reference.as_ref()?;
+        let end = f64::from(self.distillation.feature_fraction) * epochs as f64;
+        let share = if end > 0.0 { (1.0 - position / end).max(0.0) as f32 } else { 0.0 };
+        let weight = self.distillation.features * share;
+        (weight > 0.0).then_some(Features { reference, pairs, weight })
+    }
 }
 
 /// What a run yields.
@@ -301,8 +316,9 @@ fn run_epoch(
         }
         let position = epoch as f64 + step as f64 / steps as f64;
         let options = options(recipe, &state.graph, position, true);
+        let features = recipe.conversion.as_ref().and_then(|c| c.features(position, recipe.epochs));
         let batch = stepper.batch(images, epoch);
-        let mut output = stepper.step(&state.graph, trainable, images, &batch, &options)?;
+        let mut output = stepper.step(&state.graph, trainable, images, &batch, &options, features)?;
         let norm = clip(&mut output.gradients, trainable, &state.graph, recipe.optimiser.clip_norm);
         if !output.loss.is_finite() || !norm.is_finite() {
             let layer = first_non_finite(&state.graph, &batch.images, batch.shape, &options)
@@ -338,6 +354,7 @@ impl Sums {
         self.total.cross_entropy += output.cross_entropy;
         self.total.distillation += output.distillation;
         self.total.penalty += output.penalty;
+        self.total.features += output.features;
         self.total.correct += output.correct;
         self.rate = rate;
     }

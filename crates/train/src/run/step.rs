@@ -7,7 +7,7 @@ use super::{Recipe, malformed};
 use crate::config::Augmentation;
 use crate::data::{DataSet, Preprocessing, Split};
 use crate::engine::{
-    Batch, ForwardOptions, ParameterId, Soft, StepOutput, Terms, gradient_step, infer, soft_targets,
+    Batch, Features, ForwardOptions, ParameterId, Soft, StepOutput, Terms, gradient_step, infer, soft_targets,
 };
 use crate::error::TrainError;
 use crate::random::generator;
@@ -67,9 +67,10 @@ impl<'a> Stepper<'a> {
         indices: &[usize],
         batch: &Batch,
         options: &ForwardOptions,
+        features: Option<Features<'_>>,
     ) -> Result<StepOutput, TrainError> {
         let smoothing = self.recipe.label_smoothing;
-        let mut terms = Terms { cross_entropy: 1.0, smoothing, soft: None, penalty: 0.0 };
+        let mut terms = Terms { cross_entropy: 1.0, smoothing, soft: None, penalty: 0.0, features };
         let mut soft = None;
         if let Some(c) = &self.recipe.conversion {
             terms.penalty = c.range.penalty;
@@ -77,15 +78,17 @@ impl<'a> Stepper<'a> {
                 terms.cross_entropy = 1.0 - c.distillation.alpha;
                 let temperature = c.distillation.temperature;
                 let targets = match &self.cached {
+                    // The reference network runs in any case, and its scores are the teacher's.
+                    _ if features.is_some() => None,
                     Some(cache) => {
                         let scores: Vec<f32> = indices.iter().flat_map(|&i| cache.rows[i].clone()).collect();
                         let classes = scores.len() / indices.len().max(1);
-                        soft_targets(&scores, classes, temperature)
+                        Some(soft_targets(&scores, classes, temperature))
                     }
                     None => {
                         let scores = infer(c.teacher, &batch.images, batch.shape, &ForwardOptions::default())
                             .ok_or_else(|| malformed(c.teacher))?;
-                        soft_targets(&scores.values, scores.classes, temperature)
+                        Some(soft_targets(&scores.values, scores.classes, temperature))
                     }
                 };
                 soft = Some(Soft { targets, temperature, weight: c.distillation.alpha });

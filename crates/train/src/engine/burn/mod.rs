@@ -11,7 +11,7 @@ use polyveil_net::{Graph, NodeId};
 use super::infer::Scores;
 use super::step::{Batch as Images, Loss, StepOutput, Terms};
 use super::value::Value;
-use super::{ForwardOptions, ParameterId};
+use super::{Features, ForwardOptions, ParameterId};
 use forward::{Leaves, forward};
 
 /// Images of one pass without gradients.
@@ -27,6 +27,15 @@ enum Batch {
 }
 
 impl Batch {
+    /// `Σ (self − other)²`. None where one is a map and the other is not.
+    fn distance(self, other: Self) -> Option<Tensor<1>> {
+        match (self, other) {
+            (Self::Map(l), Self::Map(r)) => Some((l - r).square().sum()),
+            (Self::Row(l), Self::Row(r)) => Some((l - r).square().sum()),
+            _ => None,
+        }
+    }
+
     fn to_value(&self) -> Value {
         let (dims, data) = match self {
             Self::Map(t) => (t.dims().to_vec(), host(t.clone())),
@@ -62,16 +71,36 @@ pub(crate) fn gradient_step(
     let (count, total) = (batch.labels.len(), batch.labels.len() as f32);
     let leaves = Leaves::new(graph, trainable, &device);
     let input = input(graph, &batch.images, count, batch.shape, &device);
-    let result = forward(graph, &leaves, input, options, &mut |_, _, _| {})?;
+    let reference = match terms.features {
+        Some(features) => Some(taps(features, input.clone(), &device)?),
+        None => None,
+    };
+    let mut own = Vec::new();
+    let result = forward(graph, &leaves, input, options, &mut |node, _, value| {
+        if terms.features.is_some_and(|f| f.pairs.iter().any(|p| p.student == node)) {
+            own.push((node, value.clone()));
+        }
+    })?;
     let classes = result.logits.dims()[1];
+    let known = reference.as_ref().map(|(scores, _)| &scores[..]);
     let mut scores = host(result.logits.clone());
     let mut output = StepOutput { statistics: result.statistics, ..StepOutput::default() };
-    Loss { terms, total, classes }.apply(&mut scores, &batch.labels, 0, &mut output)?;
+    Loss { terms, total, classes }.apply(&mut scores, &batch.labels, 0, known, &mut output)?;
     // The gradient of Σ scores·g is g: the device need not know the loss.
     let mut loss = (result.logits * tensor(scores, [count, classes], &device)).sum();
     if let Some(penalty) = result.penalty {
         output.penalty = host(penalty.clone()).first().map_or(f32::NAN, |p| p / total);
         loss = loss + penalty.mul_scalar(terms.penalty / total);
+    }
+    if let (Some(features), Some((_, targets))) = (terms.features, &reference) {
+        let of =
+            |list: &[(NodeId, Batch)], node| list.iter().find(|(n, _)| *n == node).map(|(_, v)| v.clone());
+        for pair in features.pairs {
+            let (y, t) = (of(&own, pair.student)?, of(targets, pair.reference)?);
+            let distance = y.distance(t)?.mul_scalar(pair.weight / total);
+            output.features += host(distance.clone()).first().copied().unwrap_or(f32::NAN);
+            loss = loss + distance.mul_scalar(features.weight);
+        }
     }
     output.add_up(terms);
     if loss.is_tracked() {
@@ -79,6 +108,19 @@ pub(crate) fn gradient_step(
         output.gradients = trainable.iter().map(|&id| leaves.gradient(graph, id, &gradients)).collect();
     }
     Some(output)
+}
+
+/// Scores of the reference network and the values of its nodes that are matched.
+fn taps(features: Features<'_>, input: Batch, device: &Device) -> Option<(Vec<f32>, Vec<(NodeId, Batch)>)> {
+    let leaves = Leaves::new(features.reference, &[], device);
+    let mut values = Vec::new();
+    let options = ForwardOptions::default();
+    let result = forward(features.reference, &leaves, input, &options, &mut |node, _, value| {
+        if features.pairs.iter().any(|p| p.reference == node) {
+            values.push((node, value.clone()));
+        }
+    })?;
+    Some((host(result.logits), values))
 }
 
 /// Scores of images (flat, pre-processed); `observe` sees node index, input and output of every node for every

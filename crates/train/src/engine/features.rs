@@ -1,0 +1,60 @@
+//! Matching features: what activations of the student yield is drawn to what those of a ReLU network of the same
+//! structure and scale yield for the same image (FitNets: Romero et al., arXiv 1412.6550; here every activation).
+
+use polyveil_net::{Graph, NodeId};
+
+use super::pass::Tape;
+use super::value::Value;
+
+/// The network whose features are matched, and how much that counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Features<'a> {
+    /// Takes the same input.
+    pub(crate) reference: &'a Graph,
+    /// Values that are compared.
+    pub(crate) pairs: &'a [Pair],
+    /// Factor on `Σ_pairs weight·Σ_elements (y − t)²`, a mean over images.
+    pub(crate) weight: f32,
+}
+
+/// Two nodes with values of one shape.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair {
+    /// Node of the student.
+    pub(crate) student: NodeId,
+    /// Node of the reference network.
+    pub(crate) reference: NodeId,
+    /// Brings the sum of squares of an image to size one, layer by layer.
+    pub(crate) weight: f32,
+}
+
+impl Features<'_> {
+    /// Adds the term's gradient at the value of `node`, if that is matched.
+    pub(super) fn pull(
+        &self,
+        node: NodeId,
+        value: &Value,
+        targets: &Tape,
+        total: f32,
+        grad: &mut Value,
+    ) -> Option<()> {
+        for pair in self.pairs.iter().filter(|p| p.student == node) {
+            let factor = 2.0 * self.weight * pair.weight / total;
+            let both = value.data.iter().zip(targets.value(pair.reference)?.data.iter());
+            grad.data.iter_mut().zip(both).for_each(|(g, (y, t))| *g += factor * (y - t));
+        }
+        Some(())
+    }
+}
+
+/// `Σ_pairs weight·Σ_elements (y − t)²`, all images together. None where a value is missing.
+pub(super) fn matching(pairs: &[Pair], student: &Tape, reference: &Tape) -> Option<f32> {
+    let distance = |pair: &Pair| {
+        let (y, t) = (student.value(pair.student)?, reference.value(pair.reference)?);
+        // Plane by plane: one long sum would lose digits.
+        let planes = y.planes().zip(t.planes());
+        let sum = |(y, t): (&[f32], &[f32])| y.iter().zip(t).map(|(y, t)| (y - t) * (y - t)).sum::<f32>();
+        Some(pair.weight * planes.map(|((_, y), (_, t))| sum((y, t))).sum::<f32>())
+    };
+    pairs.iter().map(distance).sum()
+}

@@ -32,6 +32,11 @@ pub struct TrainConfig {
     pub initialise: bool,
     /// Share of the target probability spread over all classes.
     pub label_smoothing: f32,
+    /// First epochs in which only the last layer with weights is trained: a fresh one would otherwise spoil the
+    /// features of a network with given weights (Kumar et al., arXiv 2202.10054).
+    pub head_epochs: usize,
+    /// By what the epoch is chosen whose network is kept.
+    pub keep: Keep,
     /// Step sizes.
     pub optimiser: OptimiserConfig,
     /// Changes made to training images.
@@ -49,6 +54,8 @@ impl Default for TrainConfig {
             patience: 0,
             initialise: true,
             label_smoothing: 0.0,
+            head_epochs: 0,
+            keep: Keep::Accuracy,
             optimiser: OptimiserConfig { learning_rate: 2e-3, ..OptimiserConfig::default() },
             augmentation: Augmentation::default(),
             guard: GuardConfig::default(),
@@ -64,10 +71,39 @@ impl TrainConfig {
     pub fn check(&self) -> Result<(), TrainError> {
         at_least_one("epochs", self.epochs)?;
         at_least_one("batch", self.batch)?;
+        if self.head_epochs >= self.epochs {
+            return Err(TrainError::Config {
+                key: "head_epochs",
+                value: self.head_epochs.to_string(),
+                expected: "less than epochs",
+            });
+        }
         in_range("label_smoothing", self.label_smoothing, 0.0, 0.5, "0 to 0.5")?;
         self.optimiser.check()?;
         self.guard.check()?;
         self.augmentation.check()
+    }
+}
+
+/// What is compared, on the validation split, to choose an epoch. Ties go by the other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// Highest accuracy.
+    Accuracy,
+    /// Lowest cross-entropy: less noisy than accuracy where images are few.
+    Loss,
+}
+
+impl Keep {
+    /// Larger for the better of two networks.
+    pub(crate) fn merit(self, accuracy: f64, loss: f32) -> (f64, f64) {
+        // A loss that is no number is the worst.
+        let loss = if loss.is_nan() { f64::NEG_INFINITY } else { -f64::from(loss) };
+        match self {
+            Self::Accuracy => (accuracy, loss),
+            Self::Loss => (loss, accuracy),
+        }
     }
 }
 
@@ -85,6 +121,10 @@ pub struct OptimiserConfig {
     pub weight_decay: f32,
     /// The gradient of all parameters together is scaled down to this norm; 0 = off.
     pub clip_norm: f32,
+    /// Decay a step of the moving average of the weights, which is then the network that is validated and kept
+    /// (Polyak, Juditsky 1992); 0 = off: the weights themselves. In a conversion it begins once every activation is
+    /// quadratic.
+    pub average: f32,
 }
 
 impl Default for OptimiserConfig {
@@ -95,6 +135,7 @@ impl Default for OptimiserConfig {
             warmup_epochs: 0.5,
             weight_decay: 1e-2,
             clip_norm: 5.0,
+            average: 0.0,
         }
     }
 }
@@ -105,7 +146,8 @@ impl OptimiserConfig {
         in_range("optimiser.final_rate_factor", self.final_rate_factor, 0.0, 1.0, "0 to 1")?;
         in_range("optimiser.warmup_epochs", self.warmup_epochs, 0.0, 1e4, "0 to 10000")?;
         in_range("optimiser.weight_decay", self.weight_decay, 0.0, 1.0, "0 to 1")?;
-        in_range("optimiser.clip_norm", self.clip_norm, 0.0, 1e6, "0 (off) to 1e6")
+        in_range("optimiser.clip_norm", self.clip_norm, 0.0, 1e6, "0 (off) to 1e6")?;
+        in_range("optimiser.average", self.average, 0.0, 0.999_99, "0 (off) to 0.99999")
     }
 }
 
@@ -130,6 +172,10 @@ pub struct Augmentation {
     pub contrast: f32,
     /// Share of images given a border strip or a strong contrast: single odd images overflow first.
     pub hard_cases: f32,
+    /// Largest share of another image of the batch that is mixed into each one, with its label (mixup: Zhang et al.,
+    /// arXiv 1710.09412). The share is uniform from 0 to this. In a conversion the teacher sees the same mixture, so it
+    /// shows what it does between its training images (Beyer et al., arXiv 2106.05237).
+    pub mix: f32,
 }
 
 impl Default for Augmentation {
@@ -151,6 +197,7 @@ impl Augmentation {
             brightness: 0.0,
             contrast: 0.0,
             hard_cases: 0.0,
+            mix: 0.0,
         }
     }
 
@@ -161,7 +208,8 @@ impl Augmentation {
         in_range("augmentation.crop", self.crop, 0.0, 1.0, "0 to 1")?;
         in_range("augmentation.brightness", self.brightness, 0.0, 1.0, "0 to 1")?;
         in_range("augmentation.contrast", self.contrast, 0.0, 1.0, "0 to 1")?;
-        in_range("augmentation.hard_cases", self.hard_cases, 0.0, 1.0, "0 to 1")
+        in_range("augmentation.hard_cases", self.hard_cases, 0.0, 1.0, "0 to 1")?;
+        in_range("augmentation.mix", self.mix, 0.0, 0.5, "0 to 0.5")
     }
 }
 

@@ -50,8 +50,8 @@ fn smooth(graph: &Graph, batch: &Batch, kinks: &[f32]) -> bool {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, max_global_rejects: 100_000, ..ProptestConfig::default() })]
 
-    /// Activation in transition, range penalty, distillation, smoothed cross-entropy: each alone and all
-    /// together.
+    /// Activation in transition, range penalty, distillation, smoothed cross-entropy, of images as they are and
+    /// mixed: each alone and all together.
     #[test]
     fn gradients_are_what_finite_differences_say(
         weights in proptest::collection::vec(-0.8f32..0.8, 43),
@@ -62,10 +62,15 @@ proptest! {
         bound in 0.2f32..1.0,
         temperature in 1.0f32..8.0,
         part in 0usize..5,
+        shares in proptest::collection::vec(0.0f32..0.5, IMAGES),
+        mixed in any::<bool>(),
     ) {
         let mut graph = network(&weights);
         let labels = (0..IMAGES).map(|i| (i % CLASSES) as u32).collect();
-        let batch = Batch { shape: [1, 1, FEATURES], images, labels };
+        let mut batch = Batch { shape: [1, 1, FEATURES], images, labels, mixed: Vec::new() };
+        if mixed {
+            batch.mix(&shares);
+        }
         prop_assume!(smooth(&graph, &batch, &[0.0, bound * unit]));
         // Another network of the same structure; it gives the soft targets too where features are matched.
         let reference = network(&weights.iter().rev().copied().collect::<Vec<_>>());
@@ -116,7 +121,7 @@ proptest! {
         temperature in 1.0f32..8.0,
     ) {
         let graph = network(&weights);
-        let batch = Batch { shape: [1, 1, FEATURES], images, labels: vec![0; IMAGES] };
+        let batch = Batch { shape: [1, 1, FEATURES], images, labels: vec![0; IMAGES], mixed: Vec::new() };
         let term = |scores: &[f32]| {
             let targets = Some(soft_targets(scores, CLASSES, temperature));
             let soft = Soft { targets, temperature, weight: 1.0 };

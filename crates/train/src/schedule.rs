@@ -66,6 +66,11 @@ impl TransitionPlan {
         }
     }
 
+    /// Epoch from which every activation is quadratic.
+    pub(crate) fn settled(&self) -> usize {
+        self.settings.recover_epochs + self.length()
+    }
+
     fn length(&self) -> usize {
         if self.settings.kind == TransitionKind::AtOnce { 0 } else { self.settings.epochs }
     }

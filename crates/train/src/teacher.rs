@@ -14,7 +14,7 @@ use crate::{init, metrics};
 /// A trained network.
 #[derive(Clone, Debug)]
 pub struct TrainOutcome {
-    /// The network of the epoch with the highest accuracy on the validation split, with metadata.
+    /// The network of the epoch that is best on the validation split (`keep`), with metadata.
     pub graph: Graph,
     /// Its accuracy on the validation split.
     pub validation_accuracy: f64,
@@ -51,6 +51,8 @@ pub fn train_teacher(
         epochs: config.epochs,
         batch: config.batch,
         patience: config.patience,
+        head_epochs: config.head_epochs,
+        keep: config.keep,
         label_smoothing: config.label_smoothing,
         optimiser: &config.optimiser,
         augmentation: &config.augmentation,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Augmentation, GuardConfig, Method, OptimiserConfig, at_least_one, in_range};
+use super::{Augmentation, GuardConfig, Keep, Method, OptimiserConfig, at_least_one, in_range};
 use crate::error::TrainError;
 
 /// Settings of a conversion from ReLU to quadratic activations.
@@ -20,6 +20,8 @@ pub struct ConvertConfig {
     /// The run ends after this many epochs in a row without a better acceptable network, counted
     /// from the end of the transition; 0 = never.
     pub patience: usize,
+    /// By what the epoch is chosen whose network is kept, among those that may be exported.
+    pub keep: Keep,
     /// Weights to begin with.
     pub weights: InitialWeights,
     /// The new activations.
@@ -48,6 +50,7 @@ impl Default for ConvertConfig {
             epochs: 36,
             batch: 50,
             patience: 0,
+            keep: Keep::Accuracy,
             weights: InitialWeights::Teacher,
             activation: ActivationConfig::default(),
             transition: Transition::default(),
@@ -135,7 +138,7 @@ pub struct ActivationConfig {
     pub per: Granularity,
     /// Coefficients to begin with.
     pub start: StartCoefficients,
-    /// `R`: half-width of the interval on which `small_a` is bounded, in units of the rescaled input.
+    /// `R`: half-width of the interval on which `small_a` and `bounded` stay bounded, in units of the rescaled input.
     pub range: f32,
     /// Learning rate of coefficients over that of weights; 0 keeps them fixed.
     pub rate_factor: f32,
@@ -189,12 +192,14 @@ pub enum Granularity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StartCoefficients {
-    /// Least squares up to eight activations, `small_a` beyond.
+    /// Least squares up to eight activations, `bounded` beyond.
     Auto,
     /// Fit of ReLU under a unit normal: 0.1995·x² + 0.5·x + 0.1995 (AESPA).
     Hermite,
     /// `a = 0.5/R, b = 0.5, c = R/16`: a parabola that stays bounded on `[−R, R]`.
     SmallA,
+    /// Least-squares fit of ReLU to the values that the layer sees, with `a` at most `0.5/R`.
+    Bounded,
     /// Least-squares fit of ReLU to the values that the layer sees.
     LeastSquares,
     /// `a = 0, b = 1, c = 0` (then `a` is lifted to its bound).
@@ -292,6 +297,9 @@ impl Default for RangeControl {
 pub struct NormaliseConfig {
     /// Rescale pre-activation channels without changing the ReLU function.
     pub rescale: bool,
+    /// Give average-pools that take the place of max-pools the mean and variance of the maxima (a batch norm behind
+    /// each); only with `weights = teacher`.
+    pub pools: bool,
     /// Insert batch normalisation before the activations, calibrated to be the identity.
     pub batch_norm: BatchNormPolicy,
     /// Share of the epochs after which batch-norm statistics stand still.
@@ -300,7 +308,7 @@ pub struct NormaliseConfig {
 
 impl Default for NormaliseConfig {
     fn default() -> Self {
-        Self { rescale: true, batch_norm: BatchNormPolicy::Auto, freeze_from: 0.35 }
+        Self { rescale: true, pools: true, batch_norm: BatchNormPolicy::Auto, freeze_from: 0.35 }
     }
 }
 

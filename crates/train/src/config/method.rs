@@ -54,6 +54,7 @@ impl Method {
         config.distillation.alpha = 0.0;
         remove_range_control(&mut config);
         config.range.declared = 0.0;
+        config.normalise.pools = false;
         config.normalise.batch_norm = BatchNormPolicy::Always;
         // The limits of the coefficients are a part of our range control.
         config.activation.per = Granularity::Layer;

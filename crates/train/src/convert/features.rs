@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use polyveil_net::{Graph, Op};
+use polyveil_net::{BatchNorm, Graph, Op, Tensor};
 
+use super::pools::norm_name;
 use crate::engine::Pair;
 
 /// The student before training with the teacher's activations and pools: it computes what the teacher does, and its
@@ -31,12 +32,29 @@ pub(super) fn reference(
                     node.op = original.op.clone();
                 }
             }
+            Op::BatchNorm(norm) if after_pool(teacher, &node.name) => node.op = Op::BatchNorm(identity(norm)),
             _ => {}
         }
     }
     let count = pairs.len() as f32;
     pairs.iter_mut().for_each(|p| p.weight /= count);
     (graph, pairs)
+}
+
+/// True for the batch norm that a pool of the teacher got behind it.
+fn after_pool(teacher: &Graph, name: &str) -> bool {
+    teacher.nodes.iter().any(|n| matches!(n.op, Op::MaxPool(_)) && norm_name(&n.name) == name)
+}
+
+fn identity(norm: &BatchNorm) -> BatchNorm {
+    let all = |value: f32| Tensor::full(norm.gamma.shape().to_vec(), value);
+    BatchNorm {
+        gamma: all((1.0 + norm.eps).sqrt()),
+        beta: all(0.0),
+        mean: all(0.0),
+        var: all(1.0),
+        eps: norm.eps,
+    }
 }
 
 #[cfg(test)]

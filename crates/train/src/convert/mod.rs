@@ -2,8 +2,8 @@
 //!
 //! | step | module |
 //! |---|---|
-//! | max-pool → average-pool of the same window | [`pools`] |
 //! | pre-activations to unit size, function unchanged; batch norm where the network is deep | [`normalise`] |
+//! | max-pool → average-pool of the same window, with the moments of the maxima | [`pools`] |
 //! | ReLU → quadratic with start coefficients | [`start`] |
 //! | ReLU → Hermite basis with batch norm (a rival's form) | [`basis`] |
 //! | the ReLU network whose features are matched | [`features`] |
@@ -44,14 +44,14 @@ pub use pools::replace_max_pools;
 
 /// Networks of more activations than this count as deep: there, quadratics tend to escape.
 const SHALLOW: usize = 8;
-/// Training images that calibration looks at.
-const CALIBRATION_IMAGES: usize = 1024;
+/// Training images that calibration looks at: as many as have these numbers of values, within these bounds.
+const CALIBRATION_VALUES: usize = 1 << 25;
+const CALIBRATION_IMAGES: [usize; 2] = [128, 1024];
 
 /// A converted network.
 #[derive(Clone, Debug)]
 pub struct ConvertOutcome {
-    /// The HE-friendly network of the best epoch (highest accuracy on the validation split, then lowest
-    /// cross-entropy) among those that may be exported, frozen, with metadata (pre-processing,
+    /// The HE-friendly network of the epoch that is best on the validation split (`keep`) among those that may be exported, frozen, with metadata (pre-processing,
     /// classes, ranges, provenance). Where `verdict` is not [`Verdict::Accepted`]: the best of the others.
     pub graph: Graph,
     /// Its accuracy on the validation split.
@@ -115,6 +115,8 @@ pub fn attempt_conversion(
         epochs: config.epochs,
         batch: config.batch,
         patience: config.patience,
+        head_epochs: 0,
+        keep: config.keep,
         label_smoothing: 0.0,
         optimiser: &config.optimiser,
         augmentation: &config.augmentation,
@@ -198,18 +200,28 @@ fn prepare(
     if fresh {
         init::initialise(&mut graph, config.seed);
     }
-    let pools = replace_max_pools(&mut graph);
-    let relus: Vec<NodeId> =
+    let pools = graph.nodes.iter().filter(|n| matches!(n.op, Op::MaxPool(_))).count();
+    let mut relus: Vec<NodeId> =
         (0..graph.nodes.len()).filter(|&n| matches!(graph.nodes[n].op, Op::Relu)).collect();
     if pools == 0 && relus.is_empty() {
         return Err(TrainError::NothingToConvert { network: teacher.name.clone() });
+    }
+    let calibrated = config.normalise.pools && !fresh;
+    if !calibrated {
+        replace_max_pools(&mut graph);
     }
 
     let images = calibration_images(data, preprocessing, config.seed);
     let mut stats = observe_inputs(&graph, &images, data.shape(), &relus, &ForwardOptions::default())?;
     let mut units = vec![1.0f32; graph.nodes.len()];
-    let rescaled =
+    let mut rescaled =
         if config.normalise.rescale { normalise::rescale(&mut graph, &mut stats) } else { Vec::new() };
+    if calibrated && pools > 0 {
+        let moved = pools::replace_calibrated(&mut graph, &images, data.shape())?;
+        let nodes = relus.iter_mut().chain(&mut rescaled).chain(stats.iter_mut().map(|(node, _)| node));
+        nodes.for_each(|node| *node = moved[*node]);
+        units.resize(graph.nodes.len(), 1.0);
+    }
     for &(relu, ref layer) in &stats {
         if !rescaled.contains(&relu) {
             units[relu] = normalise::channel_size(&layer.whole());
@@ -220,7 +232,7 @@ fn prepare(
     let sizes = stats.iter().map(|(relu, layer)| (graph.nodes[*relu].name.clone(), size(layer))).collect();
     let deep = relus.len() > SHALLOW;
     let kind = match config.activation.start {
-        StartCoefficients::Auto if deep => StartCoefficients::SmallA,
+        StartCoefficients::Auto if deep => StartCoefficients::Bounded,
         StartCoefficients::Auto => StartCoefficients::LeastSquares,
         other => other,
     };
@@ -308,7 +320,9 @@ fn calibration_images(data: &DataSet, preprocessing: &Preprocessing, seed: u64) 
     // One draw is thrown away so that the order differs from that of an epoch with the same key.
     rng.next_u32();
     shuffle(&mut rng, &mut indices);
-    indices.truncate(CALIBRATION_IMAGES);
+    let [fewest, most] = CALIBRATION_IMAGES;
+    let size = data.shape().iter().product::<usize>().max(1);
+    indices.truncate((CALIBRATION_VALUES / size).clamp(fewest, most));
     inputs(data, preprocessing, &indices)
 }
 

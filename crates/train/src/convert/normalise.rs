@@ -171,7 +171,12 @@ pub(super) fn insert_batch_norm(
 }
 
 fn identity(layer: &LayerStats) -> BatchNorm {
-    let vector = |value: &dyn Fn(&ChannelStats) -> f32| {
+    matching(layer, layer)
+}
+
+/// Turns values with the moments of `from` into values with those of `to`, channel by channel, in inference mode.
+pub(super) fn matching(from: &LayerStats, to: &LayerStats) -> BatchNorm {
+    let vector = |layer: &LayerStats, value: &dyn Fn(&ChannelStats) -> f32| {
         let mut tensor = Tensor::full(vec![layer.channels.len()], 0.0);
         tensor.data_mut().iter_mut().zip(&layer.channels).for_each(|(v, c)| *v = value(c));
         tensor
@@ -179,10 +184,10 @@ fn identity(layer: &LayerStats) -> BatchNorm {
     // A channel that hardly varies would get an enormous scale from batch statistics.
     let variance = |c: &ChannelStats| (c.variance() as f32).max(1e-3);
     BatchNorm {
-        gamma: vector(&|c| (variance(c) + EPS).sqrt()),
-        beta: vector(&|c| c.mean() as f32),
-        mean: vector(&|c| c.mean() as f32),
-        var: vector(&variance),
+        gamma: vector(to, &|c| (variance(c) + EPS).sqrt()),
+        beta: vector(to, &|c| c.mean() as f32),
+        mean: vector(from, &|c| c.mean() as f32),
+        var: vector(from, &variance),
         eps: EPS,
     }
 }

@@ -39,6 +39,9 @@ impl Start {
             StartCoefficients::SmallA => self.small_a(),
             StartCoefficients::Identity => [0.0, 1.0, 0.0],
             StartCoefficients::Square => [1.0, 0.0, 0.0],
+            StartCoefficients::Bounded => {
+                bounded(stats, 0.5 / (self.range * self.unit)).unwrap_or_else(|| self.small_a())
+            }
             StartCoefficients::LeastSquares | StartCoefficients::Auto => {
                 least_squares(stats).unwrap_or_else(|| self.small_a())
             }
@@ -72,6 +75,27 @@ pub(super) fn least_squares(stats: &ChannelStats) -> Option<[f32; 3]> {
     let [a, b, c] = solve(rows.map(|row| row.map(|v| v / n)))?;
     // p(x) = u·q(x/u)
     let triple = [a / u, b, c * u].map(|v| v as f32);
+    triple.iter().all(|v| v.is_finite()).then_some(triple)
+}
+
+/// The same among those with `|a|` at most `limit`.
+fn bounded(stats: &ChannelStats, limit: f32) -> Option<[f32; 3]> {
+    let free = least_squares(stats)?;
+    if free[0].abs() <= limit {
+        return Some(free);
+    }
+    // The best line through what is left once the square has been taken off.
+    let n = stats.count as f64;
+    let [m1, m2, m3, _] = stats.powers.map(|p| p / n);
+    let [r0, r1, _] = stats.relu.map(|r| r / n);
+    let a = f64::from(limit.copysign(free[0]));
+    let variance = m2 - m1 * m1;
+    if variance <= 1e-12 * m2 {
+        return None;
+    }
+    let b = ((r1 - r0 * m1) - a * (m3 - m2 * m1)) / variance;
+    let c = r0 - a * m2 - b * m1;
+    let triple = [a, b, c].map(|v| v as f32);
     triple.iter().all(|v| v.is_finite()).then_some(triple)
 }
 
@@ -131,6 +155,25 @@ mod tests {
         assert_eq!(least_squares(&stats([2.0; 10])), None);
         assert_eq!(least_squares(&stats([0.0; 10])), None);
         assert_eq!(least_squares(&ChannelStats::default()), None);
+    }
+
+    #[test]
+    fn a_bounded_fit_is_the_best_one_within_its_limit() {
+        let mut rng = generator(2, "t", 0, 0);
+        let values: Vec<f32> = (0..20_000).map(|_| normal(&mut rng) - 0.3).collect();
+        let stats = stats(values.iter().copied());
+        assert_eq!(bounded(&stats, 1.0), least_squares(&stats));
+        let error = |[a, b, c]: [f32; 3]| {
+            values.iter().map(|x| f64::from(a * x * x + b * x + c - x.max(0.0)).powi(2)).sum::<f64>()
+        };
+        let best = bounded(&stats, 0.1).unwrap();
+        assert_eq!(best[0], 0.1);
+        for change in
+            [[0.0, 0.01, 0.0], [0.0, -0.01, 0.0], [0.0, 0.0, 0.01], [0.0, 0.0, -0.01], [-0.01, 0.0, 0.0]]
+        {
+            let other = std::array::from_fn(|k| best[k] + change[k]);
+            assert!(error(other) > error(best), "{change:?}");
+        }
     }
 
     #[test]

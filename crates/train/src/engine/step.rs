@@ -20,6 +20,31 @@ pub(crate) struct Batch {
     pub(crate) images: Vec<f32>,
     /// Class of each image.
     pub(crate) labels: Vec<u32>,
+    /// Class of what is mixed into each image, and its share; empty where nothing is.
+    pub(crate) mixed: Vec<(u32, f32)>,
+}
+
+impl Batch {
+    /// Mixes a share of the next image (of the first into the last) into each one.
+    pub(crate) fn mix(&mut self, shares: &[f32]) {
+        let size = self.shape.iter().product::<usize>().max(1);
+        let count = self.labels.len();
+        let first = self.images.get(..size).map(<[f32]>::to_vec).unwrap_or_default();
+        for (index, &share) in shares.iter().enumerate() {
+            let (image, rest) = self.images[index * size..].split_at_mut(size);
+            let other = rest.get(..size).unwrap_or(&first);
+            image.iter_mut().zip(other).for_each(|(value, other)| *value += share * (other - *value));
+        }
+        self.mixed =
+            shares.iter().enumerate().map(|(i, &share)| (self.labels[(i + 1) % count], share)).collect();
+    }
+
+    /// Share of a class in the label of an image.
+    fn share(&self, image: usize, class: usize) -> f32 {
+        let is = |label: u32| f32::from(u8::from(label as usize == class));
+        let own = is(self.labels[image]);
+        self.mixed.get(image).map_or(own, |&(other, share)| own + share * (is(other) - own))
+    }
 }
 
 /// Target distributions, `[N, classes]`, with their weight in the loss.
@@ -204,12 +229,11 @@ fn part_step(
         let tape = forward(network, network.input(pixels)?, options, true)?;
         let mut scores = tape.value(network.graph.output)?.clone();
         let loss = Loss { terms, total, classes: network.classes() };
-        let labels = batch.labels.get(images.clone())?;
         let known = match (&teacher, reference) {
             (Some(tape), Some(r)) => Some(&tape.value(r.graph.output)?.data[..]),
             _ => None,
         };
-        loss.apply(&mut scores.data, labels, images.start, known, &mut output)?;
+        loss.apply(&mut scores.data, batch, images.start, known, &mut output)?;
         output.penalty += tape.penalty / total;
         let pull = match (&teacher, terms.features) {
             (Some(targets), Some(features)) => {
@@ -241,13 +265,13 @@ pub(super) struct Loss<'a> {
 }
 
 impl Loss<'_> {
-    /// Adds the loss of these images, the first of which is the `first` of the step, to `output`, and
+    /// Adds the loss of these images, the first of which is the `first` of the batch, to `output`, and
     /// replaces their scores by the gradient. `reference` are the scores of the reference network for the
     /// same images. None where a teacher's row is missing.
     pub(super) fn apply(
         &self,
         scores: &mut [f32],
-        labels: &[u32],
+        batch: &Batch,
         first: usize,
         reference: Option<&[f32]>,
         output: &mut StepOutput,
@@ -259,11 +283,12 @@ impl Loss<'_> {
             }
             _ => None,
         };
-        for (index, (row, &label)) in scores.chunks_mut(classes.max(1)).zip(labels).enumerate() {
+        for (index, row) in scores.chunks_mut(classes.max(1)).enumerate() {
+            let label = batch.labels.get(first + index).copied()?;
             output.correct += usize::from(crate::metrics::argmax(row) == Some(label));
             let smoothing = self.terms.smoothing;
             let target = |class: usize| {
-                smoothing / classes as f32 + if class == label as usize { 1.0 - smoothing } else { 0.0 }
+                smoothing / classes as f32 + (1.0 - smoothing) * batch.share(first + index, class)
             };
             let log_softmax = log_softmax(row, 1.0);
             let cross: f32 = log_softmax.iter().enumerate().map(|(k, l)| target(k) * l).sum();
@@ -351,7 +376,12 @@ mod tests {
     fn batch(count: usize) -> Batch {
         let mut rng = generator(3, "t", 0, 0);
         let images = (0..count * 72).map(|_| normal(&mut rng)).collect();
-        Batch { shape: SHAPE, images, labels: (0..count).map(|i| (i % 3) as u32).collect() }
+        Batch {
+            shape: SHAPE,
+            images,
+            labels: (0..count).map(|i| (i % 3) as u32).collect(),
+            mixed: Vec::new(),
+        }
     }
 
     #[test]
@@ -470,6 +500,33 @@ mod tests {
         assert_eq!(run(&relu), [0.0, 2.0]);
         let half = ForwardOptions { transition: vec![1.0, 0.5], ..ForwardOptions::default() };
         assert_eq!(run(&half), [10.75, 4.25]);
+    }
+
+    #[test]
+    fn mixed_images_lie_between_two_and_so_do_their_losses() {
+        let graph = network();
+        let plain = batch(3);
+        let mut mixed = plain.clone();
+        mixed.mix(&[0.25, 0.0, 0.5]);
+        let size = SHAPE.iter().product::<usize>();
+        for i in [0, 5, size - 1] {
+            let at = |image: usize| plain.images[image * size + i];
+            assert!((mixed.images[i] - (0.75 * at(0) + 0.25 * at(1))).abs() < 1e-6);
+            assert_eq!(mixed.images[size + i], at(1));
+            assert!((mixed.images[2 * size + i] - (0.5 * at(2) + 0.5 * at(0))).abs() < 1e-6);
+        }
+        // Cross-entropy is linear in the label: that of the mixture is the mixture of both labels' ones.
+        let terms = Terms { cross_entropy: 1.0, smoothing: 0.0, soft: None, penalty: 0.0, features: None };
+        let loss = |labels: &[u32]| {
+            let batch = Batch { labels: labels.to_vec(), mixed: Vec::new(), ..mixed.clone() };
+            gradient_step(&graph, &[], &batch, terms, &ForwardOptions::default()).unwrap().cross_entropy
+        };
+        let whole =
+            gradient_step(&graph, &[], &mixed, terms, &ForwardOptions::default()).unwrap().cross_entropy;
+        // Labels 0, 1, 2 with partners 1, 2, 0.
+        let own = loss(&[0, 1, 2]);
+        let expected = own + 0.25 * (loss(&[1, 1, 2]) - own) + 0.5 * (loss(&[0, 1, 0]) - own);
+        assert!((whole - expected).abs() < 1e-5, "{whole} {expected}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Recipe, State, Sums, steps_per_epoch};
+use super::{Recipe, Sums, steps_per_epoch};
 use crate::control::{Phase, Progress};
 use crate::data::DataSet;
 use crate::history::EpochRecord;
@@ -23,16 +23,16 @@ impl Clock {
     pub(super) fn step_progress(
         &self,
         recipe: &Recipe<'_>,
-        state: &State,
+        epoch: usize,
         sums: &Sums,
         step: usize,
         steps: usize,
     ) -> Progress {
-        let position = state.epoch as f64 + step as f64 / steps as f64;
+        let position = epoch as f64 + step as f64 / steps as f64;
         let conversion = recipe.conversion.as_ref();
         Progress {
-            phase: conversion.map_or(Phase::Teacher, |c| c.transition.phase(state.epoch)),
-            epoch: state.epoch + 1,
+            phase: conversion.map_or(Phase::Teacher, |c| c.transition.phase(epoch)),
+            epoch: epoch + 1,
             epochs: recipe.epochs,
             step,
             steps,

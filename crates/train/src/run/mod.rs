@@ -4,8 +4,10 @@
 //! |---|---|
 //! | batches, the teacher's scores, one step | [`step`] |
 //! | validation in inference mode, which epoch is kept | [`validate`] |
+//! | moving average of the weights | [`average`] |
 //! | time spent and left | [`clock`] |
 
+mod average;
 mod clock;
 mod step;
 mod validate;
@@ -16,7 +18,7 @@ use polyveil_net::{Graph, NodeId, Op, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
-use crate::config::{Augmentation, Distillation, GuardConfig, OptimiserConfig, RangeControl};
+use crate::config::{Augmentation, Distillation, GuardConfig, Keep, OptimiserConfig, RangeControl};
 use crate::control::RunControl;
 use crate::data::{DataSet, Preprocessing, Split};
 use crate::engine::{
@@ -27,6 +29,7 @@ use crate::history::{Event, History, Refusal, Timing, Verdict};
 use crate::optim::{AdamW, Rates, clip};
 use crate::random::{generator, shuffle};
 use crate::schedule::{TransitionPlan, learning_rate};
+use average::Average;
 use clock::Clock;
 use step::Stepper;
 pub(crate) use step::{PORTION, inputs};
@@ -44,6 +47,10 @@ pub(crate) struct Recipe<'a> {
     pub(crate) batch: usize,
     /// Epochs without a better network after which the run ends; 0 = never.
     pub(crate) patience: usize,
+    /// First epochs in which only the last layer with weights is trained.
+    pub(crate) head_epochs: usize,
+    /// By what the epoch is chosen that is kept.
+    pub(crate) keep: Keep,
     pub(crate) label_smoothing: f32,
     pub(crate) optimiser: &'a OptimiserConfig,
     pub(crate) augmentation: &'a Augmentation,
@@ -55,6 +62,13 @@ pub(crate) struct Recipe<'a> {
     pub(crate) conversion: Option<Conversion<'a>>,
     /// Covers configuration, data and networks.
     pub(crate) fingerprint: [u8; 32],
+}
+
+impl Recipe<'_> {
+    /// Position in epochs from which every activation is what it will be.
+    fn settled(&self) -> f64 {
+        self.conversion.as_ref().map_or(0, |c| c.transition.settled()) as f64
+    }
 }
 
 /// Changes a graph at one point of the run.
@@ -109,8 +123,7 @@ pub(crate) struct RunOutput {
 #[derive(Clone, Serialize, Deserialize)]
 struct State {
     epoch: usize,
-    graph: Graph,
-    optimiser: AdamW,
+    network: Trainee,
     rate_factor: f32,
     /// Roll-backs because steps were not finite.
     rollbacks: u32,
@@ -121,6 +134,22 @@ struct State {
     timing: Timing,
     /// Set when the run gave up before its last epoch.
     diverged: Option<Verdict>,
+}
+
+/// What a step changes, and what a roll-back takes back.
+#[derive(Clone, Serialize, Deserialize)]
+struct Trainee {
+    graph: Graph,
+    optimiser: AdamW,
+    /// Moving average of the weights, once it has begun.
+    average: Option<Average>,
+}
+
+impl Trainee {
+    /// The network that is validated and kept.
+    fn kept(&self) -> &Graph {
+        self.average.as_ref().map_or(&self.graph, |a| &a.graph)
+    }
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -154,8 +183,7 @@ pub(crate) fn run(
         Some(state) => state,
         None => State {
             epoch: 0,
-            optimiser: AdamW::new(&graph, &trainable),
-            graph,
+            network: Trainee { optimiser: AdamW::new(&graph, &trainable), graph, average: None },
             rate_factor: 1.0,
             rollbacks: 0,
             escapes: 0,
@@ -172,17 +200,17 @@ pub(crate) fn run(
         if let Some(c) = recipe.conversion.as_ref().filter(|c| state.epoch == c.recover_epochs)
             && let Some(refit) = c.refit
         {
-            refit(&mut state.graph)?;
-            bound_coefficients(&mut state.graph, &c.units, c.min_a, c.max_shift);
+            refit(&mut state.network.graph)?;
+            bound_coefficients(&mut state.network.graph, &c.units, c.min_a, c.max_shift);
         }
-        let before = (state.graph.clone(), state.optimiser.clone());
+        let before = state.network.clone();
         let events = state.history.events.len();
         match run_epoch(recipe, &mut state, data, &trainable, &stepper, control, &mut clock)? {
             Epoch::Done(sums) => {
                 let trained = started.elapsed().as_secs_f64();
                 let (record, escaped) = close_epoch(recipe, &mut state, data, &sums)?;
                 if let Some(layer) = escaped {
-                    (state.graph, state.optimiser) = before;
+                    state.network = before;
                     state.escapes += 1;
                     halve(&mut state, layer);
                     continue;
@@ -198,7 +226,7 @@ pub(crate) fn run(
                 }
             }
             Epoch::Cancelled => {
-                (state.graph, state.optimiser) = before;
+                state.network = before;
                 state.history.events.truncate(events);
                 let epoch = state.epoch;
                 if let Some(checkpoint) = checkpoint.as_ref().filter(|_| epoch > 0) {
@@ -211,7 +239,7 @@ pub(crate) fn run(
                 });
             }
             Epoch::Diverged(layer) => {
-                (state.graph, state.optimiser) = before;
+                state.network = before;
                 roll_back(recipe, &mut state, layer);
             }
         }
@@ -223,11 +251,11 @@ pub(crate) fn run(
 }
 
 fn finish(state: State) -> RunOutput {
-    let State { graph, best, history, timing, diverged, .. } = state;
+    let State { network, best, history, timing, diverged, .. } = state;
     let last = history.epochs.last().map_or(0.0, |e| e.validation_accuracy);
     let (graph, validation_accuracy, refusal) = match best {
         Some(best) => (best.graph, best.accuracy, best.refusal),
-        None => (graph, last, Some(Refusal::Unfinished)),
+        None => (network.kept().clone(), last, Some(Refusal::Unfinished)),
     };
     let verdict = match refusal {
         None => Verdict::Accepted,
@@ -303,6 +331,8 @@ fn run_epoch(
     clock: &mut Clock,
 ) -> Result<Epoch, TrainError> {
     let epoch = state.epoch;
+    let network = &mut state.network;
+    let head = (epoch < recipe.head_epochs).then(|| head(&network.graph, trainable));
     let mut order = data.indices(Split::Train).to_vec();
     shuffle(&mut generator(recipe.seed, "order", epoch as u64, 0), &mut order);
     let steps = steps_per_epoch(recipe, data);
@@ -315,14 +345,21 @@ fn run_epoch(
             return Ok(Epoch::Cancelled);
         }
         let position = epoch as f64 + step as f64 / steps as f64;
-        let options = options(recipe, &state.graph, position, true);
+        let graph = &network.graph;
+        let options = options(recipe, graph, position, true);
         let features = recipe.conversion.as_ref().and_then(|c| c.features(position, recipe.epochs));
         let batch = stepper.batch(images, epoch);
-        let mut output = stepper.step(&state.graph, trainable, images, &batch, &options, features)?;
-        let norm = clip(&mut output.gradients, trainable, &state.graph, recipe.optimiser.clip_norm);
+        let mut output = match &head {
+            None => stepper.step(graph, trainable, images, &batch, &options, features)?,
+            Some(head) => {
+                let output = stepper.step(graph, head, images, &batch, &options, features)?;
+                spread(output, head, trainable)
+            }
+        };
+        let norm = clip(&mut output.gradients, trainable, graph, recipe.optimiser.clip_norm);
         if !output.loss.is_finite() || !norm.is_finite() {
-            let layer = first_non_finite(&state.graph, &batch.images, batch.shape, &options)
-                .and_then(|node| state.graph.nodes.get(node))
+            let layer = first_non_finite(graph, &batch.images, batch.shape, &options)
+                .and_then(|node| graph.nodes.get(node))
                 .map_or_else(|| "gradient".to_owned(), |n| n.name.clone());
             skipped += 1;
             if skipped > recipe.guard.skips {
@@ -334,16 +371,36 @@ fn run_epoch(
         let base = learning_rate(recipe.optimiser, position, recipe.epochs) * state.rate_factor;
         let factor = recipe.conversion.as_ref().map_or(1.0, |c| c.activation_rate);
         let rates = Rates { base, activation: base * factor, weight_decay: recipe.optimiser.weight_decay };
-        state.optimiser.step(&mut state.graph, trainable, &output.gradients, rates);
+        network.optimiser.step(&mut network.graph, trainable, &output.gradients, rates);
         if let Some(c) = &recipe.conversion {
-            bound_coefficients(&mut state.graph, &c.units, c.min_a, c.max_shift);
+            bound_coefficients(&mut network.graph, &c.units, c.min_a, c.max_shift);
         }
-        update_statistics(&mut state.graph, &output.statistics);
+        update_statistics(&mut network.graph, &output.statistics);
+        if recipe.optimiser.average > 0.0 && position >= recipe.settled() {
+            let average = network.average.get_or_insert_with(|| Average::new(&network.graph));
+            average.add(&network.graph, recipe.optimiser.average);
+        }
         sums.add(output, images.len(), base);
         clock.steps_done += 1;
-        control.report(&clock.step_progress(recipe, state, &sums, step + 1, steps));
+        control.report(&clock.step_progress(recipe, epoch, &sums, step + 1, steps));
     }
     Ok(Epoch::Done(sums))
+}
+
+/// The parameters of the last layer with weights among `trainable`.
+fn head(graph: &Graph, trainable: &[ParameterId]) -> Vec<ParameterId> {
+    let layer = |id: &&ParameterId| matches!(graph.nodes[id.node].op, Op::Conv(_) | Op::Linear(_));
+    let last = trainable.iter().filter(layer).map(|id| id.node).max();
+    trainable.iter().filter(|id| Some(id.node) == last).copied().collect()
+}
+
+/// The output of a step on some parameters as one on all of them: the others have empty gradients and stay.
+fn spread(mut output: StepOutput, some: &[ParameterId], all: &[ParameterId]) -> StepOutput {
+    let mut gradients = std::mem::take(&mut output.gradients).into_iter();
+    let taken =
+        |id: &ParameterId| if some.contains(id) { gradients.next().unwrap_or_default() } else { Vec::new() };
+    output.gradients = all.iter().map(taken).collect();
+    output
 }
 
 impl Sums {

@@ -10,7 +10,7 @@ use crate::engine::{
     Batch, Features, ForwardOptions, ParameterId, Soft, StepOutput, Terms, gradient_step, infer, soft_targets,
 };
 use crate::error::TrainError;
-use crate::random::generator;
+use crate::random::{generator, uniform};
 
 /// Images taken at a time where a whole split is run: as `f32` it may be large.
 pub(crate) const PORTION: usize = 256;
@@ -56,7 +56,19 @@ impl<'a> Stepper<'a> {
             let mut rng = generator(seed, "augmentation", epoch as u64, index as u64);
             data.training_image(index, preprocessing, augmentation, &mut rng)
         });
-        Batch { shape, images, labels: indices.iter().map(|&i| data.labels()[i]).collect() }
+        let mut batch = Batch {
+            shape,
+            images,
+            labels: indices.iter().map(|&i| data.labels()[i]).collect(),
+            mixed: Vec::new(),
+        };
+        if augmentation.mix > 0.0 {
+            let share = |&index: &usize| {
+                uniform(&mut generator(seed, "mix", epoch as u64, index as u64), 0.0, augmentation.mix)
+            };
+            batch.mix(&indices.iter().map(share).collect::<Vec<f32>>());
+        }
+        batch
     }
 
     /// Loss and gradients of a batch of these images.

@@ -33,8 +33,8 @@ pub(super) fn close_epoch(
     sums: &Sums,
 ) -> Result<(EpochRecord, Option<String>), TrainError> {
     let end = state.epoch as f64 + 1.0;
-    let options = options(recipe, &state.graph, end, false);
-    let pass = observe(recipe, &state.graph, data, Split::Validation, &options)?;
+    let options = options(recipe, state.network.kept(), end, false);
+    let pass = observe(recipe, state.network.kept(), data, Split::Validation, &options)?;
     let transition = recipe.conversion.as_ref().map_or(1.0, |c| c.transition.share(end));
     let record = EpochRecord {
         epoch: state.epoch + 1,
@@ -49,7 +49,7 @@ pub(super) fn close_epoch(
         validation_accuracy: pass.accuracy,
         validation_loss: pass.loss,
         non_finite: pass.non_finite,
-        activations: activation_records(recipe, &state.graph, &pass.largest),
+        activations: activation_records(recipe, state.network.kept(), &pass.largest),
     };
     let settled = transition >= 1.0 && sums.steps > 0;
     if settled && let Some(layer) = escaped(recipe, state, &pass.largest) {
@@ -68,17 +68,17 @@ fn keep_if_better(
     options: &ForwardOptions,
     pass: &Pass,
 ) -> Result<(), TrainError> {
-    let mut refusal = refuse(recipe, &state.graph, Split::Validation, pass);
+    let graph = state.network.kept();
+    let mut refusal = refuse(recipe, graph, Split::Validation, pass);
+    let merit = recipe.keep.merit(pass.accuracy, pass.loss);
+    let merit_of = |best: &Best| recipe.keep.merit(best.accuracy, best.loss);
     let better = |refusal: &Option<Refusal>, best: Option<&Best>| {
         best.is_none_or(|b| match (refusal, &b.refusal) {
-            (None, None) => (pass.accuracy, -pass.loss) > (b.accuracy, -b.loss),
+            (None, None) => merit > merit_of(b),
             (None, Some(_)) => true,
             (Some(_), None) => false,
             // Among networks that may not be exported, fewer failing images first.
-            (Some(_), Some(_)) => {
-                (b.non_finite as f64, pass.accuracy, -pass.loss)
-                    > (pass.non_finite as f64, b.accuracy, -b.loss)
-            }
+            (Some(_), Some(_)) => (b.non_finite, merit) > (pass.non_finite, merit_of(b)),
         })
     };
     if !better(&refusal, state.best.as_ref()) {
@@ -86,13 +86,13 @@ fn keep_if_better(
     }
     // The training images are many: they are run only where the answer matters.
     if refusal.is_none() && recipe.conversion.is_some() {
-        let training = observe(recipe, &state.graph, data, Split::Train, options)?;
-        refusal = refuse(recipe, &state.graph, Split::Train, &training);
+        let training = observe(recipe, graph, data, Split::Train, options)?;
+        refusal = refuse(recipe, graph, Split::Train, &training);
     }
     if better(&refusal, state.best.as_ref()) {
         state.history.best_epoch = Some(state.epoch + 1);
         state.best = Some(Best {
-            graph: state.graph.clone(),
+            graph: graph.clone(),
             accuracy: pass.accuracy,
             loss: pass.loss,
             non_finite: pass.non_finite,
@@ -129,7 +129,7 @@ fn escaped(recipe: &Recipe<'_>, state: &State, largest: &[f32]) -> Option<String
     }
     let limit = |node: usize| recipe.guard.explosion * c.units.get(node).copied().unwrap_or(1.0);
     let node = largest.iter().enumerate().find(|&(node, &value)| value > limit(node))?.0;
-    Some(state.graph.nodes[node].name.clone())
+    Some(state.network.graph.nodes[node].name.clone())
 }
 
 /// Runs a split in inference mode, in portions.

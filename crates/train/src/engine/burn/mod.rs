@@ -85,7 +85,7 @@ pub(crate) fn gradient_step(
     let known = reference.as_ref().map(|(scores, _)| &scores[..]);
     let mut scores = host(result.logits.clone());
     let mut output = StepOutput { statistics: result.statistics, ..StepOutput::default() };
-    Loss { terms, total, classes }.apply(&mut scores, &batch.labels, 0, known, &mut output)?;
+    Loss { terms, total, classes }.apply(&mut scores, batch, 0, known, &mut output)?;
     // The gradient of Σ scores·g is g: the device need not know the loss.
     let mut loss = (result.logits * tensor(scores, [count, classes], &device)).sum();
     if let Some(penalty) = result.penalty {

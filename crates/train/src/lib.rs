@@ -21,6 +21,9 @@
 //! What this crate does not do: encrypt, plan, or read model files.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod checkpoint;
 mod config;
 mod control;

@@ -12,6 +12,7 @@ pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 #[clippy::msrv = "1.95"]
 pub mod avx512;
+pub mod matrix;
 mod product;
 pub mod scalar;
 

@@ -2,7 +2,7 @@
 
 use polyveil_net::{Quadratic, Tensor};
 
-use super::matrix::sums;
+use super::sums::sums;
 use super::value::Value;
 
 /// How a quadratic runs in one pass. Limits are in values, not in units.

@@ -1,12 +1,14 @@
 //! Convolutions and fully connected layers, forward and backward, as matrix products.
 
+use polyveil_math::simd::matrix::{Left, Lines, Out, Start, product, product_transposed};
 use polyveil_net::window::Window;
-use polyveil_net::{Conv, Hw, Linear};
+use polyveil_net::{Conv, Hw, Linear, Tensor};
 
-use super::matrix::{Shape, dense, product, product_ta, product_tb, sums};
+use super::frame::{Frame, Geometry};
+use super::sums::sums;
 use super::value::{Buffer, Value};
 
-/// Elements of one tile of gathered windows: small enough to stay in a second-level cache.
+/// Elements of one tile of windows that are scattered: small enough to stay in a second-level cache.
 const TILE: usize = 1 << 16;
 
 /// Where the gradients of weight and bias go; none for one that is not trained.
@@ -19,16 +21,13 @@ pub(super) struct Sinks<'a> {
 pub(super) fn conv(conv: &Conv, x: &Value, out: Hw) -> Value {
     let layer = Layer::new(conv, x.size, out);
     let mut y = Value::unset(x.count, conv.weight.shape()[0], out);
-    spread_bias(conv.bias.as_ref().map(polyveil_net::Tensor::data), &mut y);
-    let mut tile = Buffer::unset(layer.tile_len());
-    let weight = conv.weight.data();
+    let mut frame = Frame::new(layer.geometry);
+    let bias = conv.bias.as_ref().map(Tensor::data);
     layer.each_group(x.count, |group, x_at, y_at| {
-        let weight = (&weight[layer.weight_range(group)], layer.weight());
-        let (x, y) = (&x.data[x_at..], &mut y.data[y_at..]);
-        layer.each_tile(|rows| {
-            let (columns, shape) = layer.columns(x, &rows, &mut tile);
-            product(weight, (columns, shape), 1.0, (y, layer.output(&rows)));
-        });
+        let rows = group * layer.outputs..(group + 1) * layer.outputs;
+        let start = bias.map_or(Start::Zero, |b| Start::Rows(&b[rows]));
+        let out = Out { data: &mut y.data[y_at..], stride: layer.positions() };
+        product(layer.weight(conv, group), frame.lines(layer.group(x, x_at)), start, out);
     });
     y
 }
@@ -38,39 +37,77 @@ pub(super) fn conv_backward(
     conv: &Conv,
     x: &Value,
     grad: &Value,
-    mut sinks: Sinks<'_>,
+    sinks: Sinks<'_>,
     wanted: bool,
 ) -> Option<Value> {
     let layer = Layer::new(conv, x.size, grad.size);
-    let mut dx = wanted.then(|| Value::zeros(x.count, x.channels, x.size));
-    let [mut tile, mut back] = [0, 1].map(|_| Buffer::unset(layer.tile_len()));
-    let weight = conv.weight.data();
-    layer.each_group(x.count, |group, x_at, y_at| {
-        let range = layer.weight_range(group);
-        let weight = (&weight[range.clone()], layer.weight());
-        let (x, dy) = (&x.data[x_at..], &grad.data[y_at..]);
-        layer.each_tile(|rows| {
-            let dy = (dy, layer.output(&rows));
-            if let Some(sink) = &mut sinks.weight {
-                let columns = layer.columns(x, &rows, &mut tile);
-                product_tb(dy, columns, 1.0, (&mut sink[range.clone()], layer.weight()));
-            }
-            let Some(dx) = dx.as_mut().map(|v| &mut v.data[x_at..x_at + layer.window.group_len()]) else {
-                return;
-            };
-            if layer.window.is_pointwise() {
-                product_ta(weight, dy, 0.0, (dx, layer.pixels(&rows)));
-            } else {
-                let shape = dense(layer.window.taps(), rows.len() * layer.window.out()[1]);
-                product_ta(weight, dy, 0.0, (&mut back, shape));
-                let len = shape.rows * shape.columns;
-                layer.window.scatter(&back[..len], rows.start, rows.len(), dx);
-            }
+    if let Some(sink) = sinks.weight {
+        let mut frame = Frame::new(layer.geometry);
+        layer.each_group(x.count, |group, x_at, y_at| {
+            let (positions, taps) = (layer.positions(), layer.taps());
+            let dy = Left { data: &grad.data[y_at..], rows: layer.outputs, stride: positions, transposed: false };
+            let out = Out { data: &mut sink[group * layer.outputs * taps..], stride: taps };
+            product_transposed(dy, frame.lines(layer.group(x, x_at)), Start::Keep, out);
         });
-    });
+    }
     if let Some(sink) = sinks.bias {
         grad.planes().for_each(|(channel, dy)| sink[channel] += sums(dy, dy, |d, _| [d])[0]);
     }
+    wanted.then(|| match layer.adjoint() {
+        Some(geometry) => correlate(conv, &layer, geometry, x, grad),
+        None => scatter(conv, &layer, x, grad),
+    })
+}
+
+/// Gradient of the input of a convolution without stride: a convolution with the turned kernel.
+fn correlate(conv: &Conv, layer: &Layer, geometry: Geometry, x: &Value, grad: &Value) -> Value {
+    let mut dx = Value::unset(x.count, x.channels, x.size);
+    let mut frame = Frame::new(geometry);
+    let (inputs, outputs, taps) = (layer.geometry.channels, layer.outputs, layer.taps());
+    let kernel = taps / inputs;
+    let mut turned = Buffer::unset(if kernel == 1 { 0 } else { conv.weight.len() });
+    // `[group, input, output, turned tap]`.
+    for (index, filter) in conv.weight.data().chunks(taps).enumerate().filter(|_| kernel > 1) {
+        let (group, output) = (index / outputs, index % outputs);
+        for (input, taps) in filter.chunks(kernel).enumerate() {
+            let at = ((group * inputs + input) * outputs + output) * kernel;
+            turned[at..at + kernel].iter_mut().rev().zip(taps).for_each(|(t, &w)| *t = w);
+        }
+    }
+    layer.each_group(x.count, |group, x_at, y_at| {
+        let left = if kernel == 1 {
+            Left { transposed: true, rows: inputs, ..layer.weight(conv, group) }
+        } else {
+            let stride = outputs * kernel;
+            Left { data: &turned[group * inputs * stride..], rows: inputs, stride, transposed: false }
+        };
+        let lines = frame.lines(&grad.data[y_at..y_at + outputs * layer.positions()]);
+        let out = Out { data: &mut dx.data[x_at..], stride: x.plane() };
+        product(left, lines, Start::Zero, out);
+    });
+    dx
+}
+
+/// Gradient of the input of any convolution: gradients of windows, added to where they came from.
+fn scatter(conv: &Conv, layer: &Layer, x: &Value, grad: &Value) -> Value {
+    let mut dx = Value::zeros(x.count, x.channels, x.size);
+    let window = Window::new(conv, x.size, grad.size);
+    let [height, width] = grad.size;
+    let at_once = window.rows_within(TILE);
+    let mut back = Buffer::unset(layer.taps() * at_once * width);
+    layer.each_group(x.count, |group, x_at, y_at| {
+        for row in (0..height).step_by(at_once) {
+            let rows = at_once.min(height - row);
+            let columns = rows * width;
+            let starts: Vec<usize> =
+                (0..layer.outputs).map(|o| y_at + o * layer.positions() + row * width).collect();
+            let dy = Lines { data: &grad.data, starts: &starts, runs: 1, width: columns, pitch: 0 };
+            let left = Left { transposed: true, rows: layer.taps(), ..layer.weight(conv, group) };
+            let tile = &mut back[..layer.taps() * columns];
+            product(left, dy, Start::Zero, Out { data: tile, stride: columns });
+            window.scatter(tile, row, rows, &mut dx.data[x_at..x_at + window.group_len()]);
+        }
+    });
     dx
 }
 
@@ -78,9 +115,16 @@ pub(super) fn conv_backward(
 pub(super) fn linear(linear: &Linear, x: &Value) -> Value {
     let (outputs, inputs) = (linear.weight.shape()[0], linear.weight.shape()[1]);
     let mut y = Value::unset(x.count, outputs, [1, 1]);
-    spread_bias(linear.bias.as_ref().map(polyveil_net::Tensor::data), &mut y);
-    let weight = (linear.weight.data(), dense(outputs, inputs));
-    product_tb((&x.data, dense(x.count, inputs)), weight, 1.0, (&mut y.data, dense(x.count, outputs)));
+    let bias = linear.bias.as_ref().map(Tensor::data);
+    for row in y.data.chunks_mut(outputs.max(1)) {
+        match bias {
+            Some(bias) => row.copy_from_slice(bias),
+            None => row.fill(0.0),
+        }
+    }
+    let (x, starts) = (dense(&x.data, x.count, inputs), every(inputs, outputs));
+    let weight = whole(linear.weight.data(), &starts, inputs);
+    product_transposed(x, weight, Start::Keep, Out { data: &mut y.data, stride: outputs });
     y
 }
 
@@ -93,101 +137,94 @@ pub(super) fn linear_backward(
     wanted: bool,
 ) -> Option<Value> {
     let (outputs, inputs) = (linear.weight.shape()[0], linear.weight.shape()[1]);
-    let dy = (&grad.data[..], dense(x.count, outputs));
-    let shape = dense(x.count, inputs);
     if let Some(sink) = sinks.weight {
-        product_ta(dy, (&x.data, shape), 1.0, (sink, dense(outputs, inputs)));
+        let dy = Left { data: &grad.data, rows: outputs, stride: outputs, transposed: true };
+        let starts = every(inputs, x.count);
+        let out = Out { data: sink, stride: inputs };
+        product(dy, whole(&x.data, &starts, inputs), Start::Keep, out);
     }
     if let Some(sink) = sinks.bias {
         grad.data.chunks(outputs).for_each(|row| sink.iter_mut().zip(row).for_each(|(s, d)| *s += d));
     }
     wanted.then(|| {
         let mut dx = x.like();
-        product(dy, (linear.weight.data(), dense(outputs, inputs)), 0.0, (&mut dx.data, shape));
+        let starts = every(inputs, outputs);
+        let weight = whole(linear.weight.data(), &starts, inputs);
+        let out = Out { data: &mut dx.data, stride: inputs };
+        product(dense(&grad.data, x.count, outputs), weight, Start::Zero, out);
         dx
     })
 }
 
-fn spread_bias(bias: Option<&[f32]>, y: &mut Value) {
-    let (plane, channels) = (y.plane().max(1), y.channels.max(1));
-    for (index, map) in y.data.chunks_mut(plane).enumerate() {
-        map.fill(bias.map_or(0.0, |b| b[index % channels]));
-    }
+/// Rows that touch each other.
+fn dense(data: &[f32], rows: usize, stride: usize) -> Left<'_> {
+    Left { data, rows, stride, transposed: false }
 }
 
-/// A convolution as products: per image and group, tile by tile of output rows.
+/// Starts of `count` lines that are `step` apart.
+fn every(step: usize, count: usize) -> Vec<usize> {
+    (0..count).map(|i| i * step).collect()
+}
+
+/// Lines in one piece.
+fn whole<'a>(data: &'a [f32], starts: &'a [usize], width: usize) -> Lines<'a> {
+    Lines { data, starts, runs: 1, width, pitch: width }
+}
+
+/// A convolution as products, one an image and group.
 struct Layer {
-    window: Window,
+    geometry: Geometry,
     groups: usize,
     /// Output channels of a group.
     outputs: usize,
-    rows_at_once: usize,
 }
 
 impl Layer {
     fn new(conv: &Conv, size: Hw, out: Hw) -> Self {
-        let window = Window::new(conv, size, out);
-        let rows_at_once = if window.is_pointwise() { out[0].max(1) } else { window.rows_within(TILE) };
-        Self { outputs: conv.weight.shape()[0] / conv.groups, groups: conv.groups, window, rows_at_once }
+        let shape = conv.weight.shape();
+        let (stride, dilation, pads) = (conv.stride, conv.dilation, conv.pads);
+        let (channels, kernel) = (shape[1], [shape[2], shape[3]]);
+        let geometry = Geometry { channels, size, kernel, stride, dilation, pads, out };
+        Self { geometry, groups: conv.groups, outputs: shape[0] / conv.groups }
     }
 
-    fn tile_len(&self) -> usize {
-        if self.window.is_pointwise() {
-            0
-        } else {
-            self.window.taps() * self.rows_at_once * self.window.out()[1]
-        }
+    fn taps(&self) -> usize {
+        self.geometry.channels * self.geometry.kernel[0] * self.geometry.kernel[1]
     }
 
-    fn weight(&self) -> Shape {
-        dense(self.outputs, self.window.taps())
+    fn positions(&self) -> usize {
+        self.geometry.out[0] * self.geometry.out[1]
     }
 
-    fn weight_range(&self, group: usize) -> std::ops::Range<usize> {
-        let len = self.outputs * self.window.taps();
-        group * len..(group + 1) * len
+    /// One line an output channel of the group.
+    fn weight<'a>(&self, conv: &'a Conv, group: usize) -> Left<'a> {
+        let taps = self.taps();
+        let data = &conv.weight.data()[group * self.outputs * taps..];
+        Left { data, rows: self.outputs, stride: taps, transposed: false }
+    }
+
+    /// Input maps of one group of an image.
+    fn group<'a>(&self, x: &'a Value, at: usize) -> &'a [f32] {
+        &x.data[at..at + self.geometry.channels * x.plane()]
     }
 
     /// Calls `f(group, offset in x, offset in y)`.
     fn each_group(&self, count: usize, mut f: impl FnMut(usize, usize, usize)) {
-        let (x_len, y_len) = (self.window.group_len(), self.outputs * self.positions());
+        let Geometry { channels, size, .. } = self.geometry;
+        let (x_len, y_len) = (channels * size[0] * size[1], self.outputs * self.positions());
         (0..count * self.groups).for_each(|i| f(i % self.groups, i * x_len, i * y_len));
     }
 
-    fn each_tile(&self, mut f: impl FnMut(std::ops::Range<usize>)) {
-        let height = self.window.out()[0];
-        (0..height).step_by(self.rows_at_once).for_each(|r| f(r..(r + self.rows_at_once).min(height)));
-    }
-
-    fn positions(&self) -> usize {
-        self.window.out()[0] * self.window.out()[1]
-    }
-
-    /// These rows of the output of one group.
-    fn output(&self, rows: &std::ops::Range<usize>) -> Shape {
-        let width = self.window.out()[1];
-        let (from, columns) = (rows.start * width, rows.len() * width);
-        Shape { rows: self.outputs, stride: self.positions(), from, columns }
-    }
-
-    /// The same of the input of a pointwise convolution.
-    fn pixels(&self, rows: &std::ops::Range<usize>) -> Shape {
-        Shape { rows: self.window.taps(), ..self.output(rows) }
-    }
-
-    /// The windows of these rows: the input itself for a pointwise convolution, else gathered into `tile`.
-    fn columns<'a>(
-        &self,
-        x: &'a [f32],
-        rows: &std::ops::Range<usize>,
-        tile: &'a mut Buffer,
-    ) -> (&'a [f32], Shape) {
-        if self.window.is_pointwise() {
-            return (x, self.pixels(rows));
+    /// The convolution that takes the gradient of the output to that of the input; none where there is a stride, or
+    /// more padding than the kernel reaches.
+    fn adjoint(&self) -> Option<Geometry> {
+        let Geometry { size, kernel, stride, dilation, pads, out, .. } = self.geometry;
+        let reach = |axis: usize| dilation[axis] * (kernel[axis] - 1);
+        let mut turned = [0; 4];
+        for (side, pad) in turned.iter_mut().enumerate() {
+            *pad = reach(side % 2).checked_sub(pads[side])?;
         }
-        let shape = dense(self.window.taps(), rows.len() * self.window.out()[1]);
-        let tile = &mut tile[..shape.rows * shape.columns];
-        self.window.gather(&x[..self.window.group_len()], rows.start, rows.len(), tile);
-        (tile, shape)
+        let geometry = Geometry { channels: self.outputs, size: out, pads: turned, out: size, ..self.geometry };
+        (stride == [1, 1]).then_some(geometry)
     }
 }

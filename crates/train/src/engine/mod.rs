@@ -3,7 +3,7 @@
 //! The graph stays the one owner of all parameters; gradients come back as plain vectors, so that optimiser,
 //! clipping, checkpoints and roll-back are plain code on plain data. A step is cut into parts that run side by
 //! side, and a part into passes whose values stay in the caches. Every operator has its gradient written out
-//! beside it; products of matrices come from `ndarray`.
+//! beside it; products of matrices are kernels of `polyveil-math`.
 //!
 //! Why not a tensor library on the processor: interpreting the same graph with one (Burn 0.22, `flex`) took several
 //! times as long, as every operator there allocates, and walks its operands once more for each small step. On a
@@ -15,8 +15,8 @@ mod activation;
 mod burn;
 mod conv;
 mod features;
+mod frame;
 mod infer;
-mod matrix;
 mod norm;
 mod observe;
 mod options;
@@ -24,6 +24,7 @@ mod parameters;
 mod pass;
 mod pool;
 mod step;
+mod sums;
 mod value;
 
 #[cfg(feature = "burn")]

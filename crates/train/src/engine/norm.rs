@@ -2,7 +2,7 @@
 
 use polyveil_net::BatchNorm;
 
-use super::matrix::sums;
+use super::sums::sums;
 use super::value::Value;
 
 /// Mean and (biased) variance of every channel over a batch.

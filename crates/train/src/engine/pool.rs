@@ -78,7 +78,7 @@ pub(super) fn global_avg_pool(x: &Value) -> Value {
     let mut y = Value::unset(x.count, x.channels, [1, 1]);
     let plane = x.plane() as f32;
     for (y, (_, map)) in y.data.iter_mut().zip(x.planes()) {
-        *y = super::matrix::sums(map, map, |v, _| [v])[0] / plane;
+        *y = super::sums::sums(map, map, |v, _| [v])[0] / plane;
     }
     y
 }

@@ -19,11 +19,13 @@
 //! the processor features, which the existence of an [`Avx2`] proves.
 #![allow(unsafe_code, reason = "vector instructions; see the module's text")]
 
+mod matrix;
 mod mirror;
 mod ntt;
 mod pointwise;
 mod sums;
 
+use super::matrix::{Left, Lines, Out, Start};
 use super::{Target, Term, Twiddles};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
@@ -82,6 +84,8 @@ entries! {
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
     sums::convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]);
     sums::convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>);
+    matrix::product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);
+    matrix::product_transposed(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);
 }
 
 /// A modulus spread over a vector.

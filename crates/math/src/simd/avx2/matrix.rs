@@ -1,0 +1,342 @@
+//! Products of `f32` matrices: tiles of 4 by 24 entries in registers, a panel of 24 columns in the first cache, the
+//! left-hand block in the second.
+//!
+//! Four rows fit the channel counts of networks, which are multiples of four and often small; twelve accumulators hide
+//! the latency of the multiply-add. Columns beyond the last panel take narrower tiles of 16 or 8.
+
+use super::super::matrix::{Base, Left, Lines, Out, Start, depth, scalar};
+use std::arch::x86_64::*;
+use std::cell::RefCell;
+
+/// Rows of a tile.
+const ROWS: usize = 4;
+/// Columns of a panel.
+const COLUMNS: usize = 24;
+
+type V = __m256;
+
+thread_local! {
+    /// The packed left-hand block and one packed panel.
+    static PACKED: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>) {
+    let (k, n) = (b.starts.len(), b.runs * b.width);
+    if k == 0 || n == 0 || a.rows == 0 {
+        return scalar::product(a, b, start, out);
+    }
+    any(a, k, n, start, out, |panel, terms, columns| pack_rows(panel, &b, terms, columns));
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn product_transposed(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>) {
+    let (k, n) = (b.runs * b.width, b.starts.len());
+    if k == 0 || n == 0 || a.rows == 0 {
+        return scalar::product_transposed(a, b, start, out);
+    }
+    any(a, k, n, start, out, |panel, terms, columns| pack_columns(panel, &b, terms, columns));
+}
+
+/// `pack(panel, terms, columns)` writes a panel, term by term, `columns` rounded up to eights.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn any(
+    a: Left<'_>,
+    k: usize,
+    n: usize,
+    start: Start<'_>,
+    out: Out<'_>,
+    pack: impl Fn(&mut [f32], Span, Span),
+) {
+    PACKED.with_borrow_mut(|[left, panel]| {
+        let depth = depth(k);
+        let left = aligned(left, a.rows.next_multiple_of(ROWS) * depth);
+        let panel = aligned(panel, COLUMNS * depth);
+        for from in (0..k).step_by(depth) {
+            let terms = Span { from, len: depth.min(k - from) };
+            pack_left(left, &a, terms);
+            let start = if from == 0 { start } else { Start::Keep };
+            for from in (0..n).step_by(COLUMNS) {
+                let columns = Span { from, len: COLUMNS.min(n - from) };
+                pack(panel, terms, columns);
+                let (left, panel) = (&left[..], &panel[..]);
+                match columns.len.div_ceil(8) {
+                    1 => column::<1>(left, panel, a.rows, terms, columns, start, out.data, out.stride),
+                    2 => column::<2>(left, panel, a.rows, terms, columns, start, out.data, out.stride),
+                    _ => column::<3>(left, panel, a.rows, terms, columns, start, out.data, out.stride),
+                }
+            }
+        }
+    });
+}
+
+#[derive(Clone, Copy)]
+struct Span {
+    from: usize,
+    len: usize,
+}
+
+/// At least `len` values of `buffer` from a multiple of 64 bytes on.
+fn aligned(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len + 16 {
+        *buffer = vec![0.0; len + 16];
+    }
+    let offset = buffer.as_ptr().align_offset(64).min(16);
+    &mut buffer[offset..offset + len]
+}
+
+/// All tiles of one panel.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+#[expect(clippy::too_many_arguments, reason = "what a tile needs")]
+fn column<const N: usize>(
+    left: &[f32],
+    panel: &[f32],
+    rows: usize,
+    terms: Span,
+    columns: Span,
+    start: Start<'_>,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let panel = &panel.as_chunks::<8>().0.as_chunks::<N>().0[..terms.len];
+    for (index, left) in left.as_chunks::<ROWS>().0.chunks_exact(terms.len).enumerate() {
+        let first = index * ROWS;
+        if first >= rows {
+            break;
+        }
+        let sums = tile::<N>(left, panel);
+        for (row, sums) in (first..rows).zip(&sums) {
+            let place = &mut out[row * stride + columns.from..][..columns.len];
+            let base = start.of(row);
+            let (whole, rest) = place.as_chunks_mut::<8>();
+            for (place, &sum) in whole.iter_mut().zip(sums) {
+                store(place, add(base, load(place), sum));
+            }
+            if let (false, Some(&sum)) = (rest.is_empty(), sums.get(whole.len())) {
+                let mut all = [0.0; 8];
+                all[..rest.len()].copy_from_slice(rest);
+                let sum = add(base, load(&all), sum);
+                store(&mut all, sum);
+                rest.copy_from_slice(&all[..rest.len()]);
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add(base: Base, there: V, sum: V) -> V {
+    match base {
+        Base::Zero => sum,
+        Base::Keep => _mm256_add_ps(there, sum),
+        Base::Value(value) => _mm256_add_ps(_mm256_set1_ps(value), sum),
+    }
+}
+
+/// The sums of a tile over one block of terms.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn tile<const N: usize>(left: &[[f32; ROWS]], panel: &[[[f32; 8]; N]]) -> [[V; N]; ROWS] {
+    let mut sums = [[_mm256_setzero_ps(); N]; ROWS];
+    for (left, right) in left.iter().zip(panel) {
+        let mut b = [_mm256_setzero_ps(); N];
+        for v in 0..N {
+            b[v] = load(&right[v]);
+        }
+        for r in 0..ROWS {
+            let a = _mm256_set1_ps(left[r]);
+            for v in 0..N {
+                sums[r][v] = _mm256_fmadd_ps(a, b[v], sums[r][v]);
+            }
+        }
+    }
+    sums
+}
+
+/// Four rows side by side, term by term; zeros for rows that there are not.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn pack_left(packed: &mut [f32], a: &Left<'_>, terms: Span) {
+    let tiles = packed.as_chunks_mut::<ROWS>().0.chunks_exact_mut(terms.len);
+    for (first, tile) in (0..a.rows).step_by(ROWS).zip(tiles) {
+        let rows = ROWS.min(a.rows - first);
+        if a.transposed {
+            for (p, place) in (terms.from..).zip(tile) {
+                let values = &a.data[p * a.stride + first..][..rows];
+                if let Some(values) = values.first_chunk() {
+                    *place = *values;
+                } else {
+                    *place = [0.0; ROWS];
+                    place[..rows].copy_from_slice(values);
+                }
+            }
+            continue;
+        }
+        let empty = &a.data[..0];
+        let mut lines = [empty; ROWS];
+        for (r, line) in lines.iter_mut().enumerate().take(rows) {
+            *line = &a.data[(first + r) * a.stride + terms.from..][..terms.len];
+        }
+        let mut done = 0;
+        if rows == ROWS {
+            let whole = lines.map(|l| l.as_chunks::<4>().0);
+            let groups = tile.as_chunks_mut::<4>().0.iter_mut();
+            let pairs = whole[0].iter().zip(whole[1]).zip(whole[2].iter().zip(whole[3]));
+            for (place, ((a, b), (c, d))) in groups.zip(pairs) {
+                *place = turn([a, b, c, d]);
+            }
+            done = terms.len / 4 * 4;
+        }
+        for (p, place) in tile.iter_mut().enumerate().skip(done) {
+            for (value, line) in place.iter_mut().zip(lines) {
+                *value = line.get(p).copied().unwrap_or(0.0);
+            }
+        }
+    }
+}
+
+/// The transposed 4 by 4 matrix.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn turn(rows: [&[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    // SAFETY: four values are borrowed each; the instruction needs no alignment.
+    let [a, b, c, d] = rows.map(|r| unsafe { _mm_loadu_ps(r.as_ptr()) });
+    let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));
+    let (ab_high, cd_high) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d));
+    let mut out = [[0.0; 4]; 4];
+    let columns = [
+        _mm_movelh_ps(ab, cd),
+        _mm_movehl_ps(cd, ab),
+        _mm_movelh_ps(ab_high, cd_high),
+        _mm_movehl_ps(cd_high, ab_high),
+    ];
+    for (place, v) in out.iter_mut().zip(columns) {
+        // SAFETY: four values are borrowed for writing; the instruction needs no alignment.
+        unsafe { _mm_storeu_ps(place.as_mut_ptr(), v) };
+    }
+    out
+}
+
+/// Columns of a panel whose lines are rows of the matrix: eight neighbours are a load where they lie in one piece, else
+/// a masked load a piece.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn pack_rows(panel: &mut [f32], b: &Lines<'_>, terms: Span, columns: Span) {
+    let starts = &b.starts[terms.from..terms.from + terms.len];
+    let vectors = columns.len.div_ceil(8);
+    let panel = panel.as_chunks_mut::<8>().0;
+    for vector in 0..vectors {
+        let from = columns.from + 8 * vector;
+        let lanes = 8.min(columns.from + columns.len - from);
+        let places = panel[vector..].iter_mut().step_by(vectors);
+        let (run, at) = (from / b.width, from % b.width);
+        if lanes == 8 && at + 8 <= b.width {
+            let data = &b.data[run * b.pitch + at..];
+            for (place, &start) in places.zip(starts) {
+                // SAFETY: these eight values are of a line, and `check` saw that lines are within the data.
+                unsafe { _mm256_storeu_ps(place.as_mut_ptr(), _mm256_loadu_ps(data.as_ptr().add(start))) };
+            }
+            continue;
+        }
+        // Where lane 0 would be if all lanes were of this piece, and which of them are.
+        let mut pieces = [(0isize, _mm256_setzero_si256()); 8];
+        let (mut count, mut lane, mut run, mut at) = (0, 0, run, at);
+        while lane < lanes {
+            let len = (b.width - at).min(lanes - lane);
+            pieces[count] = ((run * b.pitch + at) as isize - lane as isize, mask(lane, len));
+            (count, lane, run, at) = (count + 1, lane + len, run + 1, 0);
+        }
+        for (place, &start) in places.zip(starts) {
+            let mut v = _mm256_setzero_ps();
+            for &(offset, mask) in &pieces[..count] {
+                let from = b.data.as_ptr().wrapping_add(start).wrapping_offset(offset);
+                // SAFETY: the lanes that the mask names are of a line, and `check` saw that lines are within the data;
+                // the others are not read.
+                v = _mm256_or_ps(v, unsafe { _mm256_maskload_ps(from, mask) });
+            }
+            store(place, v);
+        }
+    }
+}
+
+/// Lanes `from .. from + len`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn mask(from: usize, len: usize) -> __m256i {
+    let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    let (from, end) = (_mm256_set1_epi32(from as i32), _mm256_set1_epi32((from + len) as i32));
+    _mm256_andnot_si256(_mm256_cmpgt_epi32(from, lanes), _mm256_cmpgt_epi32(end, lanes))
+}
+
+/// Columns of a panel that are lines themselves: blocks of eight by eight are transposed.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn pack_columns(panel: &mut [f32], b: &Lines<'_>, terms: Span, columns: Span) {
+    let starts = &b.starts[columns.from..columns.from + columns.len];
+    let vectors = columns.len.div_ceil(8);
+    let panel = panel.as_chunks_mut::<8>().0;
+    for (vector, starts) in starts.chunks(8).enumerate() {
+        let mut places = panel[vector..].iter_mut().step_by(vectors);
+        let (mut run, mut at) = (terms.from / b.width, terms.from % b.width);
+        let mut left = terms.len;
+        while left > 0 {
+            let len = 8.min(left).min(b.width - at);
+            let offset = run * b.pitch + at;
+            let mut rows = [_mm256_setzero_ps(); 8];
+            if len == 8 {
+                for (row, &start) in rows.iter_mut().zip(starts) {
+                    // SAFETY: these eight values are of a line, and `check` saw that lines are within the data.
+                    *row = unsafe { _mm256_loadu_ps(b.data.as_ptr().add(start + offset)) };
+                }
+            } else {
+                let mask = mask(0, len);
+                for (row, &start) in rows.iter_mut().zip(starts) {
+                    // SAFETY: the lanes that the mask names are of a line, and `check` saw that lines are within the
+                    // data; the others are not read.
+                    *row = unsafe { _mm256_maskload_ps(b.data.as_ptr().add(start + offset), mask) };
+                }
+            }
+            for (&v, place) in transposed(rows)[..len].iter().zip(places.by_ref()) {
+                store(place, v);
+            }
+            (left, at) = (left - len, at + len);
+            if at == b.width {
+                (run, at) = (run + 1, 0);
+            }
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn transposed(r: [V; 8]) -> [V; 8] {
+    let low = |i: usize| _mm256_unpacklo_ps(r[i], r[i + 1]);
+    let high = |i: usize| _mm256_unpackhi_ps(r[i], r[i + 1]);
+    let (a, b) = ([low(0), high(0), low(4), high(4)], [low(2), high(2), low(6), high(6)]);
+    // Entries 0 and 4, 1 and 5, 2 and 6, 3 and 7 of four rows.
+    let first = |i: usize| _mm256_shuffle_ps::<0x44>(a[i], b[i]);
+    let second = |i: usize| _mm256_shuffle_ps::<0xee>(a[i], b[i]);
+    let (upper, lower) = ([first(0), second(0), first(1), second(1)], [first(2), second(2), first(3), second(3)]);
+    let mut out = [_mm256_setzero_ps(); 8];
+    for i in 0..4 {
+        out[i] = _mm256_permute2f128_ps::<0x20>(upper[i], lower[i]);
+        out[i + 4] = _mm256_permute2f128_ps::<0x31>(upper[i], lower[i]);
+    }
+    out
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn load(x: &[f32; 8]) -> V {
+    // SAFETY: eight values are borrowed; the instruction needs no alignment.
+    unsafe { _mm256_loadu_ps(x.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn store(x: &mut [f32; 8], v: V) {
+    // SAFETY: eight values are borrowed for writing; the instruction needs no alignment.
+    unsafe { _mm256_storeu_ps(x.as_mut_ptr(), v) }
+}

@@ -4,7 +4,7 @@
 //! Four rows fit the channel counts of networks, which are multiples of four and often small; twelve accumulators hide
 //! the latency of the multiply-add. Columns beyond the last panel take narrower tiles of 16 or 8.
 
-use super::super::matrix::{Base, Left, Lines, Out, Start, depth, scalar};
+use super::super::matrix::{Left, Lines, Out, Start, depth, scalar};
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 
@@ -106,32 +106,26 @@ fn column<const N: usize>(
         if first >= rows {
             break;
         }
-        let sums = tile::<N>(left, panel);
+        let sums = if N == COLUMNS / 8 { widest_tile(left, panel) } else { tile::<N>(left, panel) };
         for (row, sums) in (first..rows).zip(&sums) {
             let place = &mut out[row * stride + columns.from..][..columns.len];
-            let base = start.of(row);
             let (whole, rest) = place.as_chunks_mut::<8>();
-            for (place, &sum) in whole.iter_mut().zip(sums) {
-                store(place, add(base, load(place), sum));
+            let base = start.of(row);
+            if let (Ok(whole), true) = (<&mut [[f32; 8]; N]>::try_from(&mut *whole), rest.is_empty()) {
+                for v in 0..N {
+                    let there = base.map_or_else(|| load(&whole[v]), |b| _mm256_set1_ps(b));
+                    store(&mut whole[v], _mm256_add_ps(there, sums[v]));
+                }
+                continue;
             }
-            if let (false, Some(&sum)) = (rest.is_empty(), sums.get(whole.len())) {
-                let mut all = [0.0; 8];
-                all[..rest.len()].copy_from_slice(rest);
-                let sum = add(base, load(&all), sum);
-                store(&mut all, sum);
-                rest.copy_from_slice(&all[..rest.len()]);
+            let mut all = [[0.0; 8]; N];
+            for v in 0..N {
+                store(&mut all[v], sums[v]);
+            }
+            for (place, &sum) in whole.as_flattened_mut().iter_mut().chain(rest).zip(all.as_flattened()) {
+                *place = base.unwrap_or(*place) + sum;
             }
         }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn add(base: Base, there: V, sum: V) -> V {
-    match base {
-        Base::Zero => sum,
-        Base::Keep => _mm256_add_ps(there, sum),
-        Base::Value(value) => _mm256_add_ps(_mm256_set1_ps(value), sum),
     }
 }
 
@@ -151,6 +145,74 @@ fn tile<const N: usize>(left: &[[f32; ROWS]], panel: &[[[f32; 8]; N]]) -> [[V; N
                 sums[r][v] = _mm256_fmadd_ps(a, b[v], sums[r][v]);
             }
         }
+    }
+    sums
+}
+
+/// [`tile`] of three vectors. It needs all sixteen registers, and the compiler keeps one accumulator in memory, which
+/// halves the speed; so the loop is written out.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn widest_tile<const N: usize>(left: &[[f32; ROWS]], panel: &[[[f32; 8]; N]]) -> [[V; N]; ROWS] {
+    const { assert!(ROWS == 4) };
+    let mut sums = [[_mm256_setzero_ps(); N]; ROWS];
+    let terms = left.len().min(panel.len());
+    if N != 3 || terms == 0 {
+        return tile(left, panel);
+    }
+    let mut s = [[_mm256_setzero_ps(); 3]; ROWS];
+    // SAFETY: per term, the loop reads four values of `left` and three vectors of `panel`, and both have `terms` of
+    // them. It writes nothing.
+    unsafe {
+        std::arch::asm!(
+            "2:",
+            "vmovups {b0}, [{b}]",
+            "vmovups {b1}, [{b} + 32]",
+            "vmovups {b2}, [{b} + 64]",
+            "vbroadcastss {x}, [{a}]",
+            "vfmadd231ps {s00}, {x}, {b0}",
+            "vfmadd231ps {s01}, {x}, {b1}",
+            "vfmadd231ps {s02}, {x}, {b2}",
+            "vbroadcastss {x}, [{a} + 4]",
+            "vfmadd231ps {s10}, {x}, {b0}",
+            "vfmadd231ps {s11}, {x}, {b1}",
+            "vfmadd231ps {s12}, {x}, {b2}",
+            "vbroadcastss {x}, [{a} + 8]",
+            "vfmadd231ps {s20}, {x}, {b0}",
+            "vfmadd231ps {s21}, {x}, {b1}",
+            "vfmadd231ps {s22}, {x}, {b2}",
+            "vbroadcastss {x}, [{a} + 12]",
+            "vfmadd231ps {s30}, {x}, {b0}",
+            "vfmadd231ps {s31}, {x}, {b1}",
+            "vfmadd231ps {s32}, {x}, {b2}",
+            "add {a}, 16",
+            "add {b}, 96",
+            "dec {terms}",
+            "jnz 2b",
+            a = inout(reg) left.as_ptr() => _,
+            b = inout(reg) panel.as_ptr() => _,
+            terms = inout(reg) terms => _,
+            b0 = out(ymm_reg) _,
+            b1 = out(ymm_reg) _,
+            b2 = out(ymm_reg) _,
+            x = out(ymm_reg) _,
+            s00 = inout(ymm_reg) s[0][0],
+            s01 = inout(ymm_reg) s[0][1],
+            s02 = inout(ymm_reg) s[0][2],
+            s10 = inout(ymm_reg) s[1][0],
+            s11 = inout(ymm_reg) s[1][1],
+            s12 = inout(ymm_reg) s[1][2],
+            s20 = inout(ymm_reg) s[2][0],
+            s21 = inout(ymm_reg) s[2][1],
+            s22 = inout(ymm_reg) s[2][2],
+            s30 = inout(ymm_reg) s[3][0],
+            s31 = inout(ymm_reg) s[3][1],
+            s32 = inout(ymm_reg) s[3][2],
+            options(readonly, nostack),
+        );
+    }
+    for (to, from) in sums.iter_mut().zip(s) {
+        to.copy_from_slice(&from);
     }
     sums
 }

@@ -70,21 +70,14 @@ pub enum Start<'a> {
 }
 
 impl Start<'_> {
-    pub(in crate::simd) fn of(self, row: usize) -> Base {
+    /// What the sums of one row are added to; none for what is there.
+    pub(in crate::simd) fn of(self, row: usize) -> Option<f32> {
         match self {
-            Self::Zero => Base::Zero,
-            Self::Keep => Base::Keep,
-            Self::Rows(values) => Base::Value(values[row]),
+            Self::Zero => Some(0.0),
+            Self::Keep => None,
+            Self::Rows(values) => Some(values[row]),
         }
     }
-}
-
-/// [`Start`] of one row.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::simd) enum Base {
-    Zero,
-    Keep,
-    Value(f32),
 }
 
 /// Where a product goes: entry (i, j) is `data[i·stride + j]`.

@@ -1,6 +1,6 @@
 //! Portable products, the reference for the others: the order of operations, and nothing else.
 
-use super::{Base, Left, Lines, Out, Start, depth};
+use super::{Left, Lines, Out, Start, depth};
 
 /// See [`super::product`].
 pub fn product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>) {
@@ -28,11 +28,7 @@ fn any(a: Left<'_>, k: usize, n: usize, b: impl Fn(usize, usize) -> f32, start: 
                 terms.fold(0.0f32, |sum, (p, &v)| a.data[i * down + p * across].mul_add(v, sum))
             };
             let place = &mut out.data[i * out.stride + j];
-            let mut sum = match start.of(i) {
-                Base::Zero => chain(0),
-                Base::Keep => *place + chain(0),
-                Base::Value(value) => value + chain(0),
-            };
+            let mut sum = start.of(i).unwrap_or(*place) + chain(0);
             (depth..k).step_by(depth).for_each(|from| sum += chain(from));
             *place = sum;
         }

@@ -37,7 +37,11 @@ fn main() {
             product_transposed(a, lines, Start::Keep, Out { data: &mut gradient, stride: taps });
         });
         let rate = |time: f64| (outputs * taps * positions) as f64 / time / 1e9;
-        println!("{name:<10} {outputs:>4} {channels:>4} {size:>4}: forward {:5.1}  weights {:5.1}", rate(forward), rate(backward));
+        println!(
+            "{name:<10} {outputs:>4} {channels:>4} {size:>4}: forward {:5.1}  weights {:5.1}",
+            rate(forward),
+            rate(backward)
+        );
     }
 }
 

@@ -45,7 +45,13 @@ impl Case {
         if let Ok(teacher) = squeezenet1_1_linear(&SHAPE, CLASSES, 1) {
             let (student, reference) = student(&teacher);
             let options = ranged(&student, true);
-            add("squeezenet student, batch statistics", student.clone(), Some(reference.clone()), options, true);
+            add(
+                "squeezenet student, batch statistics",
+                student.clone(),
+                Some(reference.clone()),
+                options,
+                true,
+            );
             let options = ranged(&student, false);
             add("squeezenet student, frozen", student.clone(), Some(reference), options.clone(), true);
             add("squeezenet student, no features", student.clone(), None, options, true);
@@ -68,7 +74,8 @@ impl Case {
             return infer(&self.graph, &self.batch.images, SHAPE, &self.options)?.values.first().copied();
         }
         let soft = Soft { targets: None, temperature: 4.0, weight: 0.5 };
-        let features = self.reference.as_ref().map(|(reference, pairs)| Features { reference, pairs, weight: 0.5 });
+        let features =
+            self.reference.as_ref().map(|(reference, pairs)| Features { reference, pairs, weight: 0.5 });
         let terms = Terms {
             cross_entropy: 0.5,
             smoothing: 0.05,

@@ -11,7 +11,8 @@ use crate::error::TrainError;
 
 pub use convert::{
     ActivationConfig, ActivationForm, BatchNormPolicy, ConvertConfig, Distillation, Granularity,
-    InitialWeights, NormaliseConfig, RangeControl, StartCoefficients, Transition, TransitionKind,
+    InitialWeights, NormaliseConfig, RangeControl, Reconstruction, StartCoefficients, Transition,
+    TransitionKind,
 };
 pub use method::{Ablation, Method};
 pub use settings::{SettingsError, merge, overlay};

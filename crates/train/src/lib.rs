@@ -47,7 +47,8 @@ mod teacher;
 pub use config::{
     Ablation, ActivationConfig, ActivationForm, Augmentation, BatchNormPolicy, ConvertConfig, Distillation,
     Granularity, GuardConfig, InitialWeights, Method, NormaliseConfig, OptimiserConfig, RangeControl,
-    SettingsError, StartCoefficients, TrainConfig, Transition, TransitionKind, merge, overlay,
+    Reconstruction, SettingsError, StartCoefficients, TrainConfig, Transition, TransitionKind, merge,
+    overlay,
 };
 pub use control::{Phase, Progress, RunControl};
 pub use convert::{ConvertOutcome, attempt_conversion, convert, input_ranges, replace_max_pools};

@@ -36,6 +36,8 @@ pub struct ConvertConfig {
     pub normalise: NormaliseConfig,
     /// Step sizes.
     pub optimiser: OptimiserConfig,
+    /// The fit in closed form before training.
+    pub reconstruction: Reconstruction,
     /// Changes made to training images.
     pub augmentation: Augmentation,
     /// What to do when values are not finite.
@@ -58,6 +60,7 @@ impl Default for ConvertConfig {
             range: RangeControl::default(),
             normalise: NormaliseConfig::default(),
             optimiser: OptimiserConfig::default(),
+            reconstruction: Reconstruction::default(),
             augmentation: Augmentation::default(),
             guard: GuardConfig::default(),
         }
@@ -88,6 +91,17 @@ impl ConvertConfig {
                            to come from",
             });
         }
+        let quadratic =
+            self.weights == InitialWeights::Teacher && self.activation.form == ActivationForm::Quadratic;
+        if self.reconstruction.images > 0 && !(at_once && quadratic) {
+            return Err(TrainError::Config {
+                key: "reconstruction.images",
+                value: self.reconstruction.images.to_string(),
+                expected: "0 unless transition.kind = at_once, transition.recover_epochs = 0, weights = teacher and \
+                           activation.form = quadratic: it begins where ReLU ends",
+            });
+        }
+        in_range("reconstruction.ridge", self.reconstruction.ridge, 1e-9, 10.0, "1e-9 to 10")?;
         in_range("activation.range", self.activation.range, 0.1, 1e3, "0.1 to 1000")?;
         in_range("activation.min_a", self.activation.min_a, 1e-6, 1.0, "1e-6 to 1")?;
         in_range("activation.max_shift", self.activation.max_shift, 1.0, 1e6, "1 to 1e6")?;
@@ -96,9 +110,7 @@ impl ConvertConfig {
         in_range("distillation.temperature", self.distillation.temperature, 0.1, 100.0, "0.1 to 100")?;
         in_range("distillation.features", self.distillation.features, 0.0, 1e4, "0 to 10000")?;
         in_range("distillation.feature_fraction", self.distillation.feature_fraction, 0.0, 1.0, "0 to 1")?;
-        let alike =
-            self.weights == InitialWeights::Teacher && self.activation.form == ActivationForm::Quadratic;
-        if self.distillation.features > 0.0 && !alike {
+        if self.distillation.features > 0.0 && !quadratic {
             return Err(TrainError::Config {
                 key: "distillation.features",
                 value: self.distillation.features.to_string(),
@@ -288,6 +300,23 @@ pub struct RangeControl {
 impl Default for RangeControl {
     fn default() -> Self {
         Self { bound: 5.0, penalty: 0.02, clamp: 8.0, clamp_fraction: 0.6, declared: 16.0 }
+    }
+}
+
+/// Weights and coefficients in closed form before training: layer by layer, front to back, least squares to what the
+/// ReLU network yields (after the reconstruction of channel pruning: He, Zhang, Sun, arXiv 1707.06168).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reconstruction {
+    /// Training images, changed as in training, that are fitted to; 0 = off. All their values are held at once.
+    pub images: usize,
+    /// Ridge towards the present weights, relative to the size of each input.
+    pub ridge: f32,
+}
+
+impl Default for Reconstruction {
+    fn default() -> Self {
+        Self { images: 0, ridge: 1e-3 }
     }
 }
 

@@ -5,6 +5,7 @@
 //! | pre-activations to unit size, function unchanged; batch norm where the network is deep | [`normalise`] |
 //! | max-pool → average-pool of the same window, with the moments of the maxima | [`pools`] |
 //! | ReLU → quadratic with start coefficients | [`start`] |
+//! | weights refitted in closed form to the ReLU network's values, layer by layer | `engine::refit` |
 //! | ReLU → Hermite basis with batch norm (a rival's form) | [`basis`] |
 //! | the ReLU network whose features are matched | [`features`] |
 //! | transition, distillation, range control, choice of the epoch | `run` |
@@ -21,26 +22,29 @@ mod start;
 
 use std::collections::BTreeMap;
 
-use polyveil_net::{Graph, NodeId, Op};
+use polyveil_net::{Graph, NodeId, Op, Quadratic};
 use rand_core::Rng;
+use rayon::prelude::*;
 
 use crate::config::{
     ActivationForm, BatchNormPolicy, ConvertConfig, Granularity, InitialWeights, StartCoefficients,
 };
 use crate::control::RunControl;
 use crate::data::{DataSet, Preprocessing, Split};
-use crate::engine::{ForwardOptions, LayerStats, infer_observed};
+use crate::engine::{ForwardOptions, LayerStats, infer_observed, refit};
 use crate::error::TrainError;
 use crate::history::{History, Timing, Verdict};
 use crate::init;
 use crate::metadata::{self, ENGINE, PROVENANCE, Provenance, RANGES, Ranges, TOOL};
-use crate::random::{generator, shuffle};
-use crate::run::{Conversion, Recipe, bound_coefficients, inputs, malformed, run};
+use crate::random::{below, generator, shuffle};
+use crate::run::{Conversion, Recipe, bound_coefficients, bound_quadratic, inputs, malformed, run};
 use crate::schedule::TransitionPlan;
 use crate::{metrics, teacher};
 
 pub(crate) use basis::folded;
 pub use pools::replace_max_pools;
+#[cfg(test)]
+pub(crate) use start::least_squares;
 
 /// Networks of more activations than this count as deep: there, quadratics tend to escape.
 const SHALLOW: usize = 8;
@@ -104,7 +108,7 @@ pub fn attempt_conversion(
     let preprocessing = metadata::preprocessing(teacher)?.unwrap_or_else(|| data.preprocessing().clone());
     let Prepared { graph, units, bases, start, sizes } = prepare(teacher, data, &preprocessing, config)?;
     let activations: Vec<NodeId> = quadratics(&graph).collect();
-    let refit = |graph: &mut Graph| refit(graph, data, &preprocessing, config, &units, start);
+    let refit = |graph: &mut Graph| fit_again(graph, data, &preprocessing, config, &units, start);
     let recovers = config.transition.recover_epochs > 0 && config.activation.rate_factor > 0.0;
     let declared = declared_bounds(&graph, &units, &bases, config.range.declared);
     let reference =
@@ -264,6 +268,23 @@ fn prepare(
             init::reset_batch_norm(&mut graph);
         }
     }
+    if config.reconstruction.images > 0 {
+        let (reference, _) = features::reference(&graph, teacher, &sizes);
+        let images = training_images(data, preprocessing, config);
+        let coefficients = |node: NodeId, stats: &LayerStats| {
+            let rule = start::Start { kind, range: config.activation.range, unit: units[node] };
+            bounded(rule.coefficients(stats, config.activation.per), units[node], config)
+        };
+        refit(
+            &mut graph,
+            &reference,
+            &images,
+            data.shape(),
+            config.reconstruction.ridge.into(),
+            &coefficients,
+        )
+        .ok_or_else(|| malformed(&graph))?;
+    }
     bound_coefficients(&mut graph, &units, config.activation.min_a, config.activation.max_shift);
     graph.infer_shapes().map_err(|e| TrainError::Net(e.to_string()))?;
     Ok(Prepared { graph, units, bases: Vec::new(), start: kind, sizes })
@@ -271,7 +292,7 @@ fn prepare(
 
 /// Coefficients fitted anew to the values that reach the activations now, while they still are ReLU
 /// (arXiv 2304.14836: first a range-aware ReLU network, then polynomials for its range).
-fn refit(
+fn fit_again(
     graph: &mut Graph,
     data: &DataSet,
     preprocessing: &Preprocessing,
@@ -324,6 +345,23 @@ fn calibration_images(data: &DataSet, preprocessing: &Preprocessing, seed: u64) 
     let size = data.shape().iter().product::<usize>().max(1);
     indices.truncate((CALIBRATION_VALUES / size).clamp(fewest, most));
     inputs(data, preprocessing, &indices)
+}
+
+/// Training images, changed as training changes them, for the fit in closed form.
+fn training_images(data: &DataSet, preprocessing: &Preprocessing, config: &ConvertConfig) -> Vec<f32> {
+    let all = data.indices(Split::Train);
+    let images = (0..config.reconstruction.images).into_par_iter().flat_map_iter(|draw| {
+        let mut rng = generator(config.seed, "reconstruction", 0, draw as u64);
+        let image = all[below(&mut rng, all.len())];
+        data.training_image(image, preprocessing, &config.augmentation, &mut rng).into_data()
+    });
+    images.collect()
+}
+
+/// Coefficients within the limits of the settings.
+fn bounded(mut quadratic: Quadratic, unit: f32, config: &ConvertConfig) -> Quadratic {
+    bound_quadratic(&mut quadratic, unit, config.activation.min_a, config.activation.max_shift);
+    quadratic
 }
 
 /// Largest `|x|` that enters each ReLU of a network, by node name in graph order, on the training images

@@ -57,7 +57,7 @@ impl Start {
 
 /// The quadratic nearest to ReLU, in the mean square over the values seen. None when fewer than
 /// three different values were seen.
-pub(super) fn least_squares(stats: &ChannelStats) -> Option<[f32; 3]> {
+pub(crate) fn least_squares(stats: &ChannelStats) -> Option<[f32; 3]> {
     let n = stats.count as f64;
     let [s1, s2, s3, s4] = stats.powers;
     let [r0, r1, r2] = stats.relu;

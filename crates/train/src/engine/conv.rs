@@ -45,7 +45,8 @@ pub(super) fn conv_backward(
         let mut frame = Frame::new(layer.geometry);
         layer.each_group(x.count, |group, x_at, y_at| {
             let (positions, taps) = (layer.positions(), layer.taps());
-            let dy = Left { data: &grad.data[y_at..], rows: layer.outputs, stride: positions, transposed: false };
+            let dy =
+                Left { data: &grad.data[y_at..], rows: layer.outputs, stride: positions, transposed: false };
             let out = Out { data: &mut sink[group * layer.outputs * taps..], stride: taps };
             product_transposed(dy, frame.lines(layer.group(x, x_at)), Start::Keep, out);
         });
@@ -224,7 +225,8 @@ impl Layer {
         for (side, pad) in turned.iter_mut().enumerate() {
             *pad = reach(side % 2).checked_sub(pads[side])?;
         }
-        let geometry = Geometry { channels: self.outputs, size: out, pads: turned, out: size, ..self.geometry };
+        let geometry =
+            Geometry { channels: self.outputs, size: out, pads: turned, out: size, ..self.geometry };
         (stride == [1, 1]).then_some(geometry)
     }
 }

@@ -23,6 +23,7 @@ mod options;
 mod parameters;
 mod pass;
 mod pool;
+mod refit;
 mod step;
 mod sums;
 mod value;
@@ -36,6 +37,7 @@ pub(crate) use infer::{infer, infer_observed};
 pub(crate) use observe::{ChannelStats, LayerStats, first_non_finite};
 pub(crate) use options::ForwardOptions;
 pub(crate) use parameters::{Group, ParameterId, parameter, parameter_mut, parameters};
+pub(crate) use refit::refit;
 #[cfg(not(feature = "burn"))]
 pub(crate) use step::gradient_step;
 pub(crate) use step::{Batch, Soft, StepOutput, Terms, soft_targets};

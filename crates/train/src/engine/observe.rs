@@ -56,6 +56,21 @@ impl ChannelStats {
         *bin = bin.saturating_add(1);
     }
 
+    /// Takes in values `x` with targets `t`, whose sums `Σ t·x^k` take the place of those of ReLU. No quantiles.
+    pub(super) fn add_pairs(&mut self, x: &[f32], t: &[f32]) {
+        self.count += x.len() as u64;
+        for (&x, &t) in x.iter().zip(t) {
+            self.min = self.min.min(x);
+            self.max = self.max.max(x);
+            let (x, t) = (f64::from(x), f64::from(t));
+            let square = x * x;
+            let powers = self.powers.iter_mut().zip([x, square, square * x, square * square]);
+            powers.for_each(|(sum, power)| *sum += power);
+            let products = self.relu.iter_mut().zip([t, t * x, t * square]);
+            products.for_each(|(sum, product)| *sum += product);
+        }
+    }
+
     pub(crate) fn mean(&self) -> f64 {
         self.powers[0] / self.count.max(1) as f64
     }

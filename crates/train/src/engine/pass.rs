@@ -15,7 +15,7 @@ pub(super) struct Network<'a> {
     /// Channels and size of every node's value.
     pub(super) shapes: Vec<(usize, Hw)>,
     /// Index of the last node that reads a value.
-    last_use: Vec<NodeId>,
+    pub(super) last_use: Vec<NodeId>,
 }
 
 impl<'a> Network<'a> {
@@ -108,6 +108,17 @@ pub(super) fn forward(
         }
     }
     Some(tape)
+}
+
+/// The value of one node for those of its inputs.
+pub(super) fn evaluate(
+    node: NodeId,
+    op: &Op,
+    inputs: &[&Value],
+    out: (usize, Hw),
+    options: &ForwardOptions,
+) -> Option<Value> {
+    Some(apply(node, op, inputs, out, options)?.0)
 }
 
 /// What applying an operator yields beside its value.

@@ -14,7 +14,7 @@ mod validate;
 
 use std::time::Instant;
 
-use polyveil_net::{Graph, NodeId, Op, Tensor};
+use polyveil_net::{Graph, NodeId, Op, Quadratic, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Checkpoint;
@@ -269,12 +269,16 @@ fn finish(state: State) -> RunOutput {
 pub(crate) fn bound_coefficients(graph: &mut Graph, units: &[f32], min_a: f32, max_shift: f32) {
     for (index, node) in graph.nodes.iter_mut().enumerate() {
         let Op::Quadratic(q) = &mut node.op else { continue };
-        let unit = units.get(index).copied().unwrap_or(1.0);
-        for (a, &b) in q.a.data_mut().iter_mut().zip(q.b.data()) {
-            let floor = (min_a / unit).max(b.abs() / (2.0 * max_shift * unit));
-            if a.abs() < floor {
-                *a = floor.copysign(*a);
-            }
+        bound_quadratic(q, units.get(index).copied().unwrap_or(1.0), min_a, max_shift);
+    }
+}
+
+/// The same for one quadratic.
+pub(crate) fn bound_quadratic(q: &mut Quadratic, unit: f32, min_a: f32, max_shift: f32) {
+    for (a, &b) in q.a.data_mut().iter_mut().zip(q.b.data()) {
+        let floor = (min_a / unit).max(b.abs() / (2.0 * max_shift * unit));
+        if a.abs() < floor {
+            *a = floor.copysign(*a);
         }
     }
 }

@@ -380,7 +380,8 @@ fn transposed(r: [V; 8]) -> [V; 8] {
     // Entries 0 and 4, 1 and 5, 2 and 6, 3 and 7 of four rows.
     let first = |i: usize| _mm256_shuffle_ps::<0x44>(a[i], b[i]);
     let second = |i: usize| _mm256_shuffle_ps::<0xee>(a[i], b[i]);
-    let (upper, lower) = ([first(0), second(0), first(1), second(1)], [first(2), second(2), first(3), second(3)]);
+    let (upper, lower) =
+        ([first(0), second(0), first(1), second(1)], [first(2), second(2), first(3), second(3)]);
     let mut out = [_mm256_setzero_ps(); 8];
     for i in 0..4 {
         out[i] = _mm256_permute2f128_ps::<0x20>(upper[i], lower[i]);

@@ -67,10 +67,21 @@ proptest! {
 
 #[test]
 fn long_sums_and_edges_equal_their_scalar_twin() {
-    for (lines, runs, width) in [(257, 1, 25), (600, 3, 13), (24, 40, 13), (31, 1, 1000), (1, 1, 1), (300, 9, 1)] {
+    for (lines, runs, width) in
+        [(257, 1, 25), (600, 3, 13), (24, 40, 13), (31, 1, 1000), (1, 1, 1), (300, 9, 1)]
+    {
         for flags in 0..12 {
             let (left_transposed, lines_are_columns) = (flags & 1 > 0, flags & 2 > 0);
-            agree(Case { rows: 6, lines, runs, width, gap: 2, left_transposed, lines_are_columns, start: flags / 4 });
+            agree(Case {
+                rows: 6,
+                lines,
+                runs,
+                width,
+                gap: 2,
+                left_transposed,
+                lines_are_columns,
+                start: flags / 4,
+            });
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod avx512;
 pub mod matrix;
 mod product;
 pub mod scalar;
+pub mod wide;
 
 pub use product::{KeyProduct, PACKED_GROUP, PackedLimb, key_product, pack};
 

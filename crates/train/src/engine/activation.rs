@@ -2,8 +2,8 @@
 
 use polyveil_net::{Quadratic, Tensor};
 
-use super::sums::sums;
 use super::value::Value;
+use super::wide::{map, map2, sums};
 
 /// How a quadratic runs in one pass. Limits are in values, not in units.
 #[derive(Clone, Copy, Debug)]
@@ -21,14 +21,13 @@ pub(super) struct Course {
 /// `max(x, 0)`; NaN stays NaN.
 pub(super) fn relu(x: &Value) -> Value {
     let mut y = x.like();
-    y.data.iter_mut().zip(x.data.iter()).for_each(|(y, &x)| *y = rectified(x));
+    map(&mut y.data, &x.data, rectified);
     y
 }
 
 pub(super) fn relu_backward(x: &Value, grad: &Value) -> Value {
     let mut dx = x.like();
-    let pairs = x.data.iter().zip(grad.data.iter());
-    dx.data.iter_mut().zip(pairs).for_each(|(d, (&x, &g))| *d = if x > 0.0 { g } else { 0.0 });
+    map2(&mut dx.data, &x.data, &grad.data, |x, g| if x > 0.0 { g } else { 0.0 });
     dx
 }
 
@@ -43,17 +42,17 @@ pub(super) fn quadratic(q: &Quadratic, course: Course, x: &Value) -> (Value, f32
         if course.bound.is_finite() {
             penalty += sums(x, x, |x, _| [excess(x, course.bound).powi(2)])[0];
         }
-        for (y, &x) in y.iter_mut().zip(x) {
-            let x = clamped(x, limit);
-            // a·x² + b·x + c, never (w·x)²: that has no gradient at w = 0 and cannot turn negative.
-            let polynomial = (a * x + b) * x + c;
-            *y = if share >= 1.0 {
-                polynomial
-            } else if share <= 0.0 {
-                rectified(x)
-            } else {
-                rectified(x) * (1.0 - share) + polynomial * share
-            };
+        // a·x² + b·x + c, never (w·x)²: that has no gradient at w = 0 and cannot turn negative.
+        let polynomial = |x: f32| (a * x + b) * x + c;
+        if share >= 1.0 {
+            map(y, x, |x| polynomial(clamped(x, limit)));
+        } else if share <= 0.0 {
+            map(y, x, |x| rectified(clamped(x, limit)));
+        } else {
+            map(y, x, |x| {
+                let x = clamped(x, limit);
+                rectified(x) * (1.0 - share) + polynomial(x) * share
+            });
         }
     }
     (y, penalty / (course.unit * course.unit))
@@ -80,14 +79,17 @@ pub(super) fn quadratic_backward(
             [dy * x * x, dy * x, dy]
         });
         totals[channel].iter_mut().zip(terms).for_each(|(t, term)| *t += share * term);
-        for (dx, (&x, &dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
+        let slope = |x: f32| {
             let inside = clamped(x, limit);
             let step = if inside > 0.0 { 1.0 - share } else { 0.0 };
-            let slope = (2.0 * a * inside + b) * share + step;
-            *dx = if x.abs() > limit { 0.0 } else { dy * slope };
-        }
+            (2.0 * a * inside + b) * share + step
+        };
+        // What is cut off has no gradient, whatever comes back.
+        let passed = |x: f32, dy: f32| if x.abs() > limit { 0.0 } else { dy * slope(x) };
         if bound.is_finite() && pull != 0.0 {
-            dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx += pull * excess(x, bound).copysign(x));
+            map2(dx, x, dy, |x, dy| passed(x, dy) + pull * excess(x, bound).copysign(x));
+        } else {
+            map2(dx, x, dy, passed);
         }
     }
     for (k, sink) in sinks.into_iter().enumerate() {

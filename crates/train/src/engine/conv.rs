@@ -5,8 +5,8 @@ use polyveil_net::window::Window;
 use polyveil_net::{Conv, Hw, Linear, Tensor};
 
 use super::frame::{Frame, Geometry};
-use super::sums::sums;
 use super::value::{Buffer, Value};
+use super::wide::sums;
 
 /// Elements of one tile of windows that are scattered: small enough to stay in a second-level cache.
 const TILE: usize = 1 << 16;

@@ -5,6 +5,7 @@ use polyveil_net::{Graph, NodeId};
 
 use super::pass::Tape;
 use super::value::Value;
+use super::wide::{sums, update2};
 
 /// The network whose features are matched, and how much that counts.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +41,8 @@ impl Features<'_> {
     ) -> Option<()> {
         for pair in self.pairs.iter().filter(|p| p.student == node) {
             let factor = 2.0 * self.weight * pair.weight / total;
-            let both = value.data.iter().zip(targets.value(pair.reference)?.data.iter());
-            grad.data.iter_mut().zip(both).for_each(|(g, (y, t))| *g += factor * (y - t));
+            let target = targets.value(pair.reference)?;
+            update2(&mut grad.data, &value.data, &target.data, |g, y, t| g + factor * (y - t));
         }
         Some(())
     }
@@ -53,7 +54,7 @@ pub(super) fn matching(pairs: &[Pair], student: &Tape, reference: &Tape) -> Opti
         let (y, t) = (student.value(pair.student)?, reference.value(pair.reference)?);
         // Plane by plane: one long sum would lose digits.
         let planes = y.planes().zip(t.planes());
-        let sum = |(y, t): (&[f32], &[f32])| y.iter().zip(t).map(|(y, t)| (y - t) * (y - t)).sum::<f32>();
+        let sum = |(y, t): (&[f32], &[f32])| sums(y, t, |y, t| [(y - t) * (y - t)])[0];
         Some(pair.weight * planes.map(|((_, y), (_, t))| sum((y, t))).sum::<f32>())
     };
     pairs.iter().map(distance).sum()

@@ -31,7 +31,7 @@ pub(crate) fn infer(
     let rows: Option<Vec<Vec<f32>>> = chunks
         .into_par_iter()
         .map(|chunk| {
-            let tape = forward(&network, network.input(chunk)?, options, false)?;
+            let tape = forward(&network, network.input(chunk)?, options, |_| false)?;
             Some(tape.value(graph.output)?.data.to_vec())
         })
         .collect();
@@ -52,8 +52,10 @@ pub(crate) fn infer_observed(
     let chunks: Vec<&[f32]> = images.chunks((at_once * size).max(1)).collect();
     let mut scores = Scores { values: Vec::new(), classes: network.classes() };
     for wave in chunks.chunks(rayon::current_num_threads().max(1)) {
-        let tapes: Vec<Option<Tape>> =
-            wave.par_iter().map(|chunk| forward(&network, network.input(chunk)?, options, true)).collect();
+        let tapes: Vec<Option<Tape>> = wave
+            .par_iter()
+            .map(|chunk| forward(&network, network.input(chunk)?, options, |_| true))
+            .collect();
         for tape in tapes {
             let tape = tape?;
             for (index, node) in graph.nodes.iter().enumerate() {

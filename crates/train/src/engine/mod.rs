@@ -25,8 +25,8 @@ mod pass;
 mod pool;
 mod refit;
 mod step;
-mod sums;
 mod value;
+mod wide;
 
 #[cfg(feature = "burn")]
 pub(crate) use burn::{gradient_step, infer, infer_observed};

@@ -2,8 +2,8 @@
 
 use polyveil_net::BatchNorm;
 
-use super::sums::sums;
 use super::value::Value;
+use super::wide::{map, map2, sums};
 
 /// Mean and (biased) variance of every channel over a batch.
 pub(super) struct Statistics {
@@ -12,16 +12,16 @@ pub(super) struct Statistics {
 }
 
 impl Statistics {
-    /// Those of `x`. Two passes: the mean first, so that the variance does not cancel.
+    /// Those of `x`. Two passes: the mean first, so that the variance does not cancel. Channel by channel, so that the
+    /// second finds the values in a cache.
     pub(super) fn of(x: &Value) -> Self {
         let values = (x.count * x.plane()) as f32;
-        let mut mean = vec![0.0f32; x.channels];
-        x.planes().for_each(|(c, map)| mean[c] += sums(map, map, |v, _| [v])[0]);
-        mean.iter_mut().for_each(|m| *m /= values);
-        let mut variance = vec![0.0f32; x.channels];
-        x.planes()
-            .for_each(|(c, map)| variance[c] += sums(map, map, |v, _| [(v - mean[c]) * (v - mean[c])])[0]);
-        variance.iter_mut().for_each(|v| *v /= values);
+        let of_channel = |c| {
+            let total = |f: &dyn Fn(&[f32]) -> f32| x.channel(c).map(f).sum::<f32>() / values;
+            let mean = total(&|map| sums(map, map, |v, _| [v])[0]);
+            (mean, total(&|map| sums(map, map, |v, _| [(v - mean) * (v - mean)])[0]))
+        };
+        let (mean, variance) = (0..x.channels).map(of_channel).unzip();
         Self { mean, variance }
     }
 
@@ -42,7 +42,7 @@ pub(super) fn batch_norm(norm: &BatchNorm, statistics: &Statistics, x: &Value) -
     for (y, (c, x)) in y.data.chunks_mut(x.plane()).zip(x.planes()) {
         let (mean, scale, shift) =
             (statistics.mean[c], norm.gamma.data()[c] * inverse[c], norm.beta.data()[c]);
-        y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - mean) * scale + shift);
+        map(y, x, |x| (x - mean) * scale + shift);
     }
     y
 }
@@ -57,31 +57,30 @@ pub(super) fn batch_norm_backward(
     [gamma, beta]: [Option<&mut [f32]>; 2],
 ) -> Value {
     let inverse = statistics.inverse_deviation(norm);
-    // Per channel: Σ dy and Σ dy·x̂.
-    let mut totals = vec![[0.0f32; 2]; x.channels];
-    for ((c, x), (_, dy)) in x.planes().zip(grad.planes()) {
-        let (mean, inverse) = (statistics.mean[c], inverse[c]);
-        let [sum, product] = sums(x, dy, |x, d| [d, d * (x - mean) * inverse]);
-        totals[c][0] += sum;
-        totals[c][1] += product;
-    }
-    for (sink, which) in [(gamma, 1), (beta, 0)] {
-        if let Some(sink) = sink {
-            sink.iter_mut().zip(&totals).for_each(|(s, t)| *s += t[which]);
-        }
-    }
     let values = (x.count * x.plane()) as f32;
     let mut dx = x.like();
-    for (dx, ((c, x), (_, dy))) in dx.data.chunks_mut(x.plane()).zip(x.planes().zip(grad.planes())) {
+    let mut sinks = [(gamma, 1), (beta, 0)];
+    for c in 0..x.channels {
         let (mean, inverse) = (statistics.mean[c], inverse[c]);
-        let scale = norm.gamma.data()[c] * inverse;
-        if through {
-            let [sum, product] = totals[c].map(|t| t / values);
-            for (dx, (x, dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
-                *dx = scale * (dy - sum - (x - mean) * inverse * product);
+        // Σ dy and Σ dy·x̂.
+        let mut totals = [0.0f32; 2];
+        for (x, dy) in x.channel(c).zip(grad.channel(c)) {
+            let terms = sums(x, dy, |x, d| [d, d * (x - mean) * inverse]);
+            totals.iter_mut().zip(terms).for_each(|(total, term)| *total += term);
+        }
+        for (sink, which) in &mut sinks {
+            if let Some(sink) = sink {
+                sink[c] += totals[*which];
             }
-        } else {
-            dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx = scale * dy);
+        }
+        let scale = norm.gamma.data()[c] * inverse;
+        let [sum, product] = totals.map(|t| t / values);
+        for (dx, (x, dy)) in dx.channel_mut(c).zip(x.channel(c).zip(grad.channel(c))) {
+            if through {
+                map2(dx, x, dy, |x, dy| scale * (dy - sum - (x - mean) * inverse * product));
+            } else {
+                map(dx, dy, |dy| scale * dy);
+            }
         }
     }
     dx

@@ -7,6 +7,7 @@ use super::conv::{Sinks, conv, conv_backward, linear, linear_backward};
 use super::features::Features;
 use super::norm::{Statistics, batch_norm, batch_norm_backward};
 use super::value::Value;
+use super::wide::update;
 use super::{ForwardOptions, ParameterId, pool};
 
 /// A graph with what every pass needs to know of it.
@@ -71,12 +72,13 @@ impl Tape {
     }
 }
 
-/// Runs `input` through the network. Values are kept only where `keep` says so: going back needs all of them.
+/// Runs `input` through the network. Values are kept only where `keep` says so of their node: going back needs all
+/// of them.
 pub(super) fn forward(
     network: &Network<'_>,
     input: Value,
     options: &ForwardOptions,
-    keep: bool,
+    keep: impl Fn(NodeId) -> bool,
 ) -> Option<Tape> {
     let graph = network.graph;
     let mut tape =
@@ -99,11 +101,9 @@ pub(super) fn forward(
             }
         };
         tape.values.push(Some(value));
-        if !keep {
-            for &i in &node.inputs {
-                if network.last_use[i] == index {
-                    tape.values[i] = None;
-                }
+        for &i in &node.inputs {
+            if network.last_use[i] == index && !keep(i) {
+                tape.values[i] = None;
             }
         }
     }
@@ -160,7 +160,7 @@ fn apply(
         Op::Flatten => Value { channels, size, ..x.clone() },
         Op::Add => {
             let mut y = x.clone();
-            y.data.iter_mut().zip(inputs.get(1)?.data.iter()).for_each(|(y, v)| *y += v);
+            update(&mut y.data, &inputs.get(1)?.data, |y, v| y + v);
             y
         }
         Op::Concat => {
@@ -332,6 +332,6 @@ fn split(
 fn accumulate(slot: &mut Option<Value>, grad: Value) {
     match slot {
         None => *slot = Some(grad),
-        Some(sum) => sum.data.iter_mut().zip(grad.data.iter()).for_each(|(s, g)| *s += g),
+        Some(sum) => update(&mut sum.data, &grad.data, |s, g| s + g),
     }
 }

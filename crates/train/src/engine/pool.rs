@@ -1,9 +1,11 @@
 //! Pools, forward and backward.
 
+use polyveil_math::simd::wide::{Loop, wide};
 use polyveil_net::window::{Span, spans};
 use polyveil_net::{Hw, Pool};
 
 use super::value::Value;
+use super::wide::{sums, update};
 
 /// What every output row and every output column sees.
 struct Spans {
@@ -17,22 +19,60 @@ impl Spans {
     }
 }
 
-/// Means of windows: rows are added up first, which vectorises, then columns.
-pub(super) fn avg_pool(pool: &Pool, x: &Value, out: Hw) -> Value {
-    let spans = Spans::new(pool, x.size, out);
-    let mut y = Value::unset(x.count, x.channels, out);
-    let width = x.size[1];
-    let mut column_sums = vec![0.0f32; width];
-    for (map, y) in x.data.chunks(x.plane()).zip(y.data.chunks_mut(out[0] * out[1])) {
-        for (r, y) in spans.rows.iter().zip(y.chunks_mut(out[1])) {
-            column_sums.fill(0.0);
-            for row in map[r.start * width..r.end * width].chunks(width) {
-                column_sums.iter_mut().zip(row).for_each(|(s, v)| *s += v);
+/// One map, folded window by window: rows first, then columns, both of which vectorise.
+struct Fold<'a, F> {
+    spans: &'a Spans,
+    /// Columns of a window that hangs over nowhere.
+    kernel: usize,
+    width: usize,
+    map: &'a [f32],
+    y: &'a mut [f32],
+    /// Two rows of the map.
+    lines: &'a mut [Vec<f32>; 2],
+    f: F,
+}
+
+impl<F: Fn(f32, f32) -> f32> Loop for Fold<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { spans, kernel, width, map, y, lines: [line, windows], f } = self;
+        for (r, y) in spans.rows.iter().zip(y.chunks_mut(spans.columns.len().max(1))) {
+            let mut rows = map[r.start * width..r.end * width].chunks_exact(width);
+            line.clear();
+            line.extend_from_slice(rows.next().unwrap_or_default());
+            for row in rows {
+                line.iter_mut().zip(row).for_each(|(l, &v)| *l = f(*l, v));
+            }
+            windows.clear();
+            windows.extend_from_slice(line);
+            for shift in 1..kernel.min(width) {
+                windows.iter_mut().zip(&line[shift..]).for_each(|(w, &v)| *w = f(*w, v));
             }
             for (c, y) in spans.columns.iter().zip(y) {
-                *y = column_sums[c.start..c.end].iter().sum::<f32>() * share(pool, *r, *c);
+                *y = if c.end - c.start == kernel {
+                    windows[c.start]
+                } else {
+                    let rest = line[c.start + 1..c.end].iter();
+                    rest.fold(line[c.start], |l, &v| f(l, v))
+                };
             }
         }
+    }
+}
+
+/// Means of windows.
+pub(super) fn avg_pool(pool: &Pool, x: &Value, out: Hw) -> Value {
+    let spans = &Spans::new(pool, x.size, out);
+    let mut y = Value::unset(x.count, x.channels, out);
+    let (width, kernel) = (x.size[1], pool.kernel[1]);
+    let mut lines = [Vec::new(), Vec::new()];
+    let shares: Vec<f32> =
+        spans.rows.iter().flat_map(|r| spans.columns.iter().map(move |c| share(pool, *r, *c))).collect();
+    for (map, y) in x.data.chunks(x.plane()).zip(y.data.chunks_mut(out[0] * out[1])) {
+        wide(Fold { spans, kernel, width, map, y: &mut *y, lines: &mut lines, f: |l, v| l + v });
+        update(y, &shares, |y, share| y * share);
     }
     y
 }
@@ -60,16 +100,31 @@ pub(super) fn avg_pool_backward(pool: &Pool, x: &Value, grad: &Value) -> Value {
 
 /// Largest values of windows.
 pub(super) fn max_pool(pool: &Pool, x: &Value, out: Hw) -> Value {
+    let spans = &Spans::new(pool, x.size, out);
     let mut y = Value::unset(x.count, x.channels, out);
-    let data = &x.data;
-    each_maximum(pool, x, out, |position, at| y.data[position] = data[at]);
+    let (width, kernel) = (x.size[1], pool.kernel[1]);
+    let mut lines = [Vec::new(), Vec::new()];
+    for (map, y) in x.data.chunks(x.plane()).zip(y.data.chunks_mut(out[0] * out[1])) {
+        // NaN wins, so that it is not hidden; the test of each value for it would cost more than this one sum.
+        let nan = sums(map, map, |v, _| [if v.is_nan() { 1.0 } else { 0.0 }])[0] > 0.0;
+        if nan {
+            each_maximum(spans, width, map, |position, at| y[position] = map[at]);
+        } else {
+            let f = |l: f32, v: f32| if v > l { v } else { l };
+            wide(Fold { spans, kernel, width, map, y, lines: &mut lines, f });
+        }
+    }
     y
 }
 
 /// The first largest position of each window takes the gradient.
 pub(super) fn max_pool_backward(pool: &Pool, x: &Value, grad: &Value) -> Value {
+    let spans = Spans::new(pool, x.size, grad.size);
     let mut dx = Value::zeros(x.count, x.channels, x.size);
-    each_maximum(pool, x, grad.size, |position, at| dx.data[at] += grad.data[position]);
+    let maps = x.data.chunks(x.plane()).zip(grad.data.chunks(grad.plane()));
+    for (dx, (map, dy)) in dx.data.chunks_mut(x.plane()).zip(maps) {
+        each_maximum(&spans, x.size[1], map, |position, at| dx[at] += dy[position]);
+    }
     dx
 }
 
@@ -78,7 +133,7 @@ pub(super) fn global_avg_pool(x: &Value) -> Value {
     let mut y = Value::unset(x.count, x.channels, [1, 1]);
     let plane = x.plane() as f32;
     for (y, (_, map)) in y.data.iter_mut().zip(x.planes()) {
-        *y = super::sums::sums(map, map, |v, _| [v])[0] / plane;
+        *y = sums(map, map, |v, _| [v])[0] / plane;
     }
     y
 }
@@ -102,26 +157,24 @@ fn share(pool: &Pool, rows: Span, columns: Span) -> f32 {
     1.0 / counted as f32
 }
 
-/// Calls `f(index in y, index in x of the first largest value)` for every window.
-fn each_maximum(pool: &Pool, x: &Value, out: Hw, mut f: impl FnMut(usize, usize)) {
-    let spans = Spans::new(pool, x.size, out);
-    let (plane, width) = (x.plane(), x.size[1]);
+/// Calls `f(index in y, index in the map of the first largest value)` for every window of a map.
+fn each_maximum(spans: &Spans, width: usize, map: &[f32], mut f: impl FnMut(usize, usize)) {
     let mut position = 0;
-    for (index, map) in x.data.chunks(plane).enumerate() {
-        for r in &spans.rows {
-            for c in &spans.columns {
-                let mut best = r.start * width + c.start;
-                for y in r.start..r.end {
-                    for at in y * width + c.start..y * width + c.end {
-                        // NaN wins, so that it is not hidden.
-                        if map[at] > map[best] || map[at].is_nan() {
-                            best = at;
-                        }
-                    }
+    for r in &spans.rows {
+        for c in &spans.columns {
+            let mut at = r.start * width + c.start;
+            let mut best = map[at];
+            for y in r.start..r.end {
+                let from = y * width + c.start;
+                for (offset, &v) in map[from..from + c.end - c.start].iter().enumerate() {
+                    // NaN wins, so that it is not hidden. No branch: which of them is largest cannot be foreseen.
+                    let better = (v > best) | v.is_nan();
+                    best = if better { v } else { best };
+                    at = if better { from + offset } else { at };
                 }
-                f(position, index * plane + best);
-                position += 1;
             }
+            f(position, at);
+            position += 1;
         }
     }
 }

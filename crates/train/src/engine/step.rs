@@ -223,10 +223,14 @@ fn part_step(
         let images = start..(start + at_once).min(range.end);
         let pixels = batch.images.get(images.start * size..images.end * size)?;
         let teacher = match reference {
-            Some(r) => Some(forward(r, r.input(pixels)?, &ForwardOptions::default(), true)?),
+            Some(r) => {
+                let pairs = terms.features.map_or(&[][..], |f| f.pairs);
+                let compared = |node| pairs.iter().any(|p| p.reference == node);
+                Some(forward(r, r.input(pixels)?, &ForwardOptions::default(), compared)?)
+            }
             None => None,
         };
-        let tape = forward(network, network.input(pixels)?, options, true)?;
+        let tape = forward(network, network.input(pixels)?, options, |_| true)?;
         let mut scores = tape.value(network.graph.output)?.clone();
         let loss = Loss { terms, total, classes: network.classes() };
         let known = match (&teacher, reference) {

@@ -57,6 +57,17 @@ impl Value {
         self.data.chunks(self.plane().max(1)).enumerate().map(move |(i, p)| (i % channels, p))
     }
 
+    /// One channel of every image.
+    pub(super) fn channel(&self, channel: usize) -> impl Iterator<Item = &[f32]> {
+        self.data.chunks(self.plane().max(1)).skip(channel).step_by(self.channels.max(1))
+    }
+
+    /// The same, to be changed.
+    pub(super) fn channel_mut(&mut self, channel: usize) -> impl Iterator<Item = &mut [f32]> {
+        let (plane, channels) = (self.plane().max(1), self.channels.max(1));
+        self.data.chunks_mut(plane).skip(channel).step_by(channels)
+    }
+
     /// Largest `|x|`; infinite where a value is not finite.
     pub(crate) fn max_abs(&self) -> f32 {
         // Bits of |x| order as |x| does, and those of NaN lie above those of infinity.

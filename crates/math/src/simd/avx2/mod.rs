@@ -88,6 +88,19 @@ entries! {
     matrix::product_transposed(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);
 }
 
+impl Avx2 {
+    /// See [`super::wide::wide`].
+    #[inline]
+    pub fn wide<L: super::wide::Loop>(self, body: L) -> L::Output {
+        #[target_feature(enable = "avx2,fma")]
+        fn entry<L: super::wide::Loop>(body: L) -> L::Output {
+            body.run()
+        }
+        // SAFETY: `self` exists only where the features were detected.
+        unsafe { entry(body) }
+    }
+}
+
 /// A modulus spread over a vector.
 #[derive(Clone, Copy)]
 struct Mod {

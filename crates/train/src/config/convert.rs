@@ -310,7 +310,7 @@ impl Default for RangeControl {
 pub struct Reconstruction {
     /// Training images, changed as in training, that are fitted to; 0 = off. All their values are held at once.
     pub images: usize,
-    /// Ridge towards the present weights, relative to the size of each input.
+    /// Ridge towards the present weights, relative to the mean square of a layer's inputs.
     pub ridge: f32,
 }
 

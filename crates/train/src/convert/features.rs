@@ -63,8 +63,7 @@ mod tests {
     use polyveil_net::exec;
 
     use super::super::{ConvertConfig, prepare};
-    use super::*;
-    use crate::config::StartCoefficients;
+    use crate::config::{StartCoefficients, TransitionKind};
     use crate::data::{DataSet, Split};
 
     #[test]
@@ -88,7 +87,14 @@ mod tests {
         let mut config = ConvertConfig::default();
         config.activation.start = StartCoefficients::SmallA;
         let prepared = prepare(&teacher, &data, &preprocessing, &config).unwrap();
-        let (graph, pairs) = reference(&prepared.graph, &teacher, &prepared.sizes);
+        // Also where the student's own weights are no longer the teacher's.
+        config.transition.kind = TransitionKind::AtOnce;
+        config.transition.recover_epochs = 0;
+        config.reconstruction.images = 8;
+        let fitted = prepare(&teacher, &data, &preprocessing, &config).unwrap();
+        assert_ne!(fitted.graph, prepared.graph);
+        let (graph, pairs) = fitted.reference.unwrap();
+        assert_eq!((&graph, &pairs), prepared.reference.as_ref().map(|(g, p)| (g, p)).unwrap());
         graph.validate().unwrap();
         assert_eq!(pairs.len(), 9);
         for &image in &data.indices(Split::Test)[..5] {

@@ -27,11 +27,12 @@ use rand_core::Rng;
 use rayon::prelude::*;
 
 use crate::config::{
-    ActivationForm, BatchNormPolicy, ConvertConfig, Granularity, InitialWeights, StartCoefficients,
+    ActivationForm, Augmentation, BatchNormPolicy, ConvertConfig, Granularity, InitialWeights,
+    StartCoefficients,
 };
 use crate::control::RunControl;
 use crate::data::{DataSet, Preprocessing, Split};
-use crate::engine::{ForwardOptions, LayerStats, infer_observed, refit};
+use crate::engine::{ForwardOptions, LayerStats, Pair, infer_observed, refit};
 use crate::error::TrainError;
 use crate::history::{History, Timing, Verdict};
 use crate::init;
@@ -106,13 +107,12 @@ pub fn attempt_conversion(
         return Err(TrainError::EmptySplit { name: data.name().to_owned(), split: Split::Train });
     }
     let preprocessing = metadata::preprocessing(teacher)?.unwrap_or_else(|| data.preprocessing().clone());
-    let Prepared { graph, units, bases, start, sizes } = prepare(teacher, data, &preprocessing, config)?;
+    let Prepared { graph, units, bases, start, reference } = prepare(teacher, data, &preprocessing, config)?;
     let activations: Vec<NodeId> = quadratics(&graph).collect();
     let refit = |graph: &mut Graph| fit_again(graph, data, &preprocessing, config, &units, start);
     let recovers = config.transition.recover_epochs > 0 && config.activation.rate_factor > 0.0;
     let declared = declared_bounds(&graph, &units, &bases, config.range.declared);
-    let reference =
-        (config.distillation.features > 0.0).then(|| features::reference(&graph, teacher, &sizes));
+    let reference = reference.filter(|_| config.distillation.features > 0.0);
     let recipe = Recipe {
         name: "student",
         seed: config.seed,
@@ -189,8 +189,8 @@ struct Prepared {
     bases: Vec<NodeId>,
     /// The rule behind the coefficients, never `Auto`.
     start: StartCoefficients,
-    /// Sum of squares of what each activation yields for an image as ReLU, by name.
-    sizes: BTreeMap<String, f32>,
+    /// The ReLU network in this structure, and the activations to compare; none for a Hermite basis.
+    reference: Option<(Graph, Vec<Pair>)>,
 }
 
 fn prepare(
@@ -251,7 +251,7 @@ fn prepare(
             .collect();
         let (bases, units) = basis::expand(&mut graph, &layers, &units);
         graph.infer_shapes().map_err(|e| TrainError::Net(e.to_string()))?;
-        return Ok(Prepared { graph, units, bases, start: kind, sizes });
+        return Ok(Prepared { graph, units, bases, start: kind, reference: None });
     }
     for (relu, layer) in &stats {
         graph.nodes[*relu].op = Op::Quadratic(rule(*relu).coefficients(layer, config.activation.per));
@@ -268,26 +268,26 @@ fn prepare(
             init::reset_batch_norm(&mut graph);
         }
     }
+    let reference = features::reference(&graph, teacher, &sizes);
     if config.reconstruction.images > 0 {
-        let (reference, _) = features::reference(&graph, teacher, &sizes);
         let images = training_images(data, preprocessing, config);
         let coefficients = |node: NodeId, stats: &LayerStats| {
             let rule = start::Start { kind, range: config.activation.range, unit: units[node] };
             bounded(rule.coefficients(stats, config.activation.per), units[node], config)
         };
-        refit(
-            &mut graph,
-            &reference,
-            &images,
-            data.shape(),
-            config.reconstruction.ridge.into(),
-            &coefficients,
-        )
-        .ok_or_else(|| malformed(&graph))?;
+        // As in training: a single image that escapes would outweigh all others.
+        let options = ForwardOptions {
+            clamp: (config.range.clamp > 0.0).then_some(config.range.clamp),
+            units: units.clone(),
+            ..ForwardOptions::default()
+        };
+        let ridge = config.reconstruction.ridge.into();
+        refit(&mut graph, &reference.0, &images, data.shape(), ridge, &options, &coefficients)
+            .ok_or_else(|| malformed(&graph))?;
     }
     bound_coefficients(&mut graph, &units, config.activation.min_a, config.activation.max_shift);
     graph.infer_shapes().map_err(|e| TrainError::Net(e.to_string()))?;
-    Ok(Prepared { graph, units, bases: Vec::new(), start: kind, sizes })
+    Ok(Prepared { graph, units, bases: Vec::new(), start: kind, reference: Some(reference) })
 }
 
 /// Coefficients fitted anew to the values that reach the activations now, while they still are ReLU
@@ -350,10 +350,12 @@ fn calibration_images(data: &DataSet, preprocessing: &Preprocessing, seed: u64) 
 /// Training images, changed as training changes them, for the fit in closed form.
 fn training_images(data: &DataSet, preprocessing: &Preprocessing, config: &ConvertConfig) -> Vec<f32> {
     let all = data.indices(Split::Train);
+    // One odd image that escapes would outweigh the others in the sums of squares.
+    let augmentation = Augmentation { hard_cases: 0.0, ..config.augmentation.clone() };
     let images = (0..config.reconstruction.images).into_par_iter().flat_map_iter(|draw| {
         let mut rng = generator(config.seed, "reconstruction", 0, draw as u64);
         let image = all[below(&mut rng, all.len())];
-        data.training_image(image, preprocessing, &config.augmentation, &mut rng).into_data()
+        data.training_image(image, preprocessing, &augmentation, &mut rng).into_data()
     });
     images.collect()
 }

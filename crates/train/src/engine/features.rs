@@ -19,7 +19,7 @@ pub(crate) struct Features<'a> {
 }
 
 /// Two nodes with values of one shape.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Pair {
     /// Node of the student.
     pub(crate) student: NodeId,

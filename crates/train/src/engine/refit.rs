@@ -4,7 +4,7 @@
 //! Every node is fitted on what the nodes before it, already fitted, really yield, so that errors do not add up: a layer
 //! makes good what it can of those before (as reconstruction does in the pruning of channels: He, Zhang, Sun, arXiv
 //! 1707.06168, section 3). Convolutions and fully connected layers are ridge regressions around their present weights,
-//! `ΔW = R·Xᵀ·(X·Xᵀ + λ·diag(X·Xᵀ))⁻¹` for the residual `R` and the windows `X`; batch norms get a scale and an offset a
+//! `ΔW = R·Xᵀ·(X·Xᵀ + λ·s·I)⁻¹` for the residual `R` and the windows `X`, `s` their mean square; batch norms get a scale and an offset a
 //! channel; quadratics are left to the caller, who is given the moments.
 
 use polyveil_net::{BatchNorm, Conv, Graph, Linear, NodeId, Op, Quadratic, Tensor};
@@ -24,13 +24,14 @@ const AT_ONCE: usize = 4;
 /// Coefficients for a node, from the moments of its input `x` and its target `t` (in the place of ReLU).
 pub(crate) type Coefficients<'a> = dyn Fn(NodeId, &LayerStats) -> Quadratic + 'a;
 
-/// Fits the weights of `graph` to the values of `reference`. None when the two do not have the same structure.
+/// Fits the weights of `graph`, run with `options`, to the values of `reference`. None when the two do not have the same structure.
 pub(crate) fn refit(
     graph: &mut Graph,
     reference: &Graph,
     images: &[f32],
     shape: [usize; 3],
     ridge: f64,
+    options: &ForwardOptions,
     coefficients: &Coefficients<'_>,
 ) -> Option<()> {
     let size = shape.iter().product::<usize>().max(1);
@@ -49,7 +50,14 @@ pub(crate) fn refit(
             targets.push(Some(input(&other)?));
             continue;
         }
-        let target = step(index, &reference.nodes.get(index)?.op, &node.inputs, &targets, &other)?;
+        let target = step(
+            index,
+            &reference.nodes.get(index)?.op,
+            &node.inputs,
+            &targets,
+            &other,
+            &ForwardOptions::default(),
+        )?;
         let x = values.get(*node.inputs.first()?)?.as_ref()?;
         let op = &mut graph.nodes.get_mut(index)?.op;
         match op {
@@ -57,12 +65,13 @@ pub(crate) fn refit(
             Op::Linear(l) => fit_linear(l, x, &target, ridge),
             Op::Quadratic(q) => *q = coefficients(index, &paired(x, &target)),
             Op::BatchNorm(norm) => {
-                let present: Vec<Value> = step(index, op_of(&structure, index), &node.inputs, &values, &own)?;
+                let present: Vec<Value> =
+                    step(index, op_of(&structure, index), &node.inputs, &values, &own, options)?;
                 fit_affine(norm, &paired(&present, &target));
             }
             _ => {}
         }
-        let value = step(index, op, &node.inputs, &values, &own)?;
+        let value = step(index, op, &node.inputs, &values, &own, options)?;
         values.push(Some(value));
         targets.push(Some(target));
         for &input in &node.inputs {
@@ -85,6 +94,7 @@ fn step(
     inputs: &[NodeId],
     values: &[Option<Vec<Value>>],
     network: &Network<'_>,
+    options: &ForwardOptions,
 ) -> Option<Vec<Value>> {
     let inputs: Vec<&Vec<Value>> =
         inputs.iter().map(|&i| values.get(i).and_then(Option::as_ref)).collect::<Option<_>>()?;
@@ -93,7 +103,7 @@ fn step(
         .into_par_iter()
         .map(|chunk| {
             let parts: Vec<&Value> = inputs.iter().map(|v| &v[chunk]).collect();
-            evaluate(node, op, &parts, network.shapes[node], &ForwardOptions::default())
+            evaluate(node, op, &parts, network.shapes[node], options)
         })
         .collect()
 }
@@ -227,8 +237,8 @@ fn fit_affine(norm: &mut BatchNorm, stats: &LayerStats) {
     }
 }
 
-/// Normal equations, decomposed once (Cholesky): windows scaled to unit size, ridge on each, an offset where there is a
-/// bias.
+/// Normal equations, decomposed once (Cholesky): windows scaled to unit size in the mean, the same ridge on each, an
+/// offset where there is a bias.
 struct System {
     factor: Vec<f64>,
     scales: Vec<f64>,
@@ -241,17 +251,19 @@ impl System {
         let taps = (gram.len() as f64).sqrt().round() as usize;
         let offset = means.is_some();
         let order = taps + usize::from(offset);
-        let mut scales: Vec<f64> = (0..taps)
-            .map(|i| gram[i * taps + i])
-            // A window value that is always zero gets no weight.
-            .map(|d| if d > 0.0 { d.sqrt().recip() } else { 0.0 })
-            .collect();
+        // One size for all: with a ridge relative to its own size, a value that hardly varies could get a weight
+        // that blows up the first image in which it does.
+        let size = (0..taps).map(|i| gram[i * taps + i]).sum::<f64>() / taps.max(1) as f64;
+        if size <= 0.0 {
+            return None;
+        }
+        let mut scales = vec![size.sqrt().recip(); taps];
         let mut factor = vec![0.0; order * order];
         for i in 0..taps {
             for j in 0..=i {
                 factor[i * order + j] = gram[i * taps + j] * scales[i] * scales[j];
             }
-            factor[i * order + i] = 1.0 + ridge;
+            factor[i * order + i] += ridge;
         }
         if let Some((sums, count)) = means {
             let scale = count.max(1.0).sqrt().recip();
@@ -364,7 +376,7 @@ mod tests {
         // The same structure with other random weights in all layers: only a fit can bring it there.
         let mut graph = network(2, |b, name, x| b.relu(name, x));
         assert!(distance(&graph, &reference) > 0.5);
-        refit(&mut graph, &reference, &images(64), SHAPE, 1e-9, &fit).unwrap();
+        refit(&mut graph, &reference, &images(64), SHAPE, 1e-9, &ForwardOptions::default(), &fit).unwrap();
         assert!(distance(&graph, &reference) < 1e-6, "{}", distance(&graph, &reference));
     }
 
@@ -373,7 +385,7 @@ mod tests {
         let reference = network(1, |b, name, x| b.relu(name, x));
         let mut graph = network(1, |b, name, x| b.quadratic(name, x, [0.05, 0.5, 0.5]));
         let before = distance(&graph, &reference);
-        refit(&mut graph, &reference, &images(64), SHAPE, 1e-6, &fit).unwrap();
+        refit(&mut graph, &reference, &images(64), SHAPE, 1e-6, &ForwardOptions::default(), &fit).unwrap();
         let after = distance(&graph, &reference);
         assert!(after < 0.2 * before, "{before} {after}");
     }

@@ -99,6 +99,11 @@ pub(crate) struct Conversion<'a> {
 }
 
 impl Conversion<'_> {
+    /// Are inputs of activations clamped in training, at a position in epochs of the recipe?
+    fn clamped(&self, position: f64, epochs: usize) -> bool {
+        self.range.clamp > 0.0 && position < f64::from(self.range.clamp_fraction) * epochs as f64
+    }
+
     /// The term of the loss that matches features, at a position in epochs of the recipe.
     fn features(&self, position: f64, epochs: usize) -> Option<Features<'_>> {
         let (reference, pairs) = self.reference.as_ref()?;
@@ -432,9 +437,7 @@ fn options(recipe: &Recipe<'_>, graph: &Graph, position: f64, training: bool) ->
         return ForwardOptions { batch_statistics, ..ForwardOptions::default() };
     };
     let share = c.transition.share(position);
-    let clamped = training
-        && c.range.clamp > 0.0
-        && position < f64::from(c.range.clamp_fraction) * recipe.epochs as f64;
+    let clamped = training && c.clamped(position, recipe.epochs);
     ForwardOptions {
         transition: c.transition.per_node(share, graph.nodes.len()),
         units: c.units.clone(),

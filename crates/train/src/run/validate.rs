@@ -121,10 +121,12 @@ fn refuse(recipe: &Recipe<'_>, graph: &Graph, split: Split, pass: &Pass) -> Opti
 }
 
 /// The first layer whose input exploded on the validation split, while the guard has roll-backs left
-/// for it. Only once batch-norm statistics stand still: before, they may lag behind the weights.
+/// for it. Only once batch-norm statistics stand still (before, they may lag behind the weights) and inputs are no
+/// longer clamped in training (before, nothing has yet shown the weights what happens beyond).
 fn escaped(recipe: &Recipe<'_>, state: &State, largest: &[f32]) -> Option<String> {
     let c = recipe.conversion.as_ref()?;
-    if state.epoch < recipe.freeze_from || state.escapes >= recipe.guard.escapes {
+    let clamped = c.clamped(state.epoch as f64, recipe.epochs);
+    if state.epoch < recipe.freeze_from || clamped || state.escapes >= recipe.guard.escapes {
         return None;
     }
     let limit = |node: usize| recipe.guard.explosion * c.units.get(node).copied().unwrap_or(1.0);

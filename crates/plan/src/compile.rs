@@ -6,6 +6,7 @@ use polyveil_ckks::{KeySpec, Parameters, ParametersLiteral};
 use polyveil_net::{Graph, Op, Tensor};
 
 use crate::PlanError;
+use crate::allocate::Allocation;
 use crate::arrange::coarse_grids;
 use crate::canonical::{Ir, IrKind, canonicalise};
 use crate::cost;
@@ -15,15 +16,15 @@ use crate::moduli::{Moduli, Sizes, least_scale_bits, table_limit};
 use crate::plan::{
     ClientPlan, Compiled, LinearStep, Precision, ServerPlan, Step, StepKind, Term, Value, Weighting,
 };
-use crate::predict::predict;
+use crate::predict::Predictor;
 use crate::scales::{HEADROOM, Scales};
 
 /// Rings that the planner considers, as log2 of the degree.
 const RINGS: std::ops::RangeInclusive<u32> = 12..=16;
 /// Bits of a level by which layouts are compared before ranges are known.
 const TYPICAL_SCALE_BITS: u32 = 36;
-/// Most bits of a level.
-const MAX_SCALE_BITS: u32 = 48;
+/// How often moduli are looked for with a smaller error in mind.
+const ATTEMPTS: usize = 4;
 /// Standard deviations between a typical error and the largest that is promised. On 1,500 random
 /// networks the largest error of a run was at most 9.2 predicted deviations: values that exceed the typical slot carry more noise than the prediction's averages.
 const PEAK: f64 = 9.0;
@@ -151,14 +152,12 @@ fn drafts<'i>(
             };
             let levels = draft.levels();
             let bits = TYPICAL_SCALE_BITS.max(least_scale_bits(ring.log_n));
-            let sizes = Sizes::cheapest(ring.log_n, levels, bits, bits + 8, ring.limit).or_else(|| {
+            let sizes = Sizes::uniform(ring.log_n, levels, bits, bits + 8, ring.limit).or_else(|| {
                 let bits = least_scale_bits(ring.log_n);
-                Sizes::cheapest(ring.log_n, levels, bits, bits, ring.limit)
+                Sizes::uniform(ring.log_n, levels, bits, bits, ring.limit)
             });
             let Some(sizes) = sizes else { continue };
-            let moduli = sizes.literal().and_then(|literal| {
-                Ok(Moduli { parameters: ring.parameters(literal)?, scale_bits: sizes.scale_bits })
-            });
+            let moduli = sizes.literal().and_then(|l| Ok(Moduli::new(ring.parameters(l)?)));
             match moduli {
                 Ok(moduli) => {
                     let plan = assemble(graph, &draft, &moduli, &Scales::nominal(&draft, &moduli), 1.0);
@@ -190,7 +189,7 @@ fn is_masked(work: &Work) -> bool {
 /// Whether `levels` of the least useful size fit the ring.
 fn fits(log_n: u32, levels: usize, limit: u32) -> bool {
     let bits = least_scale_bits(log_n);
-    Sizes::cheapest(log_n, levels, bits, bits, limit).is_some()
+    Sizes::uniform(log_n, levels, bits, bits, limit).is_some()
 }
 
 fn too_deep(needed: usize, layer: String) -> PlanError {
@@ -201,40 +200,49 @@ fn too_deep(needed: usize, layer: String) -> PlanError {
     PlanError::TooDeep { needed, bits, total, max_log_n, limit: table_limit(max_log_n), layer }
 }
 
-/// The least scale whose predicted error is small enough, with the cheapest digits that fit.
+/// The smallest primes whose predicted error is small enough, with the cheapest digits that fit.
 fn candidate(draft: &Draft<'_>, ring: Ring, tolerance: f64) -> Result<(Moduli, Scales, f64), PlanError> {
-    let output = &draft.nodes[draft.output];
-    let range = output.range.max(f64::MIN_POSITIVE);
+    let range = draft.nodes[draft.output].range.max(f64::MIN_POSITIVE);
     let wanted = range * tolerance / MARGIN;
-    let range_bits = (output.range.max(1e-6) * HEADROOM).log2().ceil() as i32 + 2;
+    let predictor = Predictor::new(draft);
+    let least = least_scale_bits(ring.log_n);
+    let Some(sizes) = Sizes::uniform(ring.log_n, draft.levels(), least, least, ring.limit) else {
+        return Err(too_deep(draft.levels(), draft.ir.nodes[draft.output].name.clone()));
+    };
+    let stand_in = Moduli::new(ring.parameters(sizes.literal()?)?);
+    let imprecise = |error: f64, worst: usize| PlanError::Imprecise {
+        max_log_n: ring.log_n,
+        wanted: tolerance,
+        best: error * PEAK * MARGIN / range,
+        layer: draft.ir.nodes[worst].name.clone(),
+    };
+    let mut aim = wanted / PEAK;
     let mut failure = None;
-    let mut scale_bits = least_scale_bits(ring.log_n);
-    while scale_bits <= MAX_SCALE_BITS {
-        let base_bits = (scale_bits as i32 + range_bits).clamp(scale_bits as i32, 50) as u32;
-        let Some(size) = Sizes::cheapest(ring.log_n, draft.levels(), scale_bits, base_bits, ring.limit)
-        else {
-            break;
+    // What the stand-in does not know (the very primes, the digits) makes little difference, so few attempts do.
+    for _ in 0..ATTEMPTS {
+        let mut allocation = Allocation::start(&predictor, stand_in.clone(), least)?;
+        allocation.descend(aim);
+        if allocation.error() > aim {
+            return Err(imprecise(allocation.error(), allocation.worst()));
+        }
+        let Some(sizes) = Sizes::cheapest(ring.log_n, allocation.bits(), ring.limit) else {
+            allocation.fit(ring.log_n, ring.limit);
+            return Err(imprecise(allocation.error(), allocation.worst()));
         };
-        let moduli = Moduli { parameters: ring.parameters(size.literal()?)?, scale_bits };
-        match Scales::assign(draft, &moduli) {
+        let moduli = Moduli::new(ring.parameters(sizes.literal()?)?);
+        match Scales::assign(&predictor, &moduli, allocation.wanted()) {
             Ok(scales) => {
-                let prediction = predict(draft, &moduli, &scales);
+                let prediction = predictor.predict(&moduli, &scales);
                 let max_error = prediction.output * PEAK;
                 if max_error <= wanted {
                     return Ok((moduli, scales, max_error));
                 }
-                failure = Some(PlanError::Imprecise {
-                    max_log_n: ring.log_n,
-                    wanted: tolerance,
-                    best: max_error * MARGIN / range,
-                    layer: draft.ir.nodes[prediction.worst].name.clone(),
-                });
-                // A bit of scale is a bit of precision, or half of one where a mask shares the level.
-                scale_bits += ((max_error / wanted).log2() / 2.0).floor().clamp(1.0, 8.0) as u32;
+                failure = Some(imprecise(prediction.output, prediction.worst));
+                aim *= 0.9 * wanted / max_error;
             }
             Err(error) => {
                 failure = Some(error);
-                scale_bits += 1;
+                aim *= 0.5;
             }
         }
     }

@@ -205,6 +205,19 @@ impl<'a> Draft<'a> {
         self.nodes.iter().map(of).sum()
     }
 
+    /// The values that a linear node reads, term by term; none of another node.
+    pub fn inputs(&self, id: IrId) -> Vec<IrId> {
+        match &self.ir.nodes[id].kind {
+            IrKind::Linear { terms, .. } => terms.iter().map(|t| t.value).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The level of every value: as high as its depth allows.
+    pub fn node_levels(&self) -> Vec<usize> {
+        self.nodes.iter().map(|n| self.levels().saturating_sub(n.depth)).collect()
+    }
+
     /// Levels that the network consumes.
     pub fn levels(&self) -> usize {
         self.nodes[self.output].depth

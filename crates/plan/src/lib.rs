@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod affine;
+mod allocate;
 mod arrange;
 mod bsgs;
 pub mod calibrate;

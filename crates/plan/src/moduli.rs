@@ -1,19 +1,18 @@
 //! Choice of ring degree, primes and digits.
 
-use polyveil_ckks::{Parameters, ParametersLiteral, RingKind, Security};
+use polyveil_ckks::{Parameters, ParametersLiteral, RingKind, Security, noise};
 
 use crate::PlanError;
 
 /// Most bits of a prime that the kernels take.
-const MAX_PRIME_BITS: u32 = 50;
+pub(crate) const MAX_PRIME_BITS: u32 = 50;
 
 /// Sizes of a candidate, before primes are searched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sizes {
     pub log_n: u32,
-    pub levels: usize,
-    pub scale_bits: u32,
-    pub base_bits: u32,
+    /// Of the base prime, then of the prime of every level.
+    pub q_bits: Vec<u32>,
     pub special_bits: u32,
     pub specials: usize,
     pub digit_size: usize,
@@ -21,36 +20,42 @@ pub(crate) struct Sizes {
 
 impl Sizes {
     /// The digit size of least work whose moduli stay within `limit` bits; none where none does.
-    pub fn cheapest(log_n: u32, levels: usize, scale_bits: u32, base_bits: u32, limit: u32) -> Option<Self> {
-        let chain = base_bits + levels as u32 * scale_bits;
-        (1..=levels + 1)
+    pub fn cheapest(log_n: u32, q_bits: &[u32], limit: u32) -> Option<Self> {
+        let chain: u32 = q_bits.iter().sum();
+        (1..=q_bits.len())
             .map(|digit_size| {
                 // The special primes must outweigh the largest digit.
-                let digit = base_bits + (digit_size as u32 - 1) * scale_bits;
-                let specials = (digit + 1).div_ceil(MAX_PRIME_BITS) as usize;
-                let special_bits = ((digit + 1).div_ceil(specials as u32)).min(MAX_PRIME_BITS);
-                Self { log_n, levels, scale_bits, base_bits, special_bits, specials, digit_size }
+                let digit = q_bits.chunks(digit_size).map(|d| d.iter().sum::<u32>()).max().unwrap_or(0) + 1;
+                let specials = digit.div_ceil(MAX_PRIME_BITS);
+                let special_bits = digit.div_ceil(specials);
+                let q_bits = q_bits.to_vec();
+                Self { log_n, q_bits, special_bits, specials: specials as usize, digit_size }
             })
             .filter(|s| chain + s.specials as u32 * s.special_bits < limit)
             .min_by(|a, b| a.switch_work().total_cmp(&b.switch_work()))
     }
 
+    /// As [`Sizes::cheapest`] with so many levels of one size.
+    pub fn uniform(log_n: u32, levels: usize, bits: u32, base_bits: u32, limit: u32) -> Option<Self> {
+        let mut q_bits = vec![base_bits];
+        q_bits.resize(levels + 1, bits);
+        Self::cheapest(log_n, &q_bits, limit)
+    }
+
     /// Work of one key switch in transformed limbs, for comparing digit sizes.
     fn switch_work(&self) -> f64 {
-        let (limbs, specials) = ((self.levels + 1) as f64, self.specials as f64);
-        let digits = (self.levels + 1).div_ceil(self.digit_size) as f64;
+        let (limbs, specials) = (self.q_bits.len() as f64, self.specials as f64);
+        let digits = self.q_bits.len().div_ceil(self.digit_size) as f64;
         (digits + 2.0) * (limbs + specials)
     }
 
     /// Searches the primes.
     pub fn literal(&self) -> Result<ParametersLiteral, PlanError> {
-        let mut q_bits = vec![self.base_bits];
-        q_bits.extend(std::iter::repeat_n(self.scale_bits, self.levels));
         let p_bits = vec![self.special_bits; self.specials];
         ParametersLiteral::generate(
             RingKind::ConjugateInvariant,
             self.log_n,
-            &q_bits,
+            &self.q_bits,
             &p_bits,
             self.digit_size,
         )
@@ -68,25 +73,54 @@ pub(crate) fn least_scale_bits(log_n: u32) -> u32 {
     26.max(log_n + 12)
 }
 
-/// A checked candidate.
+/// A checked candidate with the noise of its operations.
+#[derive(Clone, Debug)]
 pub(crate) struct Moduli {
     pub parameters: Parameters,
-    pub scale_bits: u32,
+    primes: Vec<f64>,
+    /// log2 of the product of the primes up to each level.
+    log_q: Vec<f64>,
+    /// Of a key switch at each level, at scale 1. All noise is inversely proportional to the scale.
+    switch: Vec<f64>,
 }
 
 impl Moduli {
-    /// The nominal scale.
-    pub fn scale(&self) -> f64 {
-        f64::from(self.scale_bits).exp2()
+    /// Of parameters as they are.
+    pub fn new(parameters: Parameters) -> Self {
+        let primes: Vec<f64> = parameters.q().iter().map(|&q| q as f64).collect();
+        let switch = (0..primes.len()).map(|level| noise::key_switch(&parameters, level, 1.0)).collect();
+        let mut moduli = Self { parameters, primes: Vec::new(), log_q: Vec::new(), switch };
+        moduli.set_primes(primes);
+        moduli
+    }
+
+    /// Pretends that the primes have these sizes: the noise of operations, which hardly depends on them, stays.
+    pub fn set_bits(&mut self, bits: &[u32]) {
+        self.set_primes(bits.iter().map(|&b| f64::from(b).exp2()).collect());
+    }
+
+    fn set_primes(&mut self, primes: Vec<f64>) {
+        let mut sum = 0.0;
+        let add = |q: &f64| {
+            sum += q.log2();
+            sum
+        };
+        self.log_q = primes.iter().map(add).collect();
+        self.primes = primes;
     }
 
     /// Product of the primes up to `level`.
     pub fn modulus(&self, level: usize) -> f64 {
-        self.parameters.log_q(level).exp2()
+        self.log_q.get(level).or(self.log_q.last()).map_or(1.0, |log| log.exp2())
     }
 
     /// The prime that a rescale from `level` divides by.
     pub fn prime(&self, level: usize) -> f64 {
-        self.parameters.q().get(level).map_or(1.0, |&q| q as f64)
+        self.primes.get(level).copied().unwrap_or(1.0)
+    }
+
+    /// Noise of a key switch at `level`.
+    pub fn key_switch(&self, level: usize, scale: f64) -> f64 {
+        self.switch.get(level).copied().unwrap_or(0.0) / scale
     }
 }

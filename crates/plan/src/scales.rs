@@ -3,9 +3,9 @@
 
 use crate::PlanError;
 use crate::canonical::{IrId, IrKind};
-use crate::diagonals::Diagonals;
 use crate::draft::{Draft, DraftWeighting, Work};
 use crate::moduli::Moduli;
+use crate::predict::{Gains, Predictor, TermGain};
 
 /// Headroom over the calibration ranges, for inputs that were not seen.
 pub(crate) const HEADROOM: f64 = 4.0;
@@ -23,30 +23,32 @@ pub(crate) struct Scales {
 }
 
 impl Scales {
-    /// Assigns levels by depth and scales forward.
+    /// Assigns levels by depth and scales forward: what is encrypted or multiplied by weights has the `wanted` scale, or the
+    /// largest that its modulus holds.
     ///
     /// # Errors
     /// [`PlanError::Overflow`] where a value with headroom does not fit the modulus at its level.
-    pub fn assign(draft: &Draft<'_>, moduli: &Moduli) -> Result<Self, PlanError> {
-        let top = draft.levels();
-        let nominal = moduli.scale();
-        let level: Vec<usize> = draft.nodes.iter().map(|n| top.saturating_sub(n.depth)).collect();
+    pub fn assign(predictor: &Predictor<'_, '_>, moduli: &Moduli, wanted: &[f64]) -> Result<Self, PlanError> {
+        let draft = predictor.draft;
+        let level = draft.node_levels();
         let caps = Self::caps(draft, moduli, &level);
         let mut scales = Self { level, scale: Vec::new(), mask: vec![None; draft.nodes.len()] };
         for (id, node) in draft.nodes.iter().enumerate() {
             let scale = match &node.work {
-                Work::Input => nominal.min(caps[id]),
+                Work::Input => wanted[id].min(caps[id]),
                 Work::Square(of) => {
                     let s: f64 = scales.scale[*of];
                     s * s / moduli.prime(scales.level[*of])
                 }
-                Work::Linear { diagonals, weighting, .. } => match weighting {
-                    DraftWeighting::Constant(c) => scales.scale[scales.inputs(draft, id)[0]] / c,
+                Work::Linear { weighting, .. } => match weighting {
+                    DraftWeighting::Constant(c) => scales.scale[draft.inputs(id)[0]] / c,
                     DraftWeighting::Weighted { masked } => {
-                        if *masked {
-                            scales.mask[id] = Some(mask_scale(diagonals, draft.slots, nominal));
+                        let scale = wanted[id].min(caps[id]);
+                        if let (true, Some(gains)) = (*masked, predictor.gains(id)) {
+                            let product = scale * moduli.prime(scales.level[id] + 1);
+                            scales.mask[id] = Some(mask_scale(draft, id, gains, &scales.scale, product));
                         }
-                        nominal.min(caps[id])
+                        scale
                     }
                 },
             };
@@ -65,14 +67,13 @@ impl Scales {
 
     /// Levels by depth and one scale for all values, for comparing drafts whose ranges are not known.
     pub fn nominal(draft: &Draft<'_>, moduli: &Moduli) -> Self {
-        let top = draft.levels();
         let mask = |node: &crate::draft::DraftNode| match node.work {
             Work::Linear { weighting: DraftWeighting::Weighted { masked: true }, .. } => Some(2.0),
             _ => None,
         };
         Self {
-            level: draft.nodes.iter().map(|n| top.saturating_sub(n.depth)).collect(),
-            scale: vec![moduli.scale(); draft.nodes.len()],
+            level: draft.node_levels(),
+            scale: vec![moduli.prime(draft.levels()); draft.nodes.len()],
             mask: draft.nodes.iter().map(mask).collect(),
         }
     }
@@ -106,14 +107,6 @@ impl Scales {
         caps
     }
 
-    /// The values that a linear node reads, term by term.
-    pub fn inputs(&self, draft: &Draft<'_>, id: IrId) -> Vec<IrId> {
-        match &draft.ir.nodes[id].kind {
-            IrKind::Linear { terms, .. } => terms.iter().map(|t| t.value).collect(),
-            _ => Vec::new(),
-        }
-    }
-
     /// Scale at which the weights on `value` are encoded in linear node `id`.
     pub fn weight_scale(&self, moduli: &Moduli, id: IrId, value: IrId) -> f64 {
         let prime = moduli.prime(self.level[id] + 1);
@@ -121,10 +114,13 @@ impl Scales {
     }
 }
 
-/// Balances the rounding of one full-size mask against that of many weights.
-fn mask_scale(diagonals: &Diagonals, slots: usize, nominal: f64) -> f64 {
-    let products = diagonals.products() as f64 / diagonals.outputs.len().max(1) as f64;
-    let period = diagonals.outputs.iter().flatten().map(|d| d.weights.len()).max().unwrap_or(1);
-    let ratio = slots as f64 / (period as f64 * products.max(1.0));
-    (nominal.sqrt() * ratio.clamp(2f64.powi(-8), 2f64.powi(16)).sqrt()).max(2.0)
+/// Balances the rounding of one full-size mask against that of many weights, which share the scale of the `product`: where
+/// mask rounding is α/m and weight rounding β·m, m² = α/β is best.
+fn mask_scale(draft: &Draft<'_>, id: IrId, gains: &Gains, scale: &[f64], product: f64) -> f64 {
+    let rounding = |term: &TermGain| {
+        let share = term.period as f64 / draft.slots as f64;
+        share * term.products * (draft.nodes[term.value].rms * scale[term.value]).powi(2)
+    };
+    let weights = gains.terms.iter().map(rounding).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+    (draft.nodes[id].rms * product / weights).sqrt().max(2.0)
 }

@@ -44,11 +44,7 @@ impl<'p, 'd, 'i> Allocation<'p, 'd, 'i> {
     ///
     /// # Errors
     /// [`PlanError::Overflow`] where not even these hold the values.
-    pub fn start(
-        predictor: &'p Predictor<'d, 'i>,
-        moduli: Moduli,
-        least: u32,
-    ) -> Result<Self, PlanError> {
+    pub fn start(predictor: &'p Predictor<'d, 'i>, moduli: Moduli, least: u32) -> Result<Self, PlanError> {
         let draft = predictor.draft;
         let levels = draft.node_levels();
         let mut followers = vec![Vec::new(); draft.levels() + 1];
@@ -98,44 +94,57 @@ impl<'p, 'd, 'i> Allocation<'p, 'd, 'i> {
         &self.state.wanted
     }
 
-    /// Takes bits away while the error stays within `aim`.
+    /// Takes bits away while the error stays within `aim`: many at once while that is far.
     pub fn descend(&mut self, aim: f64) {
-        while self.lower(aim) {}
+        let mut at_once = self.state.bits.len().div_ceil(2);
+        while at_once > 0 {
+            if !self.lower(aim, at_once) {
+                at_once /= 2;
+            }
+        }
     }
 
     /// Takes bits away, whatever the error, until the moduli fit or nothing is left.
     pub fn fit(&mut self, log_n: u32, limit: u32) {
-        while Sizes::cheapest(log_n, &self.state.bits, limit).is_none() && self.lower(f64::INFINITY) {}
+        while Sizes::cheapest(log_n, &self.state.bits, limit).is_none() && self.lower(f64::INFINITY, 1) {}
     }
 
-    /// Takes a bit where it costs least; false where that would go beyond `aim`.
-    fn lower(&mut self, aim: f64) -> bool {
+    /// Takes a bit of each of `at_once` levels, where it costs least; false where that would go beyond `aim`.
+    fn lower(&mut self, aim: f64, at_once: usize) -> bool {
         let before = self.state.clone();
-        let mut best: Option<State> = None;
+        let mut costs = Vec::new();
         for level in 0..before.bits.len() {
-            if before.bits[level] <= self.least {
-                continue;
-            }
-            self.state = before.clone();
-            self.state.bits[level] -= 1;
-            for &id in &self.followers[level] {
-                self.state.wanted[id] /= 2.0;
-            }
-            if self.evaluate().is_ok() && best.as_ref().is_none_or(|b| self.state.error < b.error) {
-                best = Some(self.state.clone());
+            self.state.clone_from(&before);
+            if self.take(level) && self.evaluate().is_ok() {
+                costs.push((self.state.error, level));
             }
         }
-        let Some(best) = best else {
-            self.state = before;
-            return false;
-        };
-        self.state = best;
-        self.follow();
-        if self.state.error <= aim {
-            return true;
+        costs.sort_by(|a, b| a.0.total_cmp(&b.0));
+        self.state.clone_from(&before);
+        let mut taken = 0;
+        for &(_, level) in costs.iter().take(at_once) {
+            taken += usize::from(self.take(level));
+        }
+        if taken == at_once.min(costs.len()) && taken > 0 && self.evaluate().is_ok() {
+            self.follow();
+            if self.state.error <= aim {
+                return true;
+            }
         }
         self.state = before;
         false
+    }
+
+    /// Takes a bit of one level, and of the scales that follow it.
+    fn take(&mut self, level: usize) -> bool {
+        if self.state.bits[level] <= self.least {
+            return false;
+        }
+        self.state.bits[level] -= 1;
+        for &id in &self.followers[level] {
+            self.state.wanted[id] /= 2.0;
+        }
+        true
     }
 
     /// Moves scales while that lowers the error.

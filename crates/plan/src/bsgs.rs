@@ -52,25 +52,6 @@ pub struct Parts {
     pub giant: usize,
 }
 
-/// Relative costs of the two kinds of rotation and of a key.
-#[derive(Clone, Copy, Debug)]
-pub struct RotationCosts {
-    /// A rotation of an input to other positions, with the decomposition for its baby steps.
-    pub position: f64,
-    /// One hoisted rotation of one ciphertext.
-    pub baby: f64,
-    /// One full rotation.
-    pub giant: f64,
-    /// One more rotation key (generation, memory, transfer).
-    pub key: f64,
-}
-
-impl Default for RotationCosts {
-    fn default() -> Self {
-        Self { position: 1.0, baby: 0.3, giant: 1.0, key: 0.5 }
-    }
-}
-
 impl Split {
     /// The parts of rotation `r` of vectors of `slots` slots.
     #[must_use]
@@ -83,15 +64,8 @@ impl Split {
         Parts { position: wrapped(signed - rest), baby: wrapped(baby), giant: wrapped(rest - baby) }
     }
 
-    /// The cheapest split of `diagonals` among powers of two and the given `strides`; `block` slots lie between positions.
-    #[must_use]
-    pub fn cheapest(
-        diagonals: &Diagonals,
-        slots: usize,
-        strides: &[usize],
-        block: usize,
-        costs: RotationCosts,
-    ) -> Self {
+    /// The splits worth trying: by powers of two and the given `strides`, and within blocks of `block` slots between positions.
+    pub(crate) fn candidates(slots: usize, strides: &[usize], block: usize) -> Vec<Self> {
         let powers = (0..=slots.trailing_zeros()).map(|k| 1usize << k);
         let whole: BTreeSet<usize> = powers
             .clone()
@@ -100,37 +74,11 @@ impl Split {
             .chain([0])
             .collect();
         let within = powers.filter(|&step| block > 1 && step <= block);
-        let candidates = whole
+        whole
             .into_iter()
             .map(|step| Self { step, block: 0 })
-            .chain(within.map(|step| Self { step, block }));
-        let rotations = Rotations::of(diagonals);
-        let cost = |split: Self| {
-            let mut keys = BTreeSet::new();
-            let (mut babies, mut positions) = (BTreeSet::new(), BTreeSet::new());
-            for &(term, ciphertext, rotation) in &rotations.inputs {
-                let parts = split.apply(rotation, slots);
-                babies.insert((term, ciphertext, parts.position, parts.baby));
-                positions.insert((term, ciphertext, parts.position));
-                keys.extend([parts.position, parts.baby, parts.giant]);
-            }
-            keys.remove(&0);
-            let mut giants = 0.0;
-            for (outputs, list) in &rotations.outputs {
-                let distinct: BTreeSet<usize> = list.iter().map(|&r| split.apply(r, slots).giant).collect();
-                giants += *outputs as f64 * distinct.iter().filter(|&&g| g != 0).count() as f64;
-            }
-            let babies = babies.iter().filter(|b| b.3 != 0).count() as f64;
-            let positions = positions.iter().filter(|p| p.2 != 0).count() as f64;
-            positions * costs.position
-                + babies * costs.baby
-                + giants * costs.giant
-                + keys.len() as f64 * costs.key
-        };
-        candidates
-            .map(|split| (cost(split), split))
-            .min_by(|a, b| a.0.total_cmp(&b.0))
-            .map_or(Self { step: 0, block: 0 }, |(_, split)| split)
+            .chain(within.map(|step| Self { step, block }))
+            .collect()
     }
 
     /// The distinct baby steps and giant steps of a split.
@@ -149,13 +97,30 @@ impl Split {
 }
 
 /// The distinct rotations of a step: of inputs, and of outputs with how many outputs have the same ones.
-struct Rotations {
+pub(crate) struct Rotations {
     inputs: BTreeSet<(usize, usize, usize)>,
     outputs: Vec<(usize, Vec<usize>)>,
 }
 
+/// How much of what a split makes of a step's rotations.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    /// Rotations of inputs to other positions, and the inputs of which there are any.
+    pub positions: f64,
+    pub position_sources: f64,
+    /// Hoisted rotations, and what they are rotations of.
+    pub babies: f64,
+    pub baby_sources: f64,
+    /// Rotations of sums.
+    pub giants: f64,
+    /// Output ciphertexts.
+    pub outputs: f64,
+    /// The distinct ones, each of which wants a key.
+    pub rotations: BTreeSet<usize>,
+}
+
 impl Rotations {
-    fn of(diagonals: &Diagonals) -> Self {
+    pub fn of(diagonals: &Diagonals) -> Self {
         let mut inputs = BTreeSet::new();
         let mut outputs: std::collections::BTreeMap<Vec<usize>, usize> = std::collections::BTreeMap::new();
         for list in &diagonals.outputs {
@@ -166,6 +131,30 @@ impl Rotations {
             inputs.extend(list.iter().map(|d| (d.term, d.ciphertext, d.rotation)));
         }
         Self { inputs, outputs: outputs.into_iter().map(|(list, count)| (count, list)).collect() }
+    }
+
+    pub fn counts(&self, split: Split, slots: usize) -> Counts {
+        let mut counts = Counts::default();
+        let (mut babies, mut positions) = (BTreeSet::new(), BTreeSet::new());
+        for &(term, ciphertext, rotation) in &self.inputs {
+            let parts = split.apply(rotation, slots);
+            babies.insert((term, ciphertext, parts.position, parts.baby));
+            positions.insert((term, ciphertext, parts.position));
+            counts.rotations.extend([parts.position, parts.baby, parts.giant]);
+        }
+        counts.rotations.remove(&0);
+        for (outputs, list) in &self.outputs {
+            let distinct: BTreeSet<usize> = list.iter().map(|&r| split.apply(r, slots).giant).collect();
+            counts.giants += *outputs as f64 * distinct.iter().filter(|&&g| g != 0).count() as f64;
+            counts.outputs += *outputs as f64;
+        }
+        let moved: BTreeSet<_> = positions.iter().filter(|p| p.2 != 0).map(|p| (p.0, p.1)).collect();
+        let turned: BTreeSet<_> = babies.iter().filter(|b| b.3 != 0).map(|b| (b.0, b.1, b.2)).collect();
+        counts.positions = positions.iter().filter(|p| p.2 != 0).count() as f64;
+        counts.position_sources = moved.len() as f64;
+        counts.babies = babies.iter().filter(|b| b.3 != 0).count() as f64;
+        counts.baby_sources = turned.len() as f64;
+        counts
     }
 }
 

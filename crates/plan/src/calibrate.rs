@@ -7,21 +7,28 @@ use rayon::prelude::*;
 
 use crate::diagonals::Diagonals;
 
+/// Slots that are multiplied at once.
+const ROW: usize = 256;
+
 /// `Σ weight ⊙ rotate(input)` and the folds, in `f64`, for every output ciphertext.
 #[must_use]
 pub fn apply(diagonals: &Diagonals, inputs: &[&[Vec<f64>]], slots: usize) -> Vec<Vec<f64>> {
+    // Twice over, so that rotations are slices.
+    let doubled: Vec<Vec<Vec<f64>>> =
+        inputs.iter().map(|cts| cts.iter().map(|ct| [ct.as_slice(), ct].concat()).collect()).collect();
     diagonals
         .outputs
         .par_iter()
         .map(|list| {
             let mut out = vec![0.0f64; slots];
             for d in list {
-                let input = &inputs[d.term][d.ciphertext];
-                let (tail, head) = input.split_at(d.rotation % slots);
-                let rotated = head.iter().chain(tail);
-                let weights = d.weights.iter().cycle();
-                for ((o, x), &w) in out.iter_mut().zip(rotated).zip(weights) {
-                    *o += x * f64::from(w);
+                let input = &doubled[d.term][d.ciphertext][d.rotation % slots..][..slots];
+                // Several periods where they are short, so that there is something to multiply at once.
+                let weights = d.weights.repeat(ROW.min(slots).div_ceil(d.weights.len()));
+                for (out, input) in out.chunks_mut(weights.len()).zip(input.chunks(weights.len())) {
+                    for ((o, x), &w) in out.iter_mut().zip(input).zip(&weights) {
+                        *o += x * f64::from(w);
+                    }
                 }
             }
             for &fold in &diagonals.folds {

@@ -13,6 +13,7 @@ use crate::PlanError;
 use crate::affine::{Expr, bias_of_conv, conv_over_parts, densify, pool_bias, window_factors};
 use crate::error::Unplannable;
 use crate::linop::ConvOp;
+use crate::merge::merged;
 
 /// Index of a value of the canonical form.
 pub type IrId = usize;
@@ -260,7 +261,7 @@ impl Builder {
         }
         let shape = expr.shape;
         let bias = expr.bias.clone();
-        let terms = expr.into_terms(&self.nodes);
+        let terms = merged(expr.into_terms(&self.nodes));
         self.push(name, shape, IrKind::Linear { terms, bias })
     }
 

@@ -2,34 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use polyveil_ckks::{KeySpec, Parameters, ParametersLiteral};
+use polyveil_ckks::{KeySpec, ParametersLiteral};
 use polyveil_net::{Graph, Op, Tensor};
 
 use crate::PlanError;
-use crate::allocate::Allocation;
-use crate::arrange::coarse_grids;
-use crate::canonical::{Ir, IrKind, canonicalise};
-use crate::cost;
-use crate::diagonals::{Diagonals, MAX_NUMBERS};
-use crate::draft::{Draft, DraftWeighting, Masks, Work, least_levels};
-use crate::moduli::{Moduli, Sizes, least_scale_bits, table_limit};
+use crate::canonical::{IrKind, canonicalise};
+use crate::diagonals::Diagonals;
+use crate::draft::{Draft, DraftWeighting, Work};
+use crate::moduli::table_limit;
 use crate::plan::{
     ClientPlan, Compiled, LinearStep, Precision, ServerPlan, Step, StepKind, Term, Value, Weighting,
 };
-use crate::predict::Predictor;
 use crate::scales::{HEADROOM, Scales};
-
-/// Rings that the planner considers, as log2 of the degree.
-const RINGS: std::ops::RangeInclusive<u32> = 12..=16;
-/// Bits of a level by which layouts are compared before ranges are known.
-const TYPICAL_SCALE_BITS: u32 = 36;
-/// How often moduli are looked for with a smaller error in mind.
-const ATTEMPTS: usize = 4;
-/// Standard deviations between a typical error and the largest that is promised. On 1,500 random
-/// networks the largest error of a run was at most 9.2 predicted deviations: values that exceed the typical slot carry more noise than the prediction's averages.
-const PEAK: f64 = 9.0;
-/// The planner asks for this many times less error than the user allows.
-const MARGIN: f64 = 2.0;
+use crate::search::{RINGS, Ring, Search};
 
 /// What a plan is made for.
 #[derive(Clone, Debug)]
@@ -55,7 +40,7 @@ impl Default for CompileOptions {
 pub fn compile(graph: &Graph, options: &CompileOptions) -> Result<Compiled, PlanError> {
     let rings: Vec<Ring> =
         RINGS.map(|log_n| Ring { log_n, limit: table_limit(log_n), insecure: false }).collect();
-    search(graph, options, &rings)
+    plan(graph, options, &rings)
 }
 
 /// As [`compile`], in one small ring without any security, for tests that want to be quick.
@@ -67,210 +52,28 @@ pub fn compile_insecure_for_tests(
     options: &CompileOptions,
     log_n: u32,
 ) -> Result<Compiled, PlanError> {
-    search(graph, options, &[Ring { log_n, limit: u32::MAX, insecure: true }])
+    plan(graph, options, &[Ring { log_n, limit: u32::MAX, insecure: true }])
 }
 
-fn search(graph: &Graph, options: &CompileOptions, rings: &[Ring]) -> Result<Compiled, PlanError> {
+fn plan(graph: &Graph, options: &CompileOptions, rings: &[Ring]) -> Result<Compiled, PlanError> {
     let ir = canonicalise(graph)?;
     let samples = calibration(graph, options)?;
-    let mut failure: Option<PlanError> = None;
-    // Masks everywhere cost precision and time, so they are drawn up only where nothing else works.
-    for masks in [&[Masks::Margins, Masks::Never][..], &[Masks::Always]] {
-        if let Some(plan) = cheapest(graph, &ir, &samples, options.tolerance, rings, masks, &mut failure) {
-            return finish(graph, plan);
-        }
-    }
-    let (least, deepest) = least_levels(&ir);
-    Err(failure.unwrap_or_else(|| too_deep(least, deepest)))
+    finish(graph, Search { graph, ir: &ir, samples: &samples, tolerance: options.tolerance, rings }.run()?)
 }
 
-/// The cheapest plan with such masks; why there is none is left in `failure`.
-fn cheapest(
-    graph: &Graph,
-    ir: &Ir,
-    samples: &[Tensor],
-    tolerance: f64,
-    rings: &[Ring],
-    masks: &[Masks],
-    failure: &mut Option<PlanError>,
-) -> Option<ServerPlan> {
-    let (least, _) = least_levels(ir);
-    let mut first_success = None;
-    let mut best: Option<(f64, ServerPlan)> = None;
-    for ring in rings.iter().filter(|r| fits(r.log_n, least, r.limit)) {
-        // One ring beyond the first that works may be cheaper (fewer ciphertexts), two never.
-        if first_success.is_some_and(|first| ring.log_n > first + 1) {
-            break;
-        }
-        let mut drafts = drafts(graph, ir, *ring, masks, failure);
-        drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
-        for (guess, mut draft) in drafts {
-            // A ring that does worse before it is calibrated does not get better.
-            if best.as_ref().is_some_and(|(least, _)| guess > 1.5 * least) {
-                break;
-            }
-            let sound = draft.calibrate(samples).and_then(|()| candidate(&draft, *ring, tolerance));
-            match sound {
-                Ok((moduli, scales, max_error)) => {
-                    let plan = assemble(graph, &draft, &moduli, &scales, max_error);
-                    let cost = cost::Work::count(&plan, &lowered(&draft)).relative_cost(draft.slots);
-                    if best.as_ref().is_none_or(|(least, _)| cost < *least) {
-                        best = Some((cost, plan));
-                    }
-                    first_success.get_or_insert(ring.log_n);
-                    break;
-                }
-                Err(error) => *failure = Some(error),
-            }
-        }
-    }
-    best.map(|(_, plan)| plan)
-}
-
-/// The network laid out in every way that is tried in one ring, with costs at moduli of a typical size.
-fn drafts<'i>(
-    graph: &Graph,
-    ir: &'i Ir,
-    ring: Ring,
-    masks: &[Masks],
-    failure: &mut Option<PlanError>,
-) -> Vec<(f64, Draft<'i>)> {
-    let mut drafts = Vec::new();
-    let mut numbers = MAX_NUMBERS;
-    for grid in coarse_grids(ir).into_iter().rev() {
-        for &masks in masks {
-            let masked = |(_, d): &(f64, Draft<'_>)| d.nodes.iter().any(|n| is_masked(&n.work));
-            if masks == Masks::Never && !drafts.iter().any(masked) {
-                continue;
-            }
-            let draft = match Draft::new(ir, 1 << ring.log_n, grid, masks, numbers) {
-                Ok(draft) => draft,
-                Err(error) => {
-                    *failure = Some(error);
-                    continue;
-                }
-            };
-            let levels = draft.levels();
-            let bits = TYPICAL_SCALE_BITS.max(least_scale_bits(ring.log_n));
-            let sizes = Sizes::uniform(ring.log_n, levels, bits, bits + 8, ring.limit).or_else(|| {
-                let bits = least_scale_bits(ring.log_n);
-                Sizes::uniform(ring.log_n, levels, bits, bits, ring.limit)
-            });
-            let Some(sizes) = sizes else { continue };
-            let moduli = sizes.literal().and_then(|l| Ok(Moduli::new(ring.parameters(l)?)));
-            match moduli {
-                Ok(moduli) => {
-                    let plan = assemble(graph, &draft, &moduli, &Scales::nominal(&draft, &moduli), 1.0);
-                    let cost = cost::Work::count(&plan, &lowered(&draft)).relative_cost(draft.slots);
-                    // What takes many times the memory is not worth finishing.
-                    numbers = numbers.min(8 * draft.numbers() + (1 << 22));
-                    drafts.push((cost, draft));
-                }
-                Err(error) => *failure = Some(error),
-            }
-        }
-    }
-    drafts
-}
-
-fn lowered<'d>(draft: &'d Draft<'_>) -> Vec<Option<&'d Diagonals>> {
+pub(crate) fn lowered<'d>(draft: &'d Draft<'_>) -> Vec<Option<&'d Diagonals>> {
     draft
         .nodes
         .iter()
         .skip(1)
-        .map(|n| if let Work::Linear { diagonals, .. } = &n.work { Some(diagonals) } else { None })
+        .map(|n| if let Work::Linear { diagonals, .. } = &n.work { Some(&**diagonals) } else { None })
         .collect()
 }
 
-fn is_masked(work: &Work) -> bool {
-    matches!(work, Work::Linear { weighting: DraftWeighting::Weighted { masked: true }, .. })
-}
-
-/// Whether `levels` of the least useful size fit the ring.
-fn fits(log_n: u32, levels: usize, limit: u32) -> bool {
-    let bits = least_scale_bits(log_n);
-    Sizes::uniform(log_n, levels, bits, bits, limit).is_some()
-}
-
-fn too_deep(needed: usize, layer: String) -> PlanError {
-    let max_log_n = *RINGS.end();
-    let bits = least_scale_bits(max_log_n);
-    // The base prime and at least one special prime as large.
-    let total = (needed as u32 + 2) * bits + 1;
-    PlanError::TooDeep { needed, bits, total, max_log_n, limit: table_limit(max_log_n), layer }
-}
-
-/// The smallest primes whose predicted error is small enough, with the cheapest digits that fit.
-fn candidate(draft: &Draft<'_>, ring: Ring, tolerance: f64) -> Result<(Moduli, Scales, f64), PlanError> {
-    let range = draft.nodes[draft.output].range.max(f64::MIN_POSITIVE);
-    let wanted = range * tolerance / MARGIN;
-    let predictor = Predictor::new(draft);
-    let least = least_scale_bits(ring.log_n);
-    let Some(sizes) = Sizes::uniform(ring.log_n, draft.levels(), least, least, ring.limit) else {
-        return Err(too_deep(draft.levels(), draft.ir.nodes[draft.output].name.clone()));
-    };
-    let stand_in = Moduli::new(ring.parameters(sizes.literal()?)?);
-    let imprecise = |error: f64, worst: usize| PlanError::Imprecise {
-        max_log_n: ring.log_n,
-        wanted: tolerance,
-        best: error * PEAK * MARGIN / range,
-        layer: draft.ir.nodes[worst].name.clone(),
-    };
-    let mut aim = wanted / PEAK;
-    let mut failure = None;
-    // What the stand-in does not know (the very primes, the digits) makes little difference, so few attempts do.
-    for _ in 0..ATTEMPTS {
-        let mut allocation = Allocation::start(&predictor, stand_in.clone(), least)?;
-        allocation.descend(aim);
-        if allocation.error() > aim {
-            return Err(imprecise(allocation.error(), allocation.worst()));
-        }
-        let Some(sizes) = Sizes::cheapest(ring.log_n, allocation.bits(), ring.limit) else {
-            allocation.fit(ring.log_n, ring.limit);
-            return Err(imprecise(allocation.error(), allocation.worst()));
-        };
-        let moduli = Moduli::new(ring.parameters(sizes.literal()?)?);
-        match Scales::assign(&predictor, &moduli, allocation.wanted()) {
-            Ok(scales) => {
-                let prediction = predictor.predict(&moduli, &scales);
-                let max_error = prediction.output * PEAK;
-                if max_error <= wanted {
-                    return Ok((moduli, scales, max_error));
-                }
-                failure = Some(imprecise(prediction.output, prediction.worst));
-                aim *= 0.9 * wanted / max_error;
-            }
-            Err(error) => {
-                failure = Some(error);
-                aim *= 0.5;
-            }
-        }
-    }
-    let levels = draft.levels();
-    Err(failure.unwrap_or_else(|| too_deep(levels, draft.ir.nodes[draft.output].name.clone())))
-}
-
-/// A ring degree and the bits that its moduli may have.
-#[derive(Clone, Copy)]
-struct Ring {
-    log_n: u32,
-    limit: u32,
-    insecure: bool,
-}
-
-impl Ring {
-    fn parameters(self, literal: ParametersLiteral) -> Result<Parameters, PlanError> {
-        let log_n = self.log_n;
-        let checked =
-            if self.insecure { Parameters::new_insecure(literal) } else { Parameters::new(literal) };
-        checked.map_err(|source| PlanError::Parameters { log_n, source })
-    }
-}
-
-fn assemble(
+pub(crate) fn assemble(
     graph: &Graph,
     draft: &Draft<'_>,
-    moduli: &Moduli,
+    parameters: &ParametersLiteral,
     scales: &Scales,
     max_error: f64,
 ) -> ServerPlan {
@@ -292,7 +95,7 @@ fn assemble(
     let mut plan = ServerPlan {
         id: [0; 32],
         network: graph.name.clone(),
-        parameters: moduli.parameters.literal().clone(),
+        parameters: parameters.clone(),
         values,
         steps,
         output: draft.output,

@@ -1,14 +1,19 @@
 //! What a plan costs, before any key exists: counted operations, bytes, and with measured unit costs
 //! seconds.
 
-use polyveil_ckks::Security;
+use polyveil_ckks::{ParametersLiteral, Security};
 use serde::{Deserialize, Serialize};
 
 use std::collections::BTreeSet;
 
+use crate::bsgs::Counts;
 use crate::diagonals::Diagonals;
 use crate::plan::{LinearStep, ServerPlan, StepKind, Weighting};
 use crate::schedule::Schedule;
+
+/// Seconds that a byte of keys in memory is worth to the planner. Key generation and transfer are paid once for many images: they
+/// weigh little, not nothing.
+pub(crate) const KEY_PRICE: f64 = 3e-10;
 
 /// Nanoseconds of one operation on one limb (N coefficients), measured on the machine at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,14 +161,54 @@ struct Shape {
 }
 
 impl Shape {
-    fn at(plan: &ServerPlan, level: usize) -> Self {
+    fn at(parameters: &ParametersLiteral, level: usize) -> Self {
         let limbs = level + 1;
         Self {
             limbs: limbs as f64,
-            specials: plan.parameters.p.len() as f64,
-            digits: limbs.div_ceil(plan.parameters.digit_size) as f64,
+            specials: parameters.p.len() as f64,
+            digits: limbs.div_ceil(parameters.digit_size) as f64,
         }
     }
+}
+
+/// Typical seconds of so many products at so many limbs with weight vectors of so many numbers in all: no step takes less.
+pub(crate) fn product_seconds(slots: usize, products: usize, numbers: usize, limbs: usize) -> f64 {
+    let unit = UnitCosts::typical(slots as f64);
+    let vectors = numbers as f64 / slots as f64;
+    let work = StepWork {
+        mac_periodic: 2.0 * (products * limbs) as f64,
+        embed: vectors,
+        ntt: vectors * limbs as f64,
+        ..StepWork::default()
+    };
+    work.seconds(&unit)
+}
+
+/// Typical seconds of the rotations of a linear step at `level`, doubly hoisted where that is faster.
+pub(crate) fn rotation_seconds(
+    parameters: &ParametersLiteral,
+    level: usize,
+    counts: &Counts,
+    weighted: bool,
+) -> f64 {
+    let unit = UnitCosts::typical(parameters.ring.slots(1 << parameters.log_n) as f64);
+    let shape = Shape::at(parameters, level);
+    let seconds = |add: &dyn Fn(&mut StepWork)| {
+        let mut work = StepWork::default();
+        add(&mut work);
+        work.seconds(&unit)
+    };
+    let decomposition = seconds(&|w| w.add_decomposition(&shape));
+    let product = seconds(&|w| w.add_key_product(&shape));
+    let division = seconds(&|w| w.add_division(&shape, 1.0));
+    let always = counts.position_sources * decomposition
+        + counts.positions * (product + 2.0 * division)
+        + counts.baby_sources * decomposition
+        + counts.babies * product
+        + counts.giants * (decomposition + product);
+    let hoisted = counts.babies * 2.0 * division + counts.giants * 2.0 * division;
+    let double = counts.giants * division + counts.outputs * 2.0 * division;
+    always + if weighted { hoisted.min(double) } else { hoisted }
 }
 
 impl Work {
@@ -177,7 +222,7 @@ impl Work {
             let out = &plan.values[k + 1];
             match (&step.kind, lowered.get(k).copied().flatten()) {
                 (StepKind::Linear(linear), Some(diagonals)) => {
-                    let shape = Shape::at(plan, out.level + usize::from(linear.is_weighted()));
+                    let shape = Shape::at(&plan.parameters, out.level + usize::from(linear.is_weighted()));
                     let schedule = Schedule::new(linear, diagonals, slots);
                     let double = double_hoisting_pays(plan, k, &schedule);
                     work = sums_of_rotations(linear, &schedule, &shape, slots, double);
@@ -192,7 +237,7 @@ impl Work {
                             work.embed += 1.0;
                             work.ntt += shape.limbs;
                         }
-                        let after = Shape::at(plan, out.level);
+                        let after = Shape::at(&plan.parameters, out.level);
                         for _ in &diagonals.folds {
                             work.add_decomposition(&after);
                             work.add_switch(&after);
@@ -204,7 +249,7 @@ impl Work {
                     }
                 }
                 (StepKind::Square { input }, _) => {
-                    let shape = Shape::at(plan, plan.values[*input].level);
+                    let shape = Shape::at(&plan.parameters, plan.values[*input].level);
                     for _ in 0..out.layout.ciphertexts {
                         work.mac_full += 3.0 * shape.limbs;
                         work.add_decomposition(&shape);
@@ -225,8 +270,7 @@ impl Work {
     #[must_use]
     pub fn relative_cost(&self, n: usize) -> f64 {
         let unit = UnitCosts::typical(n as f64);
-        // Key generation and transfer are paid once for many images: they weigh little, not nothing.
-        self.seconds(&unit) + self.key_bytes as f64 * 2e-10
+        self.seconds(&unit) + self.key_memory as f64 * KEY_PRICE
     }
 
     /// Seconds of one inference.
@@ -245,7 +289,7 @@ pub fn double_hoisting_pays(plan: &ServerPlan, k: usize, schedule: &Schedule<'_>
     if !linear.is_weighted() {
         return false;
     }
-    let shape = Shape::at(plan, out.level + 1);
+    let shape = Shape::at(&plan.parameters, out.level + 1);
     let cost = |double| {
         let work = sums_of_rotations(linear, schedule, &shape, slots, double);
         work.seconds(&UnitCosts::typical(slots as f64))
@@ -374,21 +418,22 @@ fn step_weights(kind: &StepKind) -> u64 {
     }
 }
 
-/// Bytes of the evaluation keys in memory (both halves) and in a file (one half, packed).
+/// Bytes of the evaluation keys in memory (both halves) and in a file (one half).
 fn key_sizes(plan: &ServerPlan) -> (u64, u64) {
-    let n = 1u64 << plan.parameters.log_n;
-    let p_bits: u64 = plan.parameters.p.iter().map(|&p| bits(p)).sum();
-    let size = |level: usize| {
-        let limbs = level as u64 + 1;
-        let digits = limbs.div_ceil(plan.parameters.digit_size as u64);
-        let q_bits: u64 = plan.parameters.q[..=level].iter().map(|&q| bits(q)).sum();
-        (digits * 2 * (limbs + plan.parameters.p.len() as u64) * n * 8, digits * (q_bits + p_bits) * n / 8)
-    };
     plan.keys
         .rotations
         .iter()
         .map(|&(_, level)| level)
         .chain(plan.keys.relin_level)
-        .map(size)
+        .map(|level| key_size(&plan.parameters, level))
         .fold((0, 0), |(m, f), (a, b)| (m + a, f + b))
+}
+
+/// Bytes of one key in memory, where residues take whole bytes, and in a file.
+pub(crate) fn key_size(parameters: &ParametersLiteral, level: usize) -> (u64, u64) {
+    let n = 1u64 << parameters.log_n;
+    let primes = || parameters.q[..=level].iter().chain(&parameters.p).map(|&q| bits(q));
+    let digits = (level + 1).div_ceil(parameters.digit_size) as u64;
+    let bytes: u64 = primes().map(|b| b.div_ceil(8)).sum();
+    (digits * 2 * bytes * n, digits * primes().sum::<u64>() * n / 8)
 }

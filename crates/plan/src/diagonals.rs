@@ -86,24 +86,24 @@ impl Diagonals {
     #[must_use]
     pub fn slot_map(&self, layout: &Layout, sources: &[Source<'_>]) -> SlotMap {
         let mut map = layout.slot_map(ZERO);
+        let present: Vec<Present> = sources.iter().map(|s| Present::of(s.map)).collect();
         self.outputs.par_iter().zip(&mut map.ciphertexts).for_each(|(diagonals, slots)| {
             let n = slots.len();
-            let mut touched: Vec<bool> = slots.iter().map(|&slot| is_element(slot)).collect();
+            let mut touched: Vec<u8> = slots.iter().map(|&slot| u8::from(is_element(slot))).collect();
             for d in diagonals {
-                if touched.iter().all(|&t| t) {
-                    break;
-                }
-                let (tail, head) = sources[d.term].map.ciphertexts[d.ciphertext].split_at(d.rotation % n);
-                let input = head.iter().chain(tail);
-                for ((t, &w), &read) in touched.iter_mut().zip(d.weights.iter().cycle()).zip(input) {
-                    *t |= w != 0.0 && read != ZERO;
+                let weights: Vec<u8> = d.weights.iter().map(|&w| u8::from(w != 0.0)).collect();
+                let reads = &present[d.term].0[d.ciphertext][d.rotation % n..][..n];
+                for (t, reads) in touched.chunks_mut(weights.len()).zip(reads.chunks(weights.len())) {
+                    for ((t, &w), &read) in t.iter_mut().zip(&weights).zip(reads) {
+                        *t |= w & read;
+                    }
                 }
             }
             for &fold in &self.folds {
-                touched = (0..n).map(|s| touched[s] || touched[(s + fold) % n]).collect();
+                touched = (0..n).map(|s| touched[s] | touched[(s + fold) % n]).collect();
             }
             for (slot, touched) in slots.iter_mut().zip(touched) {
-                if touched && !is_element(*slot) {
+                if touched != 0 && !is_element(*slot) {
                     *slot = ANY;
                 }
             }
@@ -154,11 +154,11 @@ pub fn lower_within(sources: &[Source<'_>], layout: &Layout, numbers: usize) -> 
 }
 
 /// Which slots of a value's ciphertexts may hold something: 1, else 0. Twice over, so that rotations are slices.
-struct Present(Vec<Vec<u16>>);
+struct Present(Vec<Vec<u8>>);
 
 impl Present {
     fn of(map: &SlotMap) -> Self {
-        let double = |slots: &Vec<u32>| slots.iter().chain(slots).map(|&s| u16::from(s != ZERO)).collect();
+        let double = |slots: &Vec<u32>| slots.iter().chain(slots).map(|&s| u8::from(s != ZERO)).collect();
         Self(map.ciphertexts.iter().map(double).collect())
     }
 }
@@ -206,8 +206,8 @@ impl Lowering<'_> {
     }
 
     fn output(&self, ct: usize, out_slots: &[u32], least: usize) -> Option<Vec<Diagonal>> {
-        let valid: Vec<u16> =
-            (0..self.ring).map(|s| u16::from(is_element(out_slots[s % self.wrap()]))).collect();
+        let valid: Vec<u8> =
+            (0..self.ring).map(|s| u8::from(is_element(out_slots[s % self.wrap()]))).collect();
         let mut done = Vec::new();
         let clashing = self.at_period(ct, least, None, &valid, &mut done)?;
         let numbers = done.iter().map(|d| d.weights.len()).sum::<usize>() + clashing.len() * self.ring;
@@ -233,14 +233,14 @@ impl Lowering<'_> {
         ct: usize,
         period: usize,
         wanted: Option<&BTreeSet<Key>>,
-        valid: &[u16],
+        valid: &[u8],
         done: &mut Vec<Diagonal>,
     ) -> Option<BTreeSet<Key>> {
         // Clashing vectors have taken their part already.
         let left = usize::try_from(self.left.load(Ordering::Relaxed)).unwrap_or(0);
         let numbers = if wanted.is_some() { usize::MAX } else { left };
         let mut table =
-            Table { size: period, most: numbers / period, vectors: Vec::new(), index: BTreeMap::new() };
+            Table { size: period, most: numbers / period, vectors: Vec::new(), index: Vec::new() };
         for term in 0..self.sources.len() {
             self.enter(ct, term, period, wanted, &mut table)?;
         }
@@ -348,30 +348,43 @@ impl Lowering<'_> {
         classes
     }
 
+    /// How many slots hold an output and would read something, by place in the period.
+    fn matter(&self, (term, ciphertext, rotation): Key, period: usize, valid: &[u8]) -> Vec<u32> {
+        let n = self.layout.slots;
+        let present = &self.full[term].0[ciphertext];
+        // Rows of many periods, so that there is something to add at once, and few enough for a byte to count them.
+        let width = period.max(valid.len().min(1024)).max(valid.len() / 128);
+        let mut counts = vec![0u8; width];
+        for (start, valid) in (0..).step_by(width).zip(valid.chunks(width)) {
+            let start = (start + rotation) % n;
+            let reads = &present[start..start + valid.len()];
+            for ((count, &valid), &reads) in counts.iter_mut().zip(valid).zip(reads) {
+                *count += valid & reads;
+            }
+        }
+        let mut matter = vec![0u32; period];
+        for counts in counts.chunks(period) {
+            for (matter, &count) in matter.iter_mut().zip(counts) {
+                *matter += u32::from(count);
+            }
+        }
+        matter
+    }
+
     /// Fixes the slots that matter to their weight or zero, the others stay free; `None` where slots of one place in the
     /// period would need different weights.
-    fn settle(&self, (term, ciphertext, rotation): Key, vector: Vector, valid: &[u16]) -> Option<Vec<f32>> {
+    fn settle(&self, (term, ciphertext, rotation): Key, vector: Vector, valid: &[u8]) -> Option<Vec<f32>> {
         let period = vector.weights.len();
         if vector.clash {
             return None;
         }
-        // Slots that hold an output and would read something, by place in the period.
-        let mut matter = vec![0u16; period];
-        let n = self.layout.slots;
-        let present = &self.full[term].0[ciphertext];
-        for (start, valid) in (0..).step_by(period).zip(valid.chunks(period)) {
-            let start = (start + rotation) % n;
-            for ((count, &valid), &reads) in matter.iter_mut().zip(valid).zip(&present[start..start + period])
-            {
-                *count += valid & reads;
-            }
-        }
+        let matter = self.matter((term, ciphertext, rotation), period, valid);
         let mut weights = vector.weights;
         for ((weight, &entered), &matter) in weights.iter_mut().zip(&vector.entered).zip(&matter) {
             if entered == 0 && matter > 0 {
                 *weight = 0.0;
             }
-            if entered > 0 && entered < u32::from(matter) {
+            if entered > 0 && entered < matter {
                 return None;
             }
         }
@@ -398,14 +411,24 @@ struct Table {
     most: usize,
     vectors: Vec<(Key, Vector)>,
     /// By term and ciphertext: the vector of every rotation, from 1 on, 0 for none.
-    index: BTreeMap<(usize, usize), Vec<u32>>,
+    index: Vec<Vec<Vec<u32>>>,
 }
 
 impl Table {
     /// None where there is no room for another vector.
     fn add(&mut self, key: Key, place: usize, weight: f32, count: usize, modulus: usize) -> Option<()> {
         let (term, ciphertext, rotation) = key;
-        let index = self.index.entry((term, ciphertext)).or_insert_with(|| vec![0; modulus]);
+        if self.index.len() <= term {
+            self.index.resize(term + 1, Vec::new());
+        }
+        let of_term = &mut self.index[term];
+        if of_term.len() <= ciphertext {
+            of_term.resize(ciphertext + 1, Vec::new());
+        }
+        let index = &mut of_term[ciphertext];
+        if index.is_empty() {
+            index.resize(modulus, 0);
+        }
         let at = &mut index[rotation];
         if *at == 0 {
             if self.vectors.len() >= self.most {

@@ -1,15 +1,18 @@
 //! A network laid out for one ring degree, before moduli are chosen: rotations, weight vectors, depths
 //! and ranges.
 
+use std::sync::Arc;
+
 use polyveil_net::Tensor;
 use rayon::prelude::*;
 
 use crate::PlanError;
 use crate::arrange::arrange;
-use crate::bsgs::{RotationCosts, Split};
+use crate::bsgs::Split;
 use crate::calibrate::{apply, largest, rms};
 use crate::canonical::{Ir, IrId, IrKind};
-use crate::diagonals::{Diagonals, Source, lower_within};
+use crate::cost::product_seconds;
+use crate::diagonals::{Diagonals, MAX_NUMBERS, Source, lower_within};
 use crate::layout::{Layout, SlotMap, ZERO};
 
 /// A lowered network.
@@ -19,6 +22,10 @@ pub(crate) struct Draft<'a> {
     pub nodes: Vec<DraftNode>,
     /// The value sent back.
     pub output: IrId,
+    /// Strides worth trying as baby-step sizes.
+    pub strides: Vec<usize>,
+    /// Slots between neighbouring coarse positions.
+    pub block: usize,
 }
 
 /// What is known of one value.
@@ -37,7 +44,7 @@ pub(crate) struct DraftNode {
 pub(crate) enum Work {
     Input,
     Square(IrId),
-    Linear { diagonals: Diagonals, split: Split, bias: Vec<Vec<f64>>, weighting: DraftWeighting },
+    Linear { diagonals: Arc<Diagonals>, split: Split, bias: Vec<Vec<f64>>, weighting: DraftWeighting },
 }
 
 /// How a linear value multiplies.
@@ -49,17 +56,20 @@ pub(crate) enum DraftWeighting {
 
 impl<'a> Draft<'a> {
     /// Lowers every node of `ir` on a coarse grid; `masks` allows zeroing unused slots, such as those that a later window would read
-    /// them. Ranges are not known yet. The weight vectors may take `numbers` in all.
+    /// them. Ranges are not known yet. It stops where the budget is exceeded.
     pub fn new(
         ir: &'a Ir,
         slots: usize,
         grid: [usize; 2],
         masks: Masks,
-        numbers: usize,
+        budget: Budget,
+        cache: &mut Cache,
     ) -> Result<Self, PlanError> {
         let arrangement = arrange(ir, slots, grid)?;
-        let mut draft = Self { ir, slots, nodes: Vec::new(), output: ir.output };
-        let mut maps: Vec<SlotMap> = Vec::new();
+        let (strides, block) = (arrangement.strides.clone(), arrangement.block);
+        let mut draft = Self { ir, slots, nodes: Vec::new(), output: ir.output, strides, block };
+        let mut maps: Vec<Arc<SlotMap>> = Vec::new();
+        let mut seconds = 0.0;
         for (id, node) in ir.nodes.iter().enumerate() {
             let layout = arrangement.layouts[id].clone();
             if !layout.is_sound() {
@@ -71,7 +81,7 @@ impl<'a> Draft<'a> {
                 });
             }
             let (work, depth, map) = match &node.kind {
-                IrKind::Input => (Work::Input, 0, layout.slot_map(ZERO)),
+                IrKind::Input => (Work::Input, 0, Arc::new(layout.slot_map(ZERO))),
                 IrKind::Square(of) => (Work::Square(*of), draft.nodes[*of].depth + 1, maps[*of].clone()),
                 IrKind::Linear { terms, bias } => {
                     let sources: Vec<Source<'_>> = terms
@@ -83,15 +93,21 @@ impl<'a> Draft<'a> {
                             map: &maps[t.value],
                         })
                         .collect();
-                    let taken = draft.numbers();
-                    let diagonals = lower_within(&sources, &layout, numbers.saturating_sub(taken))
-                        .ok_or_else(|| PlanError::TooLarge {
-                            layer: node.name.clone(),
-                            what: "size of all weight vectors",
-                            found: numbers.saturating_add(1),
-                            limit: numbers,
-                        })?;
                     let deepest = terms.iter().map(|t| draft.nodes[t.value].depth).max().unwrap_or(0);
+                    let limbs = (budget.levels + 1).saturating_sub(deepest).max(1);
+                    let left = budget.numbers.saturating_sub(draft.numbers());
+                    // As many as can be encoded in the time that is left.
+                    let each = product_seconds(slots, 0, slots, limbs) / slots as f64;
+                    let affordable = ((budget.seconds - seconds) / each).max(0.0) as usize;
+                    let diagonals =
+                        cache.lower(id, &sources, &layout, left.min(affordable)).ok_or_else(|| {
+                            PlanError::TooLarge {
+                                layer: node.name.clone(),
+                                what: "size of all weight vectors",
+                                found: left.min(affordable).saturating_add(1),
+                                limit: if affordable < left { affordable } else { budget.numbers },
+                            }
+                        })?;
                     let one_source = terms.iter().all(|t| t.value == terms[0].value);
                     let wanted = match masks {
                         Masks::Never => false,
@@ -104,7 +120,7 @@ impl<'a> Draft<'a> {
                     let weighting = match constant {
                         // A mask costs a level here, so it must be needed.
                         Some(c) => {
-                            let own = map.insert(diagonals.slot_map(&layout, &sources));
+                            let own = map.insert(Arc::new(diagonals.slot_map(&layout, &sources)));
                             if maskable && meets_margin(ir, id, &layout, own) {
                                 map = None;
                                 DraftWeighting::Weighted { masked: true }
@@ -116,17 +132,26 @@ impl<'a> Draft<'a> {
                     };
                     let masked = weighting == DraftWeighting::Weighted { masked: true };
                     let map = map.unwrap_or_else(|| {
-                        if masked { layout.slot_map(ZERO) } else { diagonals.slot_map(&layout, &sources) }
+                        let slots = if masked {
+                            layout.slot_map(ZERO)
+                        } else {
+                            diagonals.slot_map(&layout, &sources)
+                        };
+                        Arc::new(slots)
                     });
                     let bias = pack_bias(&layout, bias);
-                    let split = Split::cheapest(
-                        &diagonals,
-                        slots,
-                        &arrangement.strides,
-                        arrangement.block,
-                        RotationCosts::default(),
-                    );
+                    // Chosen when the sizes of the moduli are known.
+                    let split = Split { step: 0, block: 0 };
                     let cost = usize::from(matches!(weighting, DraftWeighting::Weighted { .. }));
+                    seconds += product_seconds(slots, diagonals.products(), diagonals.numbers(), limbs);
+                    if seconds > budget.seconds {
+                        return Err(PlanError::TooLarge {
+                            layer: node.name.clone(),
+                            what: "time of all products, in microseconds,",
+                            found: (seconds * 1e6) as usize,
+                            limit: (budget.seconds * 1e6) as usize,
+                        });
+                    }
                     (Work::Linear { diagonals, split, bias, weighting }, deepest + cost, map)
                 }
             };
@@ -221,6 +246,62 @@ impl<'a> Draft<'a> {
     /// Levels that the network consumes.
     pub fn levels(&self) -> usize {
         self.nodes[self.output].depth
+    }
+}
+
+/// What a draft may take before it is given up.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Numbers in all weight vectors.
+    pub numbers: usize,
+    /// Typical seconds of all products.
+    pub seconds: f64,
+    /// Levels that the network has at least.
+    pub levels: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { numbers: MAX_NUMBERS, seconds: f64::INFINITY, levels: 0 }
+    }
+}
+
+/// Steps that have been lowered: the same operators between the same layouts lower alike, whatever grid the rest of the
+/// network has. That spares the large fully connected layers, which have no grid.
+#[derive(Default)]
+pub struct Cache(Vec<Lowered>);
+
+struct Lowered {
+    id: IrId,
+    inputs: Vec<(Layout, Arc<SlotMap>)>,
+    output: Layout,
+    diagonals: Arc<Diagonals>,
+}
+
+impl Cache {
+    /// The sources of node `id` lowered into `layout`, in no more than so many numbers.
+    fn lower(
+        &mut self,
+        id: IrId,
+        sources: &[Source<'_>],
+        layout: &Layout,
+        numbers: usize,
+    ) -> Option<Arc<Diagonals>> {
+        let same = |l: &&Lowered| {
+            let input =
+                |(own, s): (&(Layout, Arc<SlotMap>), &Source<'_>)| own.0 == *s.layout && *own.1 == *s.map;
+            l.id == id && l.output == *layout && l.inputs.iter().zip(sources).all(input)
+        };
+        if let Some(known) = self.0.iter().find(same) {
+            return (known.diagonals.numbers() <= numbers).then(|| known.diagonals.clone());
+        }
+        let diagonals = Arc::new(lower_within(sources, layout, numbers)?);
+        // Steps between vectors are the ones that come again.
+        if layout.shape[1] * layout.shape[2] == 1 {
+            let inputs = sources.iter().map(|s| (s.layout.clone(), Arc::new(s.map.clone()))).collect();
+            self.0.push(Lowered { id, inputs, output: layout.clone(), diagonals: diagonals.clone() });
+        }
+        Some(diagonals)
     }
 }
 

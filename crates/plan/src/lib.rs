@@ -26,13 +26,16 @@ mod draft;
 mod error;
 mod layout;
 mod linop;
+mod merge;
 mod moduli;
 mod plan;
 mod predict;
 mod scales;
 mod schedule;
+mod search;
+mod splits;
 
-pub use bsgs::{Baby, Parts, RotationCosts, Split};
+pub use bsgs::{Baby, Parts, Split};
 pub use canonical::{Ir, IrId, IrKind, IrNode, IrTerm, canonicalise};
 pub use compile::{CompileOptions, compile, compile_insecure_for_tests};
 pub use cost::{Estimate, StepWork, UnitCosts, Work, double_hoisting_pays, estimate, log_qp};

@@ -66,14 +66,14 @@ impl Scales {
     }
 
     /// Levels by depth and one scale for all values, for comparing drafts whose ranges are not known.
-    pub fn nominal(draft: &Draft<'_>, moduli: &Moduli) -> Self {
+    pub fn nominal(draft: &Draft<'_>, scale: f64) -> Self {
         let mask = |node: &crate::draft::DraftNode| match node.work {
             Work::Linear { weighting: DraftWeighting::Weighted { masked: true }, .. } => Some(2.0),
             _ => None,
         };
         Self {
             level: draft.node_levels(),
-            scale: vec![moduli.prime(draft.levels()); draft.nodes.len()],
+            scale: vec![scale; draft.nodes.len()],
             mask: draft.nodes.iter().map(mask).collect(),
         }
     }

@@ -1,0 +1,285 @@
+//! Which grid, masks, ring and moduli: the search for the cheapest plan that is precise enough.
+//!
+//! Layouts are compared before ranges are known, at moduli of a typical size: every grid is drawn up in the first ring that may
+//! do, with masks where a window reads a margin; without masks only on the best of these grids. The cheapest draft whose moduli
+//! can be found makes the plan. The next ring, where key switching may be cheaper, is tried with that same grid only.
+
+use polyveil_ckks::{Parameters, ParametersLiteral};
+use polyveil_net::{Graph, Tensor};
+
+use crate::PlanError;
+use crate::allocate::Allocation;
+use crate::arrange::coarse_grids;
+use crate::canonical::Ir;
+use crate::compile::{assemble, lowered};
+use crate::cost;
+use crate::diagonals::MAX_NUMBERS;
+use crate::draft::{Budget, Cache, Draft, DraftWeighting, Masks, Work, least_levels};
+use crate::moduli::{Moduli, Sizes, least_scale_bits, table_limit};
+use crate::plan::ServerPlan;
+use crate::predict::Predictor;
+use crate::scales::Scales;
+use crate::splits::choose_splits;
+
+/// Rings that the planner considers, as log2 of the degree.
+pub(crate) const RINGS: std::ops::RangeInclusive<u32> = 12..=16;
+/// Bits of a level by which layouts are compared before ranges are known.
+const TYPICAL_SCALE_BITS: u32 = 36;
+/// How often moduli are looked for with a smaller error in mind.
+const ATTEMPTS: usize = 4;
+/// Standard deviations between a typical error and the largest that is promised. On 1,500 random
+/// networks the largest error of a run was at most 9.2 predicted deviations: values that exceed the typical slot carry more noise than the prediction's averages.
+const PEAK: f64 = 9.0;
+/// The planner asks for this many times less error than the user allows.
+const MARGIN: f64 = 2.0;
+
+/// What a plan is sought for.
+pub(crate) struct Search<'a> {
+    pub graph: &'a Graph,
+    pub ir: &'a Ir,
+    /// Network inputs that show the ranges.
+    pub samples: &'a [Tensor],
+    pub tolerance: f64,
+    pub rings: &'a [Ring],
+}
+
+/// A way to lay a network out.
+type Style = ([usize; 2], Masks);
+
+impl Search<'_> {
+    /// The cheapest plan.
+    ///
+    /// # Errors
+    /// What stood in the way of the last one tried.
+    pub fn run(&self) -> Result<ServerPlan, PlanError> {
+        let mut failure: Option<PlanError> = None;
+        // Masks everywhere cost precision and time, so they are drawn up only where nothing else works.
+        for masks in [Masks::Margins, Masks::Always] {
+            if let Some(plan) = self.cheapest(masks, &mut failure) {
+                return Ok(plan);
+            }
+        }
+        let (least, deepest) = least_levels(self.ir);
+        Err(failure.unwrap_or_else(|| too_deep(least, deepest)))
+    }
+
+    /// The cheapest plan with such masks; why there is none is left in `failure`.
+    fn cheapest(&self, masks: Masks, failure: &mut Option<PlanError>) -> Option<ServerPlan> {
+        let (least, _) = least_levels(self.ir);
+        let mut best: Option<(f64, ServerPlan)> = None;
+        // The style that proved best where nothing spoke against it.
+        let mut focus: Option<Style> = None;
+        for ring in self.rings.iter().filter(|r| fits(r.log_n, least, r.limit)) {
+            // One ring beyond the first that works may be cheaper, two never.
+            let last = best.is_some();
+            let most = best.as_ref().map_or(f64::INFINITY, |b| b.0);
+            let drafts = match focus {
+                None => self.drafts(*ring, masks, most, failure),
+                Some(style) => {
+                    let budget = Budget { seconds: most, ..Budget::default() };
+                    self.draft(*ring, style, budget, &mut Cache::default(), failure).into_iter().collect()
+                }
+            };
+            for (rank, (guess, style, mut draft)) in drafts.into_iter().enumerate() {
+                // A ring that does worse before it is calibrated does not get better.
+                if guess > 1.5 * most {
+                    break;
+                }
+                let sound =
+                    draft.calibrate(self.samples).and_then(|()| candidate(&mut draft, *ring, self.tolerance));
+                match sound {
+                    Ok((moduli, scales, max_error)) => {
+                        let plan =
+                            assemble(self.graph, &draft, moduli.parameters.literal(), &scales, max_error);
+                        let cost = cost::Work::count(&plan, &lowered(&draft)).relative_cost(draft.slots);
+                        if cost < most {
+                            best = Some((cost, plan));
+                        }
+                        focus = (rank == 0).then_some(style);
+                        break;
+                    }
+                    Err(error) => *failure = Some(error),
+                }
+            }
+            if last {
+                break;
+            }
+        }
+        best.map(|(_, plan)| plan)
+    }
+
+    /// The network laid out in every way that is tried in one ring, cheapest first.
+    fn drafts(
+        &self,
+        ring: Ring,
+        masks: Masks,
+        most: f64,
+        failure: &mut Option<PlanError>,
+    ) -> Vec<(f64, Style, Draft<'_>)> {
+        let mut drafts: Vec<(f64, Style, Draft<'_>)> = Vec::new();
+        let mut cache = Cache::default();
+        let mut least = most;
+        for grid in coarse_grids(self.ir) {
+            // One that is tried for a second chance may cost somewhat more.
+            let budget = Budget { seconds: 2.0 * least, ..Budget::default() };
+            drafts.extend(self.draft(ring, (grid, masks), budget, &mut cache, failure));
+            least = drafts.iter().map(|d| d.0).fold(most, f64::min);
+        }
+        drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
+        if let (Some((least, (grid, _), best)), Masks::Margins) = (drafts.first(), masks) {
+            // Without masks fewer vectors repeat. More of them than the masks cost are not worth drawing up.
+            let limbs = best.levels() / 2 + 1;
+            let spared = mask_seconds(best, limbs) + masked_pools(best) as f64 * least / limbs as f64;
+            if spared > 0.0 {
+                let vector = cost::product_seconds(best.slots, 0, best.slots, limbs);
+                let numbers = best.numbers() + (spared / vector * best.slots as f64) as usize;
+                let budget = Budget { numbers: numbers.min(MAX_NUMBERS), seconds: *least, levels: 0 };
+                drafts.extend(self.draft(ring, (*grid, Masks::Never), budget, &mut cache, failure));
+                drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
+            }
+        }
+        drafts
+    }
+
+    /// The network laid out in one way, with its cost at moduli of a typical size; none where it exceeds the budget.
+    fn draft(
+        &self,
+        ring: Ring,
+        (grid, masks): Style,
+        budget: Budget,
+        cache: &mut Cache,
+        failure: &mut Option<PlanError>,
+    ) -> Option<(f64, Style, Draft<'_>)> {
+        let (levels, _) = least_levels(self.ir);
+        let budget = Budget { levels, ..budget };
+        let found = Draft::new(self.ir, 1 << ring.log_n, grid, masks, budget, cache).and_then(|draft| {
+            let levels = draft.levels();
+            let bits = TYPICAL_SCALE_BITS.max(least_scale_bits(ring.log_n));
+            let sizes = Sizes::uniform(ring.log_n, levels, bits, bits + 8, ring.limit).or_else(|| {
+                let bits = least_scale_bits(ring.log_n);
+                Sizes::uniform(ring.log_n, levels, bits, bits, ring.limit)
+            });
+            let name = || self.ir.nodes[draft.output].name.clone();
+            Ok((sizes.ok_or_else(|| too_deep(levels, name()))?.literal()?, draft))
+        });
+        match found {
+            Ok((literal, mut draft)) => {
+                choose_splits(&mut draft, &literal);
+                let scale = literal.q.last().map_or(1.0, |&q| q as f64);
+                let plan = assemble(self.graph, &draft, &literal, &Scales::nominal(&draft, scale), 1.0);
+                let cost = cost::Work::count(&plan, &lowered(&draft)).relative_cost(draft.slots);
+                Some((cost, (grid, masks), draft))
+            }
+            // A draft that is merely too expensive says nothing about the network.
+            Err(PlanError::TooLarge { limit, .. }) if limit != MAX_NUMBERS && budget.seconds.is_finite() => {
+                None
+            }
+            Err(error) => {
+                *failure = Some(error);
+                None
+            }
+        }
+    }
+}
+
+fn is_masked(work: &Work) -> bool {
+    matches!(work, Work::Linear { weighting: DraftWeighting::Weighted { masked: true }, .. })
+}
+
+/// Typical seconds of all masks, each taken to be at so many limbs.
+fn mask_seconds(draft: &Draft<'_>, limbs: usize) -> f64 {
+    let masks =
+        draft.nodes.iter().filter(|n| is_masked(&n.work)).map(|n| n.layout.ciphertexts).sum::<usize>();
+    cost::product_seconds(draft.slots, masks, masks * draft.slots, limbs)
+}
+
+/// Pools that take a level for their mask.
+fn masked_pools(draft: &Draft<'_>) -> usize {
+    let pool = |n: &&crate::draft::DraftNode| matches!(&n.work, Work::Linear { diagonals, .. } if is_masked(&n.work) && diagonals.constant().is_some());
+    draft.nodes.iter().filter(pool).count()
+}
+
+/// Whether `levels` of the least useful size fit the ring.
+fn fits(log_n: u32, levels: usize, limit: u32) -> bool {
+    let bits = least_scale_bits(log_n);
+    Sizes::uniform(log_n, levels, bits, bits, limit).is_some()
+}
+
+fn too_deep(needed: usize, layer: String) -> PlanError {
+    let max_log_n = *RINGS.end();
+    let bits = least_scale_bits(max_log_n);
+    // The base prime and at least one special prime as large.
+    let total = (needed as u32 + 2) * bits + 1;
+    PlanError::TooDeep { needed, bits, total, max_log_n, limit: table_limit(max_log_n), layer }
+}
+
+/// The smallest primes whose predicted error is small enough, with the cheapest digits that fit.
+fn candidate(draft: &mut Draft<'_>, ring: Ring, tolerance: f64) -> Result<(Moduli, Scales, f64), PlanError> {
+    let range = draft.nodes[draft.output].range.max(f64::MIN_POSITIVE);
+    let wanted = range * tolerance / MARGIN;
+    let least = least_scale_bits(ring.log_n);
+    let Some(sizes) = Sizes::uniform(ring.log_n, draft.levels(), least, least, ring.limit) else {
+        return Err(too_deep(draft.levels(), draft.ir.nodes[draft.output].name.clone()));
+    };
+    let stand_in = Moduli::new(ring.parameters(sizes.literal()?)?);
+    let ir = draft.ir;
+    let imprecise = |error: f64, worst: usize| PlanError::Imprecise {
+        max_log_n: ring.log_n,
+        wanted: tolerance,
+        best: error * PEAK * MARGIN / range,
+        layer: ir.nodes[worst].name.clone(),
+    };
+    let mut aim = wanted / PEAK;
+    let mut failure = None;
+    // What the stand-in does not know (the very primes, the digits) makes little difference, so few attempts do.
+    for _ in 0..ATTEMPTS {
+        let predictor = Predictor::new(draft);
+        let mut allocation = Allocation::start(&predictor, stand_in.clone(), least)?;
+        allocation.descend(aim);
+        if allocation.error() > aim {
+            return Err(imprecise(allocation.error(), allocation.worst()));
+        }
+        let Some(sizes) = Sizes::cheapest(ring.log_n, allocation.bits(), ring.limit) else {
+            allocation.fit(ring.log_n, ring.limit);
+            return Err(imprecise(allocation.error(), allocation.worst()));
+        };
+        let scales = allocation.wanted().to_vec();
+        let moduli = Moduli::new(ring.parameters(sizes.literal()?)?);
+        choose_splits(draft, moduli.parameters.literal());
+        let predictor = Predictor::new(draft);
+        match Scales::assign(&predictor, &moduli, &scales) {
+            Ok(scales) => {
+                let prediction = predictor.predict(&moduli, &scales);
+                let max_error = prediction.output * PEAK;
+                if max_error <= wanted {
+                    return Ok((moduli, scales, max_error));
+                }
+                failure = Some(imprecise(prediction.output, prediction.worst));
+                aim *= 0.9 * wanted / max_error;
+            }
+            Err(error) => {
+                failure = Some(error);
+                aim *= 0.5;
+            }
+        }
+    }
+    let levels = draft.levels();
+    Err(failure.unwrap_or_else(|| too_deep(levels, draft.ir.nodes[draft.output].name.clone())))
+}
+
+/// A ring degree and the bits that its moduli may have.
+#[derive(Clone, Copy)]
+pub(crate) struct Ring {
+    pub log_n: u32,
+    pub limit: u32,
+    pub insecure: bool,
+}
+
+impl Ring {
+    fn parameters(self, literal: ParametersLiteral) -> Result<Parameters, PlanError> {
+        let log_n = self.log_n;
+        let checked =
+            if self.insecure { Parameters::new_insecure(literal) } else { Parameters::new(literal) };
+        checked.map_err(|source| PlanError::Parameters { log_n, source })
+    }
+}

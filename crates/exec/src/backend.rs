@@ -29,6 +29,8 @@ pub struct WeightedRotations<'a, C> {
 pub struct GiantSum<'a> {
     /// Rotation to the left.
     pub rotation: usize,
+    /// Numbers in all its weights.
+    pub numbers: usize,
     /// Which of the babies, and what makes the weights.
     pub products: Vec<(usize, Box<dyn Fn() -> Weights + Send + Sync + 'a>)>,
 }

@@ -87,15 +87,16 @@ impl Encrypted {
     }
 }
 
-/// Products whose weights are encoded together where sums are double hoisted: bounds memory.
-const BATCH: usize = 512;
+/// Numbers in weight vectors that are encoded together where sums are double hoisted: bounds memory. Every batch rotates the
+/// inputs once more.
+const BATCH: usize = 16 << 20;
 
-/// How many outputs make a batch of products, at least one.
+/// How many outputs make a batch, at least one.
 fn batch(outputs: &[Vec<GiantSum<'_>>]) -> usize {
-    let mut products = 0;
+    let mut numbers = 0;
     let fits = |output: &&Vec<GiantSum<'_>>| {
-        products += output.iter().map(|giant| giant.products.len()).sum::<usize>();
-        products <= BATCH
+        numbers += output.iter().map(|giant| giant.numbers).sum::<usize>();
+        numbers <= BATCH
     };
     outputs.iter().take_while(fits).count().max(1)
 }

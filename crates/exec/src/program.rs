@@ -255,7 +255,8 @@ impl Program {
             };
             (product.baby, Box::new(weights) as Box<_>)
         };
-        GiantSum { rotation, products: giant.products.iter().map(product).collect() }
+        let numbers = giant.products.iter().map(|p| p.diagonal.weights.len()).sum();
+        GiantSum { rotation, numbers, products: giant.products.iter().map(product).collect() }
     }
 
     /// The sums of a step whose weights are all one constant.

@@ -28,7 +28,13 @@ impl Draw<'_> {
 
 fn random_graph(numbers: &[u16]) -> Graph {
     let mut draw = Draw(numbers.iter().cycle());
-    let shape = [1 + draw.below(3), 5 + draw.below(5), 5 + draw.below(6)];
+    // Mostly images; sometimes a signal of one row, sometimes a table's row.
+    let rows = match draw.below(6) {
+        0 => return tabular(&mut draw),
+        1 => 1,
+        _ => 5 + draw.below(5),
+    };
+    let shape = [1 + draw.below(3), rows, 5 + draw.below(6)];
     let mut b = GraphBuilder::new("random", &shape, 11);
     let mut x = b.input();
     let mut squares = 0;
@@ -42,7 +48,11 @@ fn random_graph(numbers: &[u16]) -> Graph {
                 let groups = if draw.below(3) == 0 { c } else { 1 };
                 let out = groups * (1 + draw.below(4));
                 let pads = std::array::from_fn(|side| draw.below(2).min(kernel[side % 2] - 1));
-                let spec = ConvSpec::rect(kernel).stride(1 + draw.below(2)).pads(pads).groups(groups);
+                // Windows stay within the map.
+                let reach = |d: usize| kernel.iter().zip([h, w]).all(|(&k, n)| d * (k - 1) < n);
+                let dilation = (1..=1 + draw.below(3)).rev().find(|&d| reach(d)).unwrap_or(1);
+                let spec = ConvSpec::rect(kernel).stride(1 + draw.below(2)).pads(pads);
+                let spec = spec.groups(groups).dilation(dilation);
                 x = b.conv(&name("conv"), x, out, spec);
             }
             2 if squares < 2 => {
@@ -98,6 +108,19 @@ fn random_graph(numbers: &[u16]) -> Graph {
             x = b.linear("fc2", x, 1 + draw.below(20));
         }
     }
+    b.finish(x).unwrap()
+}
+
+/// Fully connected layers on a vector.
+fn tabular(draw: &mut Draw<'_>) -> Graph {
+    let mut b = GraphBuilder::new("tabular", &[1 + draw.below(40)], 11);
+    let mut x = b.input();
+    for layer in 0..1 + draw.below(2) {
+        let width = 1 + draw.below(30);
+        x = b.linear(&format!("fc{layer}"), x, width);
+        x = quadratic(&mut b, draw, &format!("act{layer}"), x, width);
+    }
+    x = b.linear("last", x, 1 + draw.below(9));
     b.finish(x).unwrap()
 }
 

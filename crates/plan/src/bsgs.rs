@@ -111,8 +111,9 @@ pub(crate) struct Counts {
     /// Hoisted rotations, and what they are rotations of.
     pub babies: f64,
     pub baby_sources: f64,
-    /// Rotations of sums.
+    /// Rotations of sums, and all sums.
     pub giants: f64,
+    pub sums: f64,
     /// Output ciphertexts.
     pub outputs: f64,
     /// The distinct ones, each of which wants a key.
@@ -146,6 +147,7 @@ impl Rotations {
         for (outputs, list) in &self.outputs {
             let distinct: BTreeSet<usize> = list.iter().map(|&r| split.apply(r, slots).giant).collect();
             counts.giants += *outputs as f64 * distinct.iter().filter(|&&g| g != 0).count() as f64;
+            counts.sums += *outputs as f64 * distinct.len() as f64;
             counts.outputs += *outputs as f64;
         }
         let moved: BTreeSet<_> = positions.iter().filter(|p| p.2 != 0).map(|p| (p.0, p.1)).collect();

@@ -1,7 +1,7 @@
 //! What a plan costs, before any key exists: counted operations, bytes, and with measured unit costs
 //! seconds.
 
-use polyveil_ckks::{ParametersLiteral, Security};
+use polyveil_ckks::{ParametersLiteral, Security, transform_round};
 use serde::{Deserialize, Serialize};
 
 use std::collections::BTreeSet;
@@ -118,8 +118,14 @@ impl UnitCosts {
 
 impl StepWork {
     fn add_decomposition(&mut self, s: &Shape) {
-        self.ntt += s.limbs + s.digits * (s.limbs + s.specials) - s.limbs;
-        self.convert += s.limbs * (s.limbs + s.specials);
+        self.ntt += s.limbs;
+        self.add_extension(s, 1.0);
+    }
+
+    /// Of the digits of a decomposition to all primes, so many times.
+    fn add_extension(&mut self, s: &Shape, times: f64) {
+        self.ntt += times * (s.digits * (s.limbs + s.specials) - s.limbs);
+        self.convert += times * s.limbs * (s.limbs + s.specials);
     }
 
     fn add_switch(&mut self, s: &Shape) {
@@ -129,7 +135,7 @@ impl StepWork {
 
     fn add_key_product(&mut self, s: &Shape) {
         self.switches += 1.0;
-        self.key_mac += 2.0 * s.digits * (s.limbs + s.specials);
+        self.key_mac += s.key_products();
     }
 
     /// Of so many polynomials by the special primes.
@@ -169,6 +175,34 @@ impl Shape {
             digits: limbs.div_ceil(parameters.digit_size) as f64,
         }
     }
+
+    /// Products of one key.
+    fn key_products(&self) -> f64 {
+        2.0 * self.digits * (self.limbs + self.specials)
+    }
+
+    /// Words of a sum that waits for its division by the special primes.
+    fn sum_words(&self, slots: usize) -> usize {
+        2 * (self.limbs + self.specials) as usize * slots
+    }
+}
+
+/// In how many rounds the sums of a step are formed with double hoisting.
+fn rounds(schedule: &Schedule<'_>, shape: &Shape, slots: usize) -> f64 {
+    let sizes: Vec<(usize, usize)> = schedule
+        .outputs
+        .iter()
+        .map(|o| {
+            let products = o.giants.iter().flat_map(|g| &g.products);
+            (o.giants.len(), products.map(|p| p.diagonal.weights.len()).sum())
+        })
+        .collect();
+    let (mut rest, mut rounds) = (&sizes[..], 0);
+    while !rest.is_empty() {
+        rest = &rest[transform_round(rest.iter().copied(), shape.sum_words(slots))..];
+        rounds += 1;
+    }
+    f64::from(rounds.max(1))
 }
 
 /// Typical seconds of so many products at so many limbs with weight vectors of so many numbers in all: no step takes less.
@@ -201,13 +235,20 @@ pub(crate) fn rotation_seconds(
     let decomposition = seconds(&|w| w.add_decomposition(&shape));
     let product = seconds(&|w| w.add_key_product(&shape));
     let division = seconds(&|w| w.add_division(&shape, 1.0));
+    let again = seconds(&|w| w.add_extension(&shape, counts.baby_sources));
+    let outputs = counts.outputs as usize;
+    let each = (counts.sums / counts.outputs.max(1.0)).ceil() as usize;
+    let words = shape.sum_words(parameters.ring.slots(1 << parameters.log_n));
+    let round = transform_round(std::iter::repeat_n((each, 0), outputs), words);
+    let more = outputs.div_ceil(round).saturating_sub(1) as f64;
     let always = counts.position_sources * decomposition
         + counts.positions * (product + 2.0 * division)
         + counts.baby_sources * decomposition
         + counts.babies * product
         + counts.giants * (decomposition + product);
     let hoisted = counts.babies * 2.0 * division + counts.giants * 2.0 * division;
-    let double = counts.giants * division + counts.outputs * 2.0 * division;
+    let double =
+        counts.giants * division + counts.outputs * 2.0 * division + more * (again + counts.babies * product);
     always + if weighted { hoisted.min(double) } else { hoisted }
 }
 
@@ -315,6 +356,12 @@ fn sums_of_rotations(
     let sources: BTreeSet<_> = turning.iter().map(|b| (b.0, b.1, b.2)).collect();
     sources.iter().for_each(|_| work.add_decomposition(shape));
     let limbs = if double { shape.limbs + shape.specials } else { shape.limbs };
+    if double {
+        // Every further round rotates the inputs anew.
+        let more = rounds(schedule, shape, slots) - 1.0;
+        work.add_extension(shape, more * sources.len() as f64);
+        turning.iter().for_each(|_| work.key_mac += more * shape.key_products());
+    }
     for _ in &turning {
         work.add_key_product(shape);
         if !double {

@@ -21,18 +21,33 @@ pub(crate) struct Sizes {
 impl Sizes {
     /// The digit size of least work whose moduli stay within `limit` bits; none where none does.
     pub fn cheapest(log_n: u32, q_bits: &[u32], limit: u32) -> Option<Self> {
-        let chain: u32 = q_bits.iter().sum();
-        (1..=q_bits.len())
-            .map(|digit_size| {
-                // The special primes must outweigh the largest digit.
-                let digit = q_bits.chunks(digit_size).map(|d| d.iter().sum::<u32>()).max().unwrap_or(0) + 1;
-                let specials = digit.div_ceil(MAX_PRIME_BITS);
-                let special_bits = digit.div_ceil(specials);
-                let q_bits = q_bits.to_vec();
-                Self { log_n, q_bits, special_bits, specials: specials as usize, digit_size }
-            })
-            .filter(|s| chain + s.specials as u32 * s.special_bits < limit)
-            .min_by(|a, b| a.switch_work().total_cmp(&b.switch_work()))
+        Self::all(log_n, q_bits, limit).min_by(|a, b| a.switch_work().total_cmp(&b.switch_work()))
+    }
+
+    /// One size for each number of digits, as far as the moduli stay within `limit` bits.
+    pub fn all(log_n: u32, q_bits: &[u32], limit: u32) -> impl Iterator<Item = Self> {
+        let (primes, chain) = (q_bits.len(), q_bits.iter().sum::<u32>());
+        let mut sizes: Vec<usize> = (1..=primes).map(|digits| primes.div_ceil(digits)).collect();
+        sizes.dedup();
+        let sized = move |digit_size| {
+            // The special primes must outweigh the largest digit.
+            let digit = q_bits.chunks(digit_size).map(|d| d.iter().sum::<u32>()).max().unwrap_or(0) + 1;
+            let specials = digit.div_ceil(MAX_PRIME_BITS);
+            let special_bits = digit.div_ceil(specials);
+            let q_bits = q_bits.to_vec();
+            Self { log_n, q_bits, special_bits, specials: specials as usize, digit_size }
+        };
+        sizes
+            .into_iter()
+            .map(sized)
+            .filter(move |s| chain + s.specials as u32 * s.special_bits < limit)
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    /// Digits of the whole chain.
+    pub fn digits(&self) -> usize {
+        self.q_bits.len().div_ceil(self.digit_size)
     }
 
     /// As [`Sizes::cheapest`] with so many levels of one size.
@@ -45,7 +60,7 @@ impl Sizes {
     /// Work of one key switch in transformed limbs, for comparing digit sizes.
     fn switch_work(&self) -> f64 {
         let (limbs, specials) = (self.q_bits.len() as f64, self.specials as f64);
-        let digits = self.q_bits.len().div_ceil(self.digit_size) as f64;
+        let digits = self.digits() as f64;
         (digits + 2.0) * (limbs + specials)
     }
 

@@ -36,7 +36,7 @@ pub(crate) struct Gains {
     turns: f64,
     /// Slots that the folds add up.
     folds: f64,
-    weighted: bool,
+    pub weighted: bool,
 }
 
 /// What the weights of one input do to errors.
@@ -49,6 +49,8 @@ pub(crate) struct TermGain {
     pub products: f64,
     /// Longest period of a weight vector.
     pub period: usize,
+    /// Largest weight.
+    pub largest: f64,
     /// How many times an input is rotated: to a position, and within it.
     rotations: f64,
 }
@@ -166,12 +168,21 @@ impl Gains {
 
 fn term_gains(diagonals: &Diagonals, inputs: &[usize]) -> Vec<TermGain> {
     let folds: usize = 1 << diagonals.folds.len();
-    let none = |&value: &usize| TermGain { value, weight: 0.0, products: 0.0, period: 1, rotations: 0.0 };
+    let none = |&value: &usize| TermGain {
+        value,
+        weight: 0.0,
+        products: 0.0,
+        period: 1,
+        largest: 0.0,
+        rotations: 0.0,
+    };
     let mut gains: Vec<TermGain> = inputs.iter().map(none).collect();
     for list in &diagonals.outputs {
         for (term, gain) in gains.iter_mut().enumerate() {
             let own: Vec<_> = list.iter().filter(|d| d.term == term).collect();
             let period = own.iter().map(|d| d.weights.len()).max().unwrap_or(1);
+            let all = own.iter().flat_map(|d| &d.weights);
+            gain.largest = all.fold(gain.largest, |m, &w| m.max(f64::from(w.abs())));
             let mut squares = vec![0.0f64; period];
             for d in &own {
                 for block in squares.chunks_mut(d.weights.len()) {

@@ -13,6 +13,9 @@ pub(crate) const HEADROOM: f64 = 4.0;
 /// Below this a scale holds nothing.
 const LEAST_SCALE: f64 = 16.0;
 
+/// Largest weight times its scale: encoded numbers beyond 2^53 would not be exact.
+const MAX_WEIGHT: f64 = (1u64 << 50) as f64;
+
 /// Levels and scales of all values of a draft.
 #[derive(Clone, Debug)]
 pub(crate) struct Scales {
@@ -61,6 +64,13 @@ impl Scales {
                 });
             }
             scales.scale.push(scale);
+            for term in predictor.gains(id).filter(|g| g.weighted).iter().flat_map(|g| &g.terms) {
+                let (found, limit) = (term.largest, MAX_WEIGHT / scales.weight_scale(moduli, id, term.value));
+                if found > limit {
+                    let layer = draft.ir.nodes[id].name.clone();
+                    return Err(PlanError::Overflow { layer, found, limit });
+                }
+            }
         }
         Ok(scales)
     }

@@ -19,7 +19,7 @@ use crate::moduli::{Moduli, Sizes, least_scale_bits, table_limit};
 use crate::plan::ServerPlan;
 use crate::predict::Predictor;
 use crate::scales::Scales;
-use crate::splits::choose_splits;
+use crate::splits::Splits;
 
 /// Rings that the planner considers, as log2 of the degree.
 pub(crate) const RINGS: std::ops::RangeInclusive<u32> = 12..=16;
@@ -75,18 +75,14 @@ impl Search<'_> {
             let most = best.as_ref().map_or(f64::INFINITY, |b| b.0);
             let drafts = match focus {
                 None => self.drafts(*ring, masks, most, failure),
-                Some(style) => {
-                    let budget = Budget { seconds: most, ..Budget::default() };
-                    self.draft(*ring, style, budget, &mut Cache::default(), failure).into_iter().collect()
-                }
+                Some(style) => self.again(*ring, style, most, failure),
             };
             for (rank, (guess, style, mut draft)) in drafts.into_iter().enumerate() {
                 // A ring that does worse before it is calibrated does not get better.
                 if guess > 1.5 * most {
                     break;
                 }
-                let sound =
-                    draft.calibrate(self.samples).and_then(|()| candidate(&mut draft, *ring, self.tolerance));
+                let sound = draft.calibrate(self.samples).and_then(|()| candidate(self, &mut draft, *ring));
                 match sound {
                     Ok((moduli, scales, max_error)) => {
                         let plan =
@@ -141,6 +137,26 @@ impl Search<'_> {
         drafts
     }
 
+    /// In a further ring the grid that was best, and the next finer one: there are more slots.
+    fn again(
+        &self,
+        ring: Ring,
+        (grid, masks): Style,
+        most: f64,
+        failure: &mut Option<PlanError>,
+    ) -> Vec<(f64, Style, Draft<'_>)> {
+        let grids = coarse_grids(self.ir);
+        let at = grids.iter().position(|&g| g == grid).unwrap_or(0);
+        let mut cache = Cache::default();
+        let budget = Budget { seconds: most, ..Budget::default() };
+        let mut drafts: Vec<_> = grids[at.saturating_sub(1)..=at]
+            .iter()
+            .filter_map(|&grid| self.draft(ring, (grid, masks), budget, &mut cache, failure))
+            .collect();
+        drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
+        drafts
+    }
+
     /// The network laid out in one way, with its cost at moduli of a typical size; none where it exceeds the budget.
     fn draft(
         &self,
@@ -164,11 +180,8 @@ impl Search<'_> {
         });
         match found {
             Ok((literal, mut draft)) => {
-                choose_splits(&mut draft, &literal);
-                let scale = literal.q.last().map_or(1.0, |&q| q as f64);
-                let plan = assemble(self.graph, &draft, &literal, &Scales::nominal(&draft, scale), 1.0);
-                let cost = cost::Work::count(&plan, &lowered(&draft)).relative_cost(draft.slots);
-                Some((cost, (grid, masks), draft))
+                let splits = Splits::of(&draft);
+                Some((self.cost(&mut draft, &splits, &literal), (grid, masks), draft))
             }
             // A draft that is merely too expensive says nothing about the network.
             Err(PlanError::TooLarge { limit, .. }) if limit != MAX_NUMBERS && budget.seconds.is_finite() => {
@@ -179,6 +192,38 @@ impl Search<'_> {
                 None
             }
         }
+    }
+}
+
+impl Search<'_> {
+    /// What `draft` costs with these moduli, its steps split accordingly.
+    fn cost(&self, draft: &mut Draft<'_>, splits: &Splits, literal: &ParametersLiteral) -> f64 {
+        splits.choose(draft, literal);
+        let scale = literal.q.last().map_or(1.0, |&q| q as f64);
+        let plan = assemble(self.graph, draft, literal, &Scales::nominal(draft, scale), 1.0);
+        cost::Work::count(&plan, &lowered(draft)).relative_cost(draft.slots)
+    }
+
+    /// Primes of these sizes with the number of digits at which the plan costs least; leaves the steps split for it.
+    fn digits(
+        &self,
+        draft: &mut Draft<'_>,
+        ring: Ring,
+        bits: &[u32],
+    ) -> Result<ParametersLiteral, PlanError> {
+        let splits = Splits::of(draft);
+        let mut best: Option<(f64, ParametersLiteral)> = None;
+        for sizes in Sizes::all(ring.log_n, bits, ring.limit) {
+            let literal = sizes.literal()?;
+            let cost = self.cost(draft, &splits, &literal);
+            if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                best = Some((cost, literal));
+            }
+        }
+        let name = || draft.ir.nodes[draft.output].name.clone();
+        let (_, literal) = best.ok_or_else(|| too_deep(draft.levels(), name()))?;
+        splits.choose(draft, &literal);
+        Ok(literal)
     }
 }
 
@@ -214,8 +259,13 @@ fn too_deep(needed: usize, layer: String) -> PlanError {
 }
 
 /// The smallest primes whose predicted error is small enough, with the cheapest digits that fit.
-fn candidate(draft: &mut Draft<'_>, ring: Ring, tolerance: f64) -> Result<(Moduli, Scales, f64), PlanError> {
+fn candidate(
+    search: &Search<'_>,
+    draft: &mut Draft<'_>,
+    ring: Ring,
+) -> Result<(Moduli, Scales, f64), PlanError> {
     let range = draft.nodes[draft.output].range.max(f64::MIN_POSITIVE);
+    let tolerance = search.tolerance;
     let wanted = range * tolerance / MARGIN;
     let least = least_scale_bits(ring.log_n);
     let Some(sizes) = Sizes::uniform(ring.log_n, draft.levels(), least, least, ring.limit) else {
@@ -239,13 +289,12 @@ fn candidate(draft: &mut Draft<'_>, ring: Ring, tolerance: f64) -> Result<(Modul
         if allocation.error() > aim {
             return Err(imprecise(allocation.error(), allocation.worst()));
         }
-        let Some(sizes) = Sizes::cheapest(ring.log_n, allocation.bits(), ring.limit) else {
+        let (bits, scales) = (allocation.bits().to_vec(), allocation.wanted().to_vec());
+        if Sizes::cheapest(ring.log_n, &bits, ring.limit).is_none() {
             allocation.fit(ring.log_n, ring.limit);
             return Err(imprecise(allocation.error(), allocation.worst()));
-        };
-        let scales = allocation.wanted().to_vec();
-        let moduli = Moduli::new(ring.parameters(sizes.literal()?)?);
-        choose_splits(draft, moduli.parameters.literal());
+        }
+        let moduli = Moduli::new(ring.parameters(search.digits(draft, ring, &bits)?)?);
         let predictor = Predictor::new(draft);
         match Scales::assign(&predictor, &moduli, &scales) {
             Ok(scales) => {

@@ -18,7 +18,7 @@ mod rescale;
 mod rotate;
 mod transform;
 
-pub use transform::{GiantStep, RotatedProduct};
+pub use transform::{GiantStep, RotatedProduct, transform_round};
 
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 /// Words of one limb's encoded weights, a thread, and of all inner sums that may be in memory together: outputs beyond them
 /// make another round, which extends the digits again.
 const WEIGHT_WORDS: usize = 16 << 20;
-const SUM_WORDS: usize = 96 << 20;
+const SUM_WORDS: usize = 192 << 20;
 /// Words of all rotated tiles: they come back from the outer cache once a sum.
 const TILE_WORDS: usize = 256 << 10;
 /// Bounds of a tile: the multiply-accumulate kernel's block, and what keeps the digits' tiles in the second-level cache.
@@ -62,6 +62,19 @@ struct Turn<'a> {
 struct Sum<'a> {
     rotation: Option<(usize, &'a SwitchingKey)>,
     products: Vec<(usize, &'a IntegerPlaintext)>,
+}
+
+/// How many of the leading outputs of a transform are summed in one round, at least one: each has so many giant steps and so
+/// many weights, and a sum takes `sum_words`. Every round rotates the inputs once more.
+#[must_use]
+pub fn transform_round(outputs: impl IntoIterator<Item = (usize, usize)>, sum_words: usize) -> usize {
+    let (mut sums, mut weights) = (0, 0);
+    let fits = |&(giants, numbers): &(usize, usize)| {
+        sums += giants * sum_words;
+        weights += numbers;
+        sums <= SUM_WORDS && weights <= WEIGHT_WORDS
+    };
+    outputs.into_iter().take_while(fits).count().max(1)
 }
 
 impl Evaluator {
@@ -180,14 +193,8 @@ impl Evaluator {
     /// How many of the outputs are done together: at least one, as many as memory is meant for.
     fn batch(&self, outputs: &[Vec<Sum<'_>>], level: usize) -> usize {
         let sum_words = 2 * (level + 1 + self.params.p().len()) * self.params.degree();
-        let (mut sums, mut weights) = (0, 0);
-        let fits = |output: &&Vec<Sum<'_>>| {
-            sums += output.len() * sum_words;
-            weights +=
-                output.iter().flat_map(|s| &s.products).map(|(_, w)| w.coefficients().len()).sum::<usize>();
-            sums <= SUM_WORDS && weights <= WEIGHT_WORDS
-        };
-        outputs.iter().take_while(fits).count().max(1)
+        let size = |output: &Vec<Sum<'_>>| (output.len(), output.iter().map(Sum::weights).sum());
+        transform_round(outputs.iter().map(size), sum_words)
     }
 
     fn inner_sums(

@@ -51,7 +51,10 @@ pub(crate) fn coarse_grids(ir: &Ir) -> Vec<[usize; 2]> {
 }
 
 /// Lays every value out in ciphertexts of `slots` slots, feature maps on the coarse grid `grid`.
-pub(crate) fn arrange(ir: &Ir, slots: usize, grid: [usize; 2]) -> Result<Arrangement, PlanError> {
+///
+/// `gaps` allows channels in the gaps between rows also where an operator reads channels from such gaps: weights between the two
+/// do not repeat, as a row is seldom a power of two long, but there are fewer ciphertexts.
+pub(crate) fn arrange(ir: &Ir, slots: usize, grid: [usize; 2], gaps: bool) -> Result<Arrangement, PlanError> {
     let grids = grids(ir);
     for node in &ir.nodes {
         let elements = node.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX);
@@ -72,19 +75,19 @@ pub(crate) fn arrange(ir: &Ir, slots: usize, grid: [usize; 2]) -> Result<Arrange
         let layout = match (&node.kind, grids[id]) {
             (IrKind::Square(of), _) => layouts[*of].clone(),
             (_, Grid::Vector) => Layout::vector(node.shape[0], slots),
-            (IrKind::Input, Grid::Map(steps)) => frame.layout(node.shape, steps, apart[id], true),
+            (IrKind::Input, Grid::Map(steps)) => frame.layout(node.shape, steps, apart[id], true, true),
             (IrKind::Linear { terms, .. }, Grid::Map(steps)) => {
                 let pooled = |of: usize| match grids[of] {
                     Grid::Map(from) => Frame::pooled(&layouts[of], node.shape, from, steps),
                     Grid::Vector => None,
                 };
+                let row_gap = gaps || !terms.iter().any(|t| frame.fills_row_gap(&layouts[t.value]));
                 match depthwise(terms, node.shape) {
                     // A reduction to one position keeps its channels where they were.
                     Some(of) if node.shape[1] * node.shape[2] == 1 => collapsed(&layouts[of], node.shape),
-                    Some(of) => {
-                        pooled(of).unwrap_or_else(|| frame.layout(node.shape, steps, apart[id], false))
-                    }
-                    None => frame.layout(node.shape, steps, apart[id], false),
+                    Some(of) => pooled(of)
+                        .unwrap_or_else(|| frame.layout(node.shape, steps, apart[id], false, row_gap)),
+                    None => frame.layout(node.shape, steps, apart[id], false, row_gap),
                 }
             }
         };
@@ -295,6 +298,12 @@ impl Frame {
         strides
     }
 
+    /// Whether channels lie in the gaps between rows, at a stride that is no power of two.
+    fn fills_row_gap(&self, layout: &Layout) -> bool {
+        let row = self.pitch * self.block;
+        !row.is_power_of_two() && layout.axes[0].iter().any(|d| d.place == Place::Slot(row))
+    }
+
     /// Phases of an axis of a map with that step, finest first; `stride` is that of a pool that reads it.
     fn phases(&self, axis: usize, step: usize, stride: usize) -> Vec<Phase> {
         let mut phases = Vec::new();
@@ -315,8 +324,15 @@ impl Frame {
     }
 
     /// A map of `shape` whose neighbours are `steps` steps of the image apart, read by a pool of stride `apart`; `repeat` fills the
-    /// channel block with copies (free for a value that the data owner encodes).
-    fn layout(&self, shape: [usize; 3], steps: [usize; 2], apart: [usize; 2], repeat: bool) -> Layout {
+    /// channel block with copies (free for a value that the data owner encodes), `row_gap` allows channels between rows.
+    fn layout(
+        &self,
+        shape: [usize; 3],
+        steps: [usize; 2],
+        apart: [usize; 2],
+        repeat: bool,
+        row_gap: bool,
+    ) -> Layout {
         let low = self.block.min(shape[0].next_power_of_two());
         let gap = [0, 1].map(|axis| (steps[axis] / self.grid[axis]).max(1));
         let phases = [0, 1].map(|axis| self.phases(axis, steps[axis], apart[axis]));
@@ -374,7 +390,9 @@ impl Frame {
         };
         take(&mut left, low, 1);
         take(&mut left, gap[1], self.block);
-        take(&mut left, gap[0], self.pitch * self.block);
+        if row_gap || (self.pitch * self.block).is_power_of_two() {
+            take(&mut left, gap[0], self.pitch * self.block);
+        }
         if left > 1 {
             channel.push(Digit::cipher(left, ciphertexts));
             ciphertexts *= left;

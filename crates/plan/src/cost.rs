@@ -187,22 +187,50 @@ impl Shape {
     }
 }
 
-/// In how many rounds the sums of a step are formed with double hoisting.
-fn rounds(schedule: &Schedule<'_>, shape: &Shape, slots: usize) -> f64 {
-    let sizes: Vec<(usize, usize)> = schedule
-        .outputs
-        .iter()
-        .map(|o| {
-            let products = o.giants.iter().flat_map(|g| &g.products);
-            (o.giants.len(), products.map(|p| p.diagonal.weights.len()).sum())
-        })
-        .collect();
-    let (mut rest, mut rounds) = (&sizes[..], 0);
-    while !rest.is_empty() {
-        rest = &rest[transform_round(rest.iter().copied(), shape.sum_words(slots))..];
-        rounds += 1;
+/// How the sums of a step are formed with double hoisting.
+struct Rounds {
+    count: f64,
+    /// Sums, and numbers of their weights, that are in memory together at most.
+    sums: usize,
+    numbers: usize,
+}
+
+impl Rounds {
+    fn of(schedule: &Schedule<'_>, shape: &Shape, slots: usize) -> Self {
+        let sizes: Vec<(usize, usize)> = schedule
+            .outputs
+            .iter()
+            .map(|o| {
+                let products = o.giants.iter().flat_map(|g| &g.products);
+                (o.giants.len(), products.map(|p| p.diagonal.weights.len()).sum())
+            })
+            .collect();
+        let mut all = Self { count: 0.0, sums: 0, numbers: 0 };
+        let mut rest = &sizes[..];
+        while !rest.is_empty() {
+            let (round, later) = rest.split_at(transform_round(rest.iter().copied(), shape.sum_words(slots)));
+            all.count += 1.0;
+            all.sums = all.sums.max(round.iter().map(|r| r.0).sum());
+            all.numbers = all.numbers.max(round.iter().map(|r| r.1).sum());
+            rest = later;
+        }
+        all
     }
-    f64::from(rounds.max(1))
+}
+
+/// Memory of a linear step beside the values that it reads and makes, in limbs of two polynomials.
+fn live_limbs(schedule: &Schedule<'_>, shape: &Shape, slots: usize, double: bool) -> f64 {
+    let places: BTreeSet<_> = schedule.babies.iter().map(|b| (b.0, b.1, b.2)).collect();
+    let inputs = places.len() as f64 * shape.limbs;
+    if !double {
+        let sums: usize = schedule.outputs.iter().map(|o| o.giants.len()).sum();
+        return inputs + (schedule.babies.len() + sums) as f64 * shape.limbs;
+    }
+    let rounds = Rounds::of(schedule, shape, slots);
+    // Integers of a batch, and on each of two threads one limb of them.
+    let weights = 3.0 * rounds.numbers as f64 / (2 * slots) as f64;
+    let digits = places.len() as f64 * (shape.limbs + shape.digits) / 2.0;
+    inputs + digits + weights + (rounds.sums as f64 + 4.0) * (shape.limbs + shape.specials)
 }
 
 /// Typical seconds of so many products at so many limbs with weight vectors of so many numbers in all: no step takes less.
@@ -267,11 +295,7 @@ impl Work {
                     let schedule = Schedule::new(linear, diagonals, slots);
                     let double = double_hoisting_pays(plan, k, &schedule);
                     work = sums_of_rotations(linear, &schedule, &shape, slots, double);
-                    work.live_limbs = (schedule.babies.len() as f64 + 4.0) * shape.limbs;
-                    if double {
-                        let sums = schedule.outputs.iter().map(|o| o.giants.len()).sum::<usize>();
-                        work.live_limbs = (sums as f64 + 4.0) * (shape.limbs + shape.specials);
-                    }
+                    work.live_limbs = live_limbs(&schedule, &shape, slots, double);
                     for _ in &schedule.outputs {
                         if matches!(linear.weighting, Weighting::Weighted { mask_scale: Some(_) }) {
                             work.mac_full += 2.0 * shape.limbs;
@@ -358,7 +382,7 @@ fn sums_of_rotations(
     let limbs = if double { shape.limbs + shape.specials } else { shape.limbs };
     if double {
         // Every further round rotates the inputs anew.
-        let more = rounds(schedule, shape, slots) - 1.0;
+        let more = (Rounds::of(schedule, shape, slots).count - 1.0).max(0.0);
         work.add_extension(shape, more * sources.len() as f64);
         turning.iter().for_each(|_| work.key_mac += more * shape.key_products());
     }
@@ -403,13 +427,16 @@ fn sums_of_rotations(
 #[must_use]
 pub fn estimate(plan: &ServerPlan, work: &Work, unit: &UnitCosts) -> Estimate {
     let n = 1u64 << plan.parameters.log_n;
-    let live = work.steps.iter().map(|(_, w)| w.live_limbs).fold(0.0, f64::max);
-    let held: u64 = held_limbs(plan);
+    let held = held_limbs(plan);
+    let busiest = work.steps.iter().zip(&held).map(|((_, w), held)| w.live_limbs + *held as f64);
+    let busiest = busiest.fold(0.0, f64::max) as u64;
     let tables = (plan.parameters.q.len() + plan.parameters.p.len()) as u64 * n * 8 * 5;
     let base = 24 << 20;
+    // Freed buffers are kept for their next use (`math::buffer`).
+    let server_base = base + (busiest * 2 * n * 8).min(128 << 20);
     let weights: u64 = plan.steps.iter().map(|s| step_weights(&s.kind)).sum();
     let diagonals = work.steps.iter().map(|(_, w)| w.embed).sum::<f64>() as u64 * n * 4;
-    let server = work.key_memory + (live as u64 + held) * 2 * n * 8 + tables + weights * 2 + diagonals + base;
+    let server = work.key_memory + busiest * 2 * n * 8 + tables + weights * 2 + diagonals + server_base;
     let input = &plan.values[0];
     let output = &plan.values[plan.output];
     let packed = |level: usize| plan.parameters.q[..=level].iter().map(|&q| bits(q)).sum::<u64>() * n / 8;
@@ -442,8 +469,8 @@ fn bits(q: u64) -> u64 {
     u64::from(64 - q.leading_zeros())
 }
 
-/// Limbs of all values held at the busiest moment: each from its making to its last reading.
-fn held_limbs(plan: &ServerPlan) -> u64 {
+/// Limbs of all values held during each step: each from its making to its last reading.
+fn held_limbs(plan: &ServerPlan) -> Vec<u64> {
     let mut last = vec![0usize; plan.values.len()];
     for (k, step) in plan.steps.iter().enumerate() {
         match &step.kind {
@@ -454,8 +481,7 @@ fn held_limbs(plan: &ServerPlan) -> u64 {
     let size = |id: usize| (plan.values[id].layout.ciphertexts * (plan.values[id].level + 1)) as u64;
     (0..plan.steps.len())
         .map(|k| (0..=k + 1).filter(|&id| id == k + 1 || last[id] >= k).map(size).sum())
-        .max()
-        .unwrap_or(0)
+        .collect()
 }
 
 fn step_weights(kind: &StepKind) -> u64 {

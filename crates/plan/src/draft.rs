@@ -60,12 +60,11 @@ impl<'a> Draft<'a> {
     pub fn new(
         ir: &'a Ir,
         slots: usize,
-        grid: [usize; 2],
-        masks: Masks,
+        Style { grid, masks, gaps }: Style,
         budget: Budget,
         cache: &mut Cache,
     ) -> Result<Self, PlanError> {
-        let arrangement = arrange(ir, slots, grid)?;
+        let arrangement = arrange(ir, slots, grid, gaps)?;
         let (strides, block) = (arrangement.strides.clone(), arrangement.block);
         let mut draft = Self { ir, slots, nodes: Vec::new(), output: ir.output, strides, block };
         let mut maps: Vec<Arc<SlotMap>> = Vec::new();
@@ -303,6 +302,16 @@ impl Cache {
         }
         Some(diagonals)
     }
+}
+
+/// A way to lay a network out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Steps of the input image between coarse positions.
+    pub grid: [usize; 2],
+    pub masks: Masks,
+    /// Whether channels fill gaps between rows wherever there are any (see [`arrange`]).
+    pub gaps: bool,
 }
 
 /// Which weighted steps set unused slots to zero.

@@ -14,7 +14,7 @@ use crate::canonical::Ir;
 use crate::compile::{assemble, lowered};
 use crate::cost;
 use crate::diagonals::MAX_NUMBERS;
-use crate::draft::{Budget, Cache, Draft, DraftWeighting, Masks, Work, least_levels};
+use crate::draft::{Budget, Cache, Draft, DraftWeighting, Masks, Style, Work, least_levels};
 use crate::moduli::{Moduli, Sizes, least_scale_bits, table_limit};
 use crate::plan::ServerPlan;
 use crate::predict::Predictor;
@@ -42,9 +42,6 @@ pub(crate) struct Search<'a> {
     pub tolerance: f64,
     pub rings: &'a [Ring],
 }
-
-/// A way to lay a network out.
-type Style = ([usize; 2], Masks);
 
 impl Search<'_> {
     /// The cheapest plan.
@@ -118,11 +115,16 @@ impl Search<'_> {
         for grid in coarse_grids(self.ir) {
             // One that is tried for a second chance may cost somewhat more.
             let budget = Budget { seconds: 2.0 * least, ..Budget::default() };
-            drafts.extend(self.draft(ring, (grid, masks), budget, &mut cache, failure));
+            drafts.extend(self.draft(ring, Style { grid, masks, gaps: false }, budget, &mut cache, failure));
             least = drafts.iter().map(|d| d.0).fold(most, f64::min);
         }
         drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
-        if let (Some((least, (grid, _), best)), Masks::Margins) = (drafts.first(), masks) {
+        if let Some(&(least, style, _)) = drafts.first() {
+            let budget = Budget { seconds: least, ..Budget::default() };
+            drafts.extend(self.draft(ring, Style { gaps: true, ..style }, budget, &mut cache, failure));
+            drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
+        }
+        if let (Some((least, style, best)), Masks::Margins) = (drafts.first(), masks) {
             // Without masks fewer vectors repeat. More of them than the masks cost are not worth drawing up.
             let limbs = best.levels() / 2 + 1;
             let spared = mask_seconds(best, limbs) + masked_pools(best) as f64 * least / limbs as f64;
@@ -130,7 +132,13 @@ impl Search<'_> {
                 let vector = cost::product_seconds(best.slots, 0, best.slots, limbs);
                 let numbers = best.numbers() + (spared / vector * best.slots as f64) as usize;
                 let budget = Budget { numbers: numbers.min(MAX_NUMBERS), seconds: *least, levels: 0 };
-                drafts.extend(self.draft(ring, (*grid, Masks::Never), budget, &mut cache, failure));
+                drafts.extend(self.draft(
+                    ring,
+                    Style { masks: Masks::Never, ..*style },
+                    budget,
+                    &mut cache,
+                    failure,
+                ));
                 drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
             }
         }
@@ -141,17 +149,17 @@ impl Search<'_> {
     fn again(
         &self,
         ring: Ring,
-        (grid, masks): Style,
+        style: Style,
         most: f64,
         failure: &mut Option<PlanError>,
     ) -> Vec<(f64, Style, Draft<'_>)> {
         let grids = coarse_grids(self.ir);
-        let at = grids.iter().position(|&g| g == grid).unwrap_or(0);
+        let at = grids.iter().position(|&g| g == style.grid).unwrap_or(0);
         let mut cache = Cache::default();
         let budget = Budget { seconds: most, ..Budget::default() };
         let mut drafts: Vec<_> = grids[at.saturating_sub(1)..=at]
             .iter()
-            .filter_map(|&grid| self.draft(ring, (grid, masks), budget, &mut cache, failure))
+            .filter_map(|&grid| self.draft(ring, Style { grid, ..style }, budget, &mut cache, failure))
             .collect();
         drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
         drafts
@@ -161,14 +169,14 @@ impl Search<'_> {
     fn draft(
         &self,
         ring: Ring,
-        (grid, masks): Style,
+        style: Style,
         budget: Budget,
         cache: &mut Cache,
         failure: &mut Option<PlanError>,
     ) -> Option<(f64, Style, Draft<'_>)> {
         let (levels, _) = least_levels(self.ir);
         let budget = Budget { levels, ..budget };
-        let found = Draft::new(self.ir, 1 << ring.log_n, grid, masks, budget, cache).and_then(|draft| {
+        let found = Draft::new(self.ir, 1 << ring.log_n, style, budget, cache).and_then(|draft| {
             let levels = draft.levels();
             let bits = TYPICAL_SCALE_BITS.max(least_scale_bits(ring.log_n));
             let sizes = Sizes::uniform(ring.log_n, levels, bits, bits + 8, ring.limit).or_else(|| {
@@ -181,7 +189,7 @@ impl Search<'_> {
         match found {
             Ok((literal, mut draft)) => {
                 let splits = Splits::of(&draft);
-                Some((self.cost(&mut draft, &splits, &literal), (grid, masks), draft))
+                Some((self.cost(&mut draft, &splits, &literal), style, draft))
             }
             // A draft that is merely too expensive says nothing about the network.
             Err(PlanError::TooLarge { limit, .. }) if limit != MAX_NUMBERS && budget.seconds.is_finite() => {

@@ -120,6 +120,7 @@ impl ConvertConfig {
         }
         in_range("range.bound", self.range.bound, 0.1, 1e6, "0.1 to 1e6")?;
         in_range("range.penalty", self.range.penalty, 0.0, 1e3, "0 to 1000")?;
+        in_range("range.warmup", self.range.warmup, 0.0, 1.0, "0 to 1")?;
         in_range("range.clamp", self.range.clamp, 0.0, 1e6, "0 (off) to 1e6")?;
         in_range("range.clamp_fraction", self.range.clamp_fraction, 0.0, 1.0, "0 to 1")?;
         in_range("range.declared", self.range.declared, 0.0, 1e6, "0 (none) to 1e6")?;
@@ -287,6 +288,9 @@ pub struct RangeControl {
     pub bound: f32,
     /// Weight of `Σ_layers Σ_elements relu(|x| − B)²`, a mean over images.
     pub penalty: f32,
+    /// Share of the epochs over which that weight rises to its value, geometrically from a hundredth of it: at full weight
+    /// from the start it would outweigh all that keeps what the network computes.
+    pub warmup: f32,
     /// Inputs are clamped to ± this while training (never in the exported network); 0 = off. The
     /// penalty sees the values before clamping.
     pub clamp: f32,
@@ -299,7 +303,7 @@ pub struct RangeControl {
 
 impl Default for RangeControl {
     fn default() -> Self {
-        Self { bound: 5.0, penalty: 0.02, clamp: 8.0, clamp_fraction: 0.6, declared: 16.0 }
+        Self { bound: 5.0, penalty: 0.02, warmup: 0.0, clamp: 8.0, clamp_fraction: 0.6, declared: 16.0 }
     }
 }
 

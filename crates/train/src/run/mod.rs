@@ -31,12 +31,15 @@ use crate::random::{generator, shuffle};
 use crate::schedule::{TransitionPlan, learning_rate};
 use average::Average;
 use clock::Clock;
-use step::Stepper;
+use step::{InnerTerms, Stepper};
 pub(crate) use step::{PORTION, inputs};
 use validate::close_epoch;
 
 /// Share of the new batch in batch-norm statistics.
 const MOMENTUM: f32 = 0.1;
+
+/// Share of the range penalty at the beginning of its warm-up (PILLAR: Diaa et al., USENIX Security 2024).
+const FIRST_PENALTY: f32 = 0.01;
 
 /// Everything that decides the course of a run.
 pub(crate) struct Recipe<'a> {
@@ -102,6 +105,14 @@ impl Conversion<'_> {
     /// Are inputs of activations clamped in training, at a position in epochs of the recipe?
     fn clamped(&self, position: f64, epochs: usize) -> bool {
         self.range.clamp > 0.0 && position < f64::from(self.range.clamp_fraction) * epochs as f64
+    }
+
+    /// What acts inside the network, at a position in epochs of the recipe.
+    fn inner_terms(&self, position: f64, epochs: usize) -> InnerTerms<'_> {
+        let end = f64::from(self.range.warmup) * epochs as f64;
+        let due = if end > 0.0 { (1.0 - position / end).max(0.0) as f32 } else { 0.0 };
+        let penalty = self.range.penalty * FIRST_PENALTY.powf(due);
+        InnerTerms { features: self.features(position, epochs), penalty }
     }
 
     /// The term of the loss that matches features, at a position in epochs of the recipe.
@@ -356,12 +367,13 @@ fn run_epoch(
         let position = epoch as f64 + step as f64 / steps as f64;
         let graph = &network.graph;
         let options = options(recipe, graph, position, true);
-        let features = recipe.conversion.as_ref().and_then(|c| c.features(position, recipe.epochs));
+        let inner =
+            recipe.conversion.as_ref().map(|c| c.inner_terms(position, recipe.epochs)).unwrap_or_default();
         let batch = stepper.batch(images, epoch);
         let mut output = match &head {
-            None => stepper.step(graph, trainable, images, &batch, &options, features)?,
+            None => stepper.step(graph, trainable, images, &batch, &options, inner)?,
             Some(head) => {
-                let output = stepper.step(graph, head, images, &batch, &options, features)?;
+                let output = stepper.step(graph, head, images, &batch, &options, inner)?;
                 spread(output, head, trainable)
             }
         };

@@ -23,6 +23,15 @@ pub(super) struct Stepper<'a> {
     cached: Option<Cache>,
 }
 
+/// The terms of the loss that act inside the network, at one point of a run.
+#[derive(Clone, Copy, Default)]
+pub(super) struct InnerTerms<'a> {
+    /// The ReLU network whose features are matched.
+    pub(super) features: Option<Features<'a>>,
+    /// Factor on the range penalty.
+    pub(super) penalty: f32,
+}
+
 /// Scores by image of the data set; empty for images outside the training split.
 struct Cache {
     rows: Vec<Vec<f32>>,
@@ -79,13 +88,12 @@ impl<'a> Stepper<'a> {
         indices: &[usize],
         batch: &Batch,
         options: &ForwardOptions,
-        features: Option<Features<'_>>,
+        InnerTerms { features, penalty }: InnerTerms<'_>,
     ) -> Result<StepOutput, TrainError> {
         let smoothing = self.recipe.label_smoothing;
-        let mut terms = Terms { cross_entropy: 1.0, smoothing, soft: None, penalty: 0.0, features };
+        let mut terms = Terms { cross_entropy: 1.0, smoothing, soft: None, penalty, features };
         let mut soft = None;
         if let Some(c) = &self.recipe.conversion {
-            terms.penalty = c.range.penalty;
             if c.distillation.alpha > 0.0 {
                 terms.cross_entropy = 1.0 - c.distillation.alpha;
                 let temperature = c.distillation.temperature;

@@ -93,26 +93,24 @@ impl<'a> Stepper<'a> {
         let smoothing = self.recipe.label_smoothing;
         let mut terms = Terms { cross_entropy: 1.0, smoothing, soft: None, penalty, features };
         let mut soft = None;
-        if let Some(c) = &self.recipe.conversion {
-            if c.distillation.alpha > 0.0 {
-                terms.cross_entropy = 1.0 - c.distillation.alpha;
-                let temperature = c.distillation.temperature;
-                let targets = match &self.cached {
-                    // The reference network runs in any case, and its scores are the teacher's.
-                    _ if features.is_some() => None,
-                    Some(cache) => {
-                        let scores: Vec<f32> = indices.iter().flat_map(|&i| cache.rows[i].clone()).collect();
-                        let classes = scores.len() / indices.len().max(1);
-                        Some(soft_targets(&scores, classes, temperature))
-                    }
-                    None => {
-                        let scores = infer(c.teacher, &batch.images, batch.shape, &ForwardOptions::default())
-                            .ok_or_else(|| malformed(c.teacher))?;
-                        Some(soft_targets(&scores.values, scores.classes, temperature))
-                    }
-                };
-                soft = Some(Soft { targets, temperature, weight: c.distillation.alpha });
-            }
+        if let Some(c) = self.recipe.conversion.as_ref().filter(|c| c.distillation.alpha > 0.0) {
+            terms.cross_entropy = 1.0 - c.distillation.alpha;
+            let temperature = c.distillation.temperature;
+            let targets = match &self.cached {
+                // The reference network runs in any case, and its scores are the teacher's.
+                _ if features.is_some() => None,
+                Some(cache) => {
+                    let scores: Vec<f32> = indices.iter().flat_map(|&i| cache.rows[i].clone()).collect();
+                    let classes = scores.len() / indices.len().max(1);
+                    Some(soft_targets(&scores, classes, temperature))
+                }
+                None => {
+                    let scores = infer(c.teacher, &batch.images, batch.shape, &ForwardOptions::default())
+                        .ok_or_else(|| malformed(c.teacher))?;
+                    Some(soft_targets(&scores.values, scores.classes, temperature))
+                }
+            };
+            soft = Some(Soft { targets, temperature, weight: c.distillation.alpha });
         }
         terms.soft = soft.as_ref();
         gradient_step(graph, trainable, batch, terms, options).ok_or_else(|| malformed(graph))

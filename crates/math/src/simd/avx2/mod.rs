@@ -52,7 +52,7 @@ macro_rules! entries {
                 (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
             }
             $(
-                #[doc = concat!("See [`super::", stringify!($name), "`].")]
+                #[doc = concat!("The kernel behind `", stringify!($name), "`, whose scalar twin says what it computes.")]
                 pub fn $name(self, $($arg: $type),*) {
                     // SAFETY: `self` exists only where the features were detected.
                     unsafe { $module::$name($($arg),*) }

@@ -4,7 +4,7 @@
 //! convolution need not be written out (implicit im2col: Chetlur et al., "cuDNN", arXiv 1410.0759, section 3). Blocks and
 //! packing follow Goto, van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.
 //!
-//! **One order of operations.** The sum over k is cut into blocks of [`depth`] terms; a block is a chain of fused
+//! **One order of operations.** The sum over k is cut into blocks of `depth` terms; a block is a chain of fused
 //! multiply-adds from zero, in order, and its result is added to what is there. Every back end does just that for every
 //! entry, so all agree bit for bit, whatever the shape, and results do not depend on how columns are grouped.
 

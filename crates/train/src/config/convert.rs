@@ -101,6 +101,13 @@ impl ConvertConfig {
                            activation.form = quadratic: it begins where ReLU ends",
             });
         }
+        if self.reconstruction.images > Reconstruction::MOST {
+            return Err(TrainError::Config {
+                key: "reconstruction.images",
+                value: self.reconstruction.images.to_string(),
+                expected: "at most 4096: all their values are held at once",
+            });
+        }
         in_range("reconstruction.ridge", self.reconstruction.ridge, 1e-9, 10.0, "1e-9 to 10")?;
         in_range("activation.range", self.activation.range, 0.1, 1e3, "0.1 to 1000")?;
         in_range("activation.min_a", self.activation.min_a, 1e-6, 1.0, "1e-6 to 1")?;
@@ -316,6 +323,11 @@ pub struct Reconstruction {
     pub images: usize,
     /// Ridge towards the present weights, relative to the mean square of a layer's inputs.
     pub ridge: f32,
+}
+
+impl Reconstruction {
+    /// Most images.
+    const MOST: usize = 4096;
 }
 
 impl Default for Reconstruction {

@@ -1,17 +1,22 @@
 //! Large buffers that outlive one operation.
 //!
 //! Fresh memory costs a page fault per 4 kB; for polynomials of megabytes that took half the time of a key switch. Freed
-//! buffers of at least 64 kB are therefore kept, 128 MiB of them at most for the whole process, and handed out again
-//! where they fit within a quarter. Secrets do not go through here.
+//! buffers of at least 64 kB are therefore kept and handed out again where they fit within a quarter: so many that the process
+//! never holds more than it once needed, and 128 MiB in any case. Secrets do not go through here.
+//!
+//! Where the system has huge pages (2 MB), fresh buffers of 8 MB and more ask for them (`pages.rs`): keys are read from end to end by
+//! every rotation, a new page each 4 kB.
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
+use crate::pages::Words;
+
 /// Words of the smallest buffer that is kept.
 const MIN_WORDS: usize = 8 << 10;
-/// Words that are kept at most.
-const MAX_WORDS: usize = 16 << 20;
+/// Words that may be kept whatever was needed before.
+const FREE_WORDS: usize = 16 << 20;
 
 /// Words of a cache line: buffers start on one, as vector loads that cross lines cost twice.
 const LINE: usize = 8;
@@ -19,15 +24,14 @@ const LINE: usize = 8;
 /// Words that start on a cache line; they go back to the pool when dropped.
 #[derive(Debug, Default)]
 pub struct Buffer {
-    words: Vec<u64>,
+    words: Words,
     start: usize,
     len: usize,
 }
 
 impl Buffer {
-    fn fit(mut words: Vec<u64>, len: usize) -> Self {
-        words.resize(len + LINE - 1, 0);
-        let start = words.as_ptr().align_offset(LINE * size_of::<u64>()).min(LINE - 1);
+    fn fit(mut words: Words, len: usize) -> Self {
+        let start = words.fit(len, LINE);
         Self { words, start, len }
     }
 
@@ -41,13 +45,13 @@ impl Deref for Buffer {
     type Target = [u64];
 
     fn deref(&self) -> &[u64] {
-        &self.words[self.start..self.start + self.len]
+        &self.words.values()[self.start..self.start + self.len]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u64] {
-        &mut self.words[self.start..self.start + self.len]
+        &mut self.words.values_mut()[self.start..self.start + self.len]
     }
 }
 
@@ -83,28 +87,40 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let words = std::mem::take(&mut self.words);
         if words.capacity() >= MIN_WORDS {
-            POOL.lock().unwrap_or_else(PoisonError::into_inner).give(words);
+            // What comes back is dropped after the lock.
+            let _surplus = POOL.lock().unwrap_or_else(PoisonError::into_inner).give(words);
         }
     }
 }
 
-/// Free buffers by capacity, and their words together.
+/// Free buffers by capacity.
 #[derive(Debug)]
 struct Pool {
-    free: BTreeMap<usize, Vec<Vec<u64>>>,
-    words: usize,
+    free: BTreeMap<usize, Vec<Words>>,
+    /// Words of the free buffers, of those in use, and the most that were in use at a time.
+    kept: usize,
+    used: usize,
+    most: usize,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), words: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool::new());
 
 /// A buffer with unspecified (but initialised) contents.
 #[must_use]
 pub fn take(len: usize) -> Buffer {
     let wanted = len + LINE - 1;
-    let reused = (len >= MIN_WORDS)
-        .then(|| POOL.lock().unwrap_or_else(PoisonError::into_inner).take(wanted))
-        .flatten();
-    Buffer::fit(reused.unwrap_or_else(|| vec![0; wanted]), len)
+    if wanted < MIN_WORDS {
+        return Buffer::fit(Words::new(wanted), len);
+    }
+    let reused = POOL.lock().unwrap_or_else(PoisonError::into_inner).take(wanted);
+    let words = reused.unwrap_or_else(|surplus| {
+        // Given back to the system first, so that both are never held together.
+        drop(surplus);
+        let fresh = Words::new(wanted);
+        POOL.lock().unwrap_or_else(PoisonError::into_inner).use_more(fresh.capacity());
+        fresh
+    });
+    Buffer::fit(words, len)
 }
 
 /// A buffer of zeros.
@@ -116,19 +132,53 @@ pub fn take_zeroed(len: usize) -> Buffer {
 }
 
 impl Pool {
-    fn take(&mut self, len: usize) -> Option<Vec<u64>> {
-        // Empty entries stay, so that the next buffer of that size is kept without an allocation.
-        let buffer = self.free.range_mut(len..=len + len / 4).find_map(|(_, buffers)| buffers.pop())?;
-        self.words -= buffer.capacity();
-        Some(buffer)
+    const fn new() -> Self {
+        Self { free: BTreeMap::new(), kept: 0, used: 0, most: 0 }
     }
 
-    fn give(&mut self, buffer: Vec<u64>) {
-        let capacity = buffer.capacity();
-        if self.words + capacity <= MAX_WORDS {
-            self.words += capacity;
-            self.free.entry(capacity).or_default().push(buffer);
+    /// A kept buffer for `len` words, or those that have to go before a new one is made.
+    fn take(&mut self, len: usize) -> Result<Words, Vec<Words>> {
+        // Empty entries stay, so that the next buffer of that size is kept without an allocation.
+        let Some(buffer) = self.free.range_mut(len..=len + len / 4).find_map(|(_, buffers)| buffers.pop())
+        else {
+            return Err(self.surplus(len));
+        };
+        self.kept -= buffer.capacity();
+        self.use_more(buffer.capacity());
+        Ok(buffer)
+    }
+
+    fn use_more(&mut self, words: usize) {
+        self.used += words;
+        self.most = self.most.max(self.used);
+    }
+
+    /// Whether `used` words in use leave room for so many kept ones.
+    fn has_room(&self, kept: usize, used: usize) -> bool {
+        kept <= FREE_WORDS || kept + used <= self.most
+    }
+
+    /// Kept buffers, largest first, that are in the way of `len` more words in use.
+    fn surplus(&mut self, len: usize) -> Vec<Words> {
+        let mut surplus = Vec::new();
+        while !self.has_room(self.kept, self.used + len) {
+            let Some(buffer) = self.free.values_mut().rev().find_map(Vec::pop) else { break };
+            self.kept -= buffer.capacity();
+            surplus.push(buffer);
         }
+        surplus
+    }
+
+    /// Takes a buffer that is no longer in use; back comes one that there is no room for.
+    fn give(&mut self, buffer: Words) -> Option<Words> {
+        let capacity = buffer.capacity();
+        self.used = self.used.saturating_sub(capacity);
+        if !self.has_room(self.kept + capacity, self.used) {
+            return Some(buffer);
+        }
+        self.kept += capacity;
+        self.free.entry(capacity).or_default().push(buffer);
+        None
     }
 }
 
@@ -136,26 +186,43 @@ impl Pool {
 mod tests {
     use super::*;
 
+    fn words(count: usize) -> Words {
+        Words::Heap(vec![1; count])
+    }
+
     #[test]
-    fn buffers_come_back_within_bounds() {
-        let mut pool = Pool { free: BTreeMap::new(), words: 0 };
-        let buffer = vec![1; 10_000];
-        let address = buffer.as_ptr();
-        pool.give(buffer);
-        assert!(pool.take(10_001).is_none() && pool.take(7_000).is_none());
-        assert_eq!(pool.take(9_000).map(|b| b.as_ptr()), Some(address));
-        assert!(pool.take(9_000).is_none() && pool.words == 0);
-        pool.give(vec![0; MAX_WORDS + 1]);
-        assert_eq!(pool.words, 0);
-        for _ in 0..10 {
-            pool.give(vec![0; MAX_WORDS / 4]);
-        }
-        assert_eq!(pool.words, MAX_WORDS);
+    fn buffers_come_back_where_they_fit() {
+        let mut pool = Pool::new();
+        let buffer = words(10_000);
+        let address = buffer.values().as_ptr();
+        assert!(pool.give(buffer).is_none());
+        assert!(pool.take(10_001).is_err() && pool.take(7_000).is_err());
+        assert_eq!(pool.take(9_000).map(|b| b.values().as_ptr()).ok(), Some(address));
+        assert!(pool.take(9_000).is_err());
+        assert_eq!((pool.kept, pool.used), (0, 10_000));
+    }
+
+    #[test]
+    fn never_more_is_held_than_was_needed() {
+        let mut pool = Pool::new();
+        // Nothing was ever in use, so only what is kept in any case is.
+        assert!(pool.give(words(FREE_WORDS + 1)).is_some());
+        pool.use_more(3 * FREE_WORDS);
+        assert!(pool.give(words(2 * FREE_WORDS)).is_none());
+        assert!(pool.give(words(FREE_WORDS / 2)).is_none());
+        assert_eq!((pool.kept, pool.used, pool.most), (5 * FREE_WORDS / 2, FREE_WORDS / 2, 3 * FREE_WORDS));
+        // Room for another half; for more the largest goes.
+        assert!(pool.take(FREE_WORDS / 8).unwrap_err().is_empty());
+        let surplus = pool.take(4 * FREE_WORDS).unwrap_err();
+        assert_eq!(surplus.iter().map(Words::capacity).collect::<Vec<_>>(), [2 * FREE_WORDS]);
+        pool.use_more(4 * FREE_WORDS);
+        assert_eq!((pool.kept, pool.most), (FREE_WORDS / 2, 9 * FREE_WORDS / 2));
     }
 
     #[test]
     fn lengths_and_zeros_are_as_asked() {
-        for len in [0, 5, 8 << 10, 9 << 10] {
+        // The last of them ask for huge pages.
+        for len in [0, 5, 8 << 10, 9 << 10, 2 << 20, (2 << 20) + 3] {
             take(len).fill(7);
             assert_eq!(*take_zeroed(len), vec![0; len]);
             let buffer = take(len);

@@ -30,6 +30,7 @@ pub mod error;
 pub mod modulus;
 pub mod ntt;
 pub mod packed;
+mod pages;
 pub mod poly;
 pub mod prime;
 pub mod ring;

@@ -73,12 +73,13 @@ pub fn preprocessing(graph: &Graph) -> Result<Option<Preprocessing>, TrainError>
             && p.mean.len() == p.std.len()
             && p.mean.iter().chain(&p.std).all(|v| v.is_finite())
             && p.std.iter().all(|&s| s > 0.0)
+            && p.standardise.is_none_or(|limit| limit.is_finite() && limit > 0.0)
             && p.geometry.is_none_or(|g| g.is_sound())
     };
     match found {
         Some(p) if !sound(&p) => Err(TrainError::Metadata {
             key: PREPROCESSING.to_owned(),
-            reason: "expected one finite mean and one positive deviation a channel, and sizes that images can have".to_owned(),
+            reason: "expected one finite mean and one positive deviation a channel, a positive limit where images are standardised, and sizes that images can have".to_owned(),
         }),
         found => Ok(found),
     }

@@ -89,6 +89,8 @@ enum NormaliseArg {
     Data,
     /// Those of ImageNet, for networks that start from its weights.
     Imagenet,
+    /// Each image by itself, cut at three deviations: brightness and contrast of a device do not matter.
+    Image,
 }
 
 fn parse_size(text: &str) -> Result<ImageSize, String> {
@@ -110,6 +112,7 @@ impl DataArgs {
         let normalise = self.normalise.map(|n| match n {
             NormaliseArg::Data => Normalise::Data,
             NormaliseArg::Imagenet => Normalise::Imagenet,
+            NormaliseArg::Image => Normalise::Image,
         });
         // Another input size has another margin.
         let resize = if self.image_size.is_some() { None } else { base.resize };

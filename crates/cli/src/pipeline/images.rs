@@ -181,8 +181,13 @@ mod tests {
     #[test]
     fn pixels_are_planar_and_preprocessed() {
         let (_directory, path) = file("a.png", &png(3, 2));
-        let preprocessing =
-            Preprocessing { scale: 1.0, mean: vec![0.0, 0.0, 1.0], std: vec![1.0; 3], geometry: None };
+        let preprocessing = Preprocessing {
+            scale: 1.0,
+            mean: vec![0.0, 0.0, 1.0],
+            std: vec![1.0; 3],
+            standardise: None,
+            geometry: None,
+        };
         let images = load(&path, &[3, 2, 3], Some(&preprocessing)).unwrap();
         assert_eq!(images[0].data()[..6], [0., 1., 2., 0., 1., 2.]);
         assert_eq!(images[0].data()[6..12], [0., 0., 0., 1., 1., 1.]);
@@ -192,8 +197,13 @@ mod tests {
     #[test]
     fn a_model_with_a_geometry_takes_images_of_any_size() {
         let geometry = polyveil_train::Geometry { channels: 1, height: 4, width: 4, resize: 5 };
-        let preprocessing =
-            Preprocessing { scale: 1.0, mean: vec![0.0], std: vec![1.0], geometry: Some(geometry) };
+        let preprocessing = Preprocessing {
+            scale: 1.0,
+            mean: vec![0.0],
+            std: vec![1.0],
+            standardise: None,
+            geometry: Some(geometry),
+        };
         let (_directory, path) = file("a.png", &png(30, 20));
         let images = load(&path, &[1, 4, 4], Some(&preprocessing)).unwrap();
         // Red rises by four a pixel after scaling by four, luminance by 0.2126 of that.

@@ -117,6 +117,9 @@ pub enum Normalise {
     /// Those of ImageNet (0.485, 0.456, 0.406; 0.229, 0.224, 0.225), for networks that start from its
     /// weights. One channel takes their means.
     Imagenet,
+    /// Each image is brought to mean 0 and deviation 1 by itself and cut at three deviations, which also suits weights from
+    /// ImageNet: for images of many devices.
+    Image,
 }
 
 /// How images without a split are shared out: by patient where patients are known, else image by

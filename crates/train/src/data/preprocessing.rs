@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{DataError, Images, Normalise};
 
-/// `x = (byte·scale − mean[c]) / std[c]`, per channel. Travels with every model that was trained
-/// on its output, as JSON.
+/// `x = (v − mean[c]) / std[c]`, per channel, where `v` is `byte·scale`, or that value standardised within its image. Travels
+/// with every model that was trained on its output, as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
@@ -15,6 +15,11 @@ pub struct Preprocessing {
     pub mean: Vec<f32>,
     /// Standard deviation of the scaled values, one a channel; never 0.
     pub std: Vec<f32>,
+    /// Scaled values are brought to mean 0 and deviation 1 over all values of their image and cut at ± this; none = taken as
+    /// they are. The data owner does it in the clear, so it costs no level; an image of unusual brightness or contrast, which
+    /// drives quadratics out of their range first, then looks like any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standardise: Option<f32>,
     /// How images of any size become input; none where the data had the network's shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub geometry: Option<Geometry>,
@@ -61,6 +66,11 @@ impl Geometry {
     }
 }
 
+/// Where standardised values are cut: three deviations.
+const STANDARDISED_LIMIT: f32 = 3.0;
+/// Least deviation that is divided by, in scaled values: what is nearly one grey must not become noise.
+const LEAST_DEVIATION: f64 = 0.02;
+
 /// Byte values of ImageNet's training images, as torchvision gives them.
 const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
@@ -75,6 +85,7 @@ impl Preprocessing {
         geometry: Option<Geometry>,
     ) -> Result<Self, DataError> {
         let [mean, std] = match (normalise, channels) {
+            (Normalise::Image, _) => [vec![0.0; channels], vec![1.0; channels]],
             (Normalise::Data, _) => Self::measure(images, train, channels),
             (Normalise::Imagenet, 3) => IMAGENET.map(Vec::from),
             (Normalise::Imagenet, 1) => IMAGENET.map(|three| vec![three.iter().sum::<f32>() / 3.0]),
@@ -87,7 +98,8 @@ impl Preprocessing {
                 ));
             }
         };
-        Ok(Self { scale: 1.0 / 255.0, mean, std, geometry })
+        let standardise = (normalise == Normalise::Image).then_some(STANDARDISED_LIMIT);
+        Ok(Self { scale: 1.0 / 255.0, mean, std, standardise, geometry })
     }
 
     fn measure(images: &Images, train: &[usize], channels: usize) -> [Vec<f32>; 2] {
@@ -127,24 +139,33 @@ impl Preprocessing {
     /// are more channels than means, the last mean holds.
     pub fn apply(&self, pixels: &[u8], out: &mut [f32]) {
         let channels = self.mean.len().min(self.std.len()).max(1);
-        let plane = (pixels.len() / channels).max(1);
-        for (channel, (bytes, values)) in pixels.chunks(plane).zip(out.chunks_mut(plane)).enumerate() {
-            let (mean, std) = self.channel(channel);
-            for (&byte, value) in bytes.iter().zip(values) {
-                *value = (f32::from(byte) * self.scale - mean) / std;
-            }
-        }
+        out.iter_mut().zip(pixels).for_each(|(value, &byte)| *value = f32::from(byte));
+        self.normalise(out, (pixels.len() / channels).max(1));
     }
 
     /// `values` (0 to 255, whole planes) as `channels` planes of input; one plane is repeated.
     pub(super) fn input(&self, values: Vec<f32>, plane: usize, channels: usize) -> Vec<f32> {
         let single = values.len() == plane;
         let mut out = if single { values.repeat(channels) } else { values };
-        for (channel, values) in out.chunks_exact_mut(plane.max(1)).enumerate() {
-            let (mean, std) = self.channel(channel);
-            values.iter_mut().for_each(|v| *v = (*v * self.scale - mean) / std);
-        }
+        self.normalise(&mut out, plane.max(1));
         out
+    }
+
+    /// Byte values of one image become input.
+    fn normalise(&self, values: &mut [f32], plane: usize) {
+        values.iter_mut().for_each(|v| *v *= self.scale);
+        if let Some(limit) = self.standardise {
+            let count = values.len().max(1) as f64;
+            let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
+            let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
+            let deviation = variance.sqrt().max(LEAST_DEVIATION);
+            let standard = |v: f32| ((f64::from(v) - mean) / deviation) as f32;
+            values.iter_mut().for_each(|v| *v = standard(*v).clamp(-limit, limit));
+        }
+        for (channel, values) in values.chunks_mut(plane).enumerate() {
+            let (mean, std) = self.channel(channel);
+            values.iter_mut().for_each(|v| *v = (*v - mean) / std);
+        }
     }
 
     fn channel(&self, channel: usize) -> (f32, f32) {
@@ -183,9 +204,38 @@ mod tests {
     }
 
     #[test]
+    fn brightness_and_contrast_of_a_standardised_image_do_not_matter() {
+        let images = Images::uniform([1, 2, 2], vec![0, 255, 0, 255]);
+        let p = Preprocessing::new(&images, &[0], 1, Normalise::Image, None).unwrap();
+        let run = |pixels: &[u8]| {
+            let mut out = vec![0.0; pixels.len()];
+            p.apply(pixels, &mut out);
+            out
+        };
+        let plain = run(&[10, 20, 30, 60]);
+        assert!(plain.iter().sum::<f32>().abs() < 1e-5);
+        assert!((plain.iter().map(|v| v * v).sum::<f32>() / 4.0 - 1.0).abs() < 1e-5);
+        for (l, r) in plain.iter().zip(run(&[70, 100, 130, 220])) {
+            assert!((l - r).abs() < 1e-5, "{l} {r}");
+        }
+        // Training images go another way to the same values.
+        assert_eq!(p.input(vec![10.0, 20.0, 30.0, 60.0], 4, 1), plain);
+        // One grey stays near zero, single bright pixels are cut.
+        assert!(run(&[90; 64]).iter().all(|v| v.abs() < 1e-6));
+        let mut spot = [0; 64];
+        spot[7] = 255;
+        assert_eq!(run(&spot)[7], STANDARDISED_LIMIT);
+    }
+
+    #[test]
     fn a_grey_plane_becomes_three_with_their_own_means() {
-        let p =
-            Preprocessing { scale: 1.0, mean: vec![0.0, 1.0, 2.0], std: vec![1.0, 1.0, 2.0], geometry: None };
+        let p = Preprocessing {
+            scale: 1.0,
+            mean: vec![0.0, 1.0, 2.0],
+            std: vec![1.0, 1.0, 2.0],
+            standardise: None,
+            geometry: None,
+        };
         assert_eq!(p.input(vec![4.0, 6.0], 2, 3), [4.0, 6.0, 3.0, 5.0, 1.0, 2.0]);
         assert_eq!(p.input(vec![4.0, 6.0, 8.0], 1, 3), [4.0, 5.0, 3.0]);
         let gray = Images::uniform([1, 1, 2], vec![0, 255]);

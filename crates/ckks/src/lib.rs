@@ -37,7 +37,7 @@ mod precision;
 pub use ciphertext::{Ciphertext, SeededCiphertext};
 pub use encoder::Encoder;
 pub use error::CkksError;
-pub use evaluator::{Evaluator, GiantStep, RotatedProduct, transform_round};
+pub use evaluator::{Evaluator, GiantStep, RotatedProduct, transform_is_heavy, transform_round};
 pub use expand::{uniform_extended, uniform_q};
 pub use keys::{EvaluationKeys, KeyId, KeySource, KeySpec, SwitchingKey};
 pub use parameters::{

@@ -86,6 +86,20 @@ fn giant_steps_inputs_and_outputs_combine() {
     }
 }
 
+/// So many weights that they are encoded a group at a time: more words than a limb of them may take.
+#[test]
+fn sums_of_very_many_products_are_right() {
+    let degree = context(KINDS[0]).params.degree();
+    let count = (4 << 20) / degree + 70;
+    let products: Vec<(usize, usize, usize)> =
+        (0..count).map(|k| (k % 3, [0, 1, 2, 7, 40, 100][k % 5], degree / 2)).collect();
+    let all = products.len() * degree / 2;
+    assert!(!polyveil_ckks::transform_is_heavy(15, all, degree));
+    let twice = [products.clone(), products].concat();
+    assert!(polyveil_ckks::transform_is_heavy(15, 2 * all, degree));
+    check(&[&[(0, &twice[..40]), (2, &twice[40..])], &[(7, &twice[..100])]], 1, true);
+}
+
 #[test]
 fn what_cannot_be_done_is_refused_by_name() {
     let mut c = context(KINDS[0]);

@@ -1,7 +1,7 @@
 //! What a plan costs, before any key exists: counted operations, bytes, and with measured unit costs
 //! seconds.
 
-use polyveil_ckks::{ParametersLiteral, Security, transform_round};
+use polyveil_ckks::{ParametersLiteral, Security, transform_is_heavy, transform_round};
 use serde::{Deserialize, Serialize};
 
 use std::collections::BTreeSet;
@@ -227,8 +227,13 @@ fn live_limbs(schedule: &Schedule<'_>, shape: &Shape, slots: usize, double: bool
         return inputs + (schedule.babies.len() + sums) as f64 * shape.limbs;
     }
     let rounds = Rounds::of(schedule, shape, slots);
-    // Integers of a batch, and on each of two threads one limb of them.
-    let weights = 3.0 * rounds.numbers as f64 / (2 * slots) as f64;
+    // Integers of a round, and on each of two threads one limb of them, or of the rotated inputs.
+    let integers = rounds.numbers as f64 / (2 * slots) as f64;
+    let weights = if transform_is_heavy(schedule.babies.len(), rounds.numbers, slots) {
+        integers + 2.0 * schedule.babies.len() as f64
+    } else {
+        3.0 * integers
+    };
     let digits = places.len() as f64 * (shape.limbs + shape.digits) / 2.0;
     inputs + digits + weights + (rounds.sums as f64 + 4.0) * (shape.limbs + shape.specials)
 }

@@ -12,6 +12,7 @@
 //! hybrid method of Juvekar, Vaikuntanathan, Chandrakasan 2018, section 4).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use rayon::prelude::*;
@@ -117,6 +118,15 @@ pub const MAX_NUMBERS: usize = 1 << 29;
 
 /// Marks a weight that nothing depends on.
 const FREE: f32 = f32::NAN;
+
+/// Output and input channels whose weights are entered together.
+const OUTPUTS_AT_ONCE: usize = 32;
+const INPUTS_AT_ONCE: usize = 64;
+
+/// `0..n` in ranges of at most `size`.
+fn blocks(n: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..n).step_by(size).map(move |start| start..(start + size).min(n))
+}
 
 /// Lowers the sum of `sources` into `layout`.
 ///
@@ -285,25 +295,36 @@ impl Lowering<'_> {
         let [kh, kw] = op.kernel;
         let base = if self.folding { self.out_period } else { self.ring };
         let copies: Vec<usize> = self.layout.copies(0).into_iter().filter(|&s| s < base).collect();
-        for c in 0..op.output[0] {
-            let (c_ct, c_slot) = self.layout.along(0, source.offset + c);
-            let first = c / (op.output[0] / op.groups) * per_group;
-            let inputs = &ins[first..first + per_group];
-            for row in &classes[0] {
-                for column in classes[1].iter().filter(|column| c_ct + row.ct + column.ct == ct) {
+        let places: Vec<(usize, usize)> =
+            (0..op.output[0]).map(|c| self.layout.along(0, source.offset + c)).collect();
+        let channels_out = op.output[0] / op.groups;
+        // Every input channel of an output has a vector of its own, and so has every shift between the two: in blocks, few
+        // vectors are written to at a time, and again while they are in the caches.
+        for (block, outputs) in blocks(op.output[0], OUTPUTS_AT_ONCE).zip(places.chunks(OUTPUTS_AT_ONCE)) {
+            for inputs in blocks(per_group, INPUTS_AT_ONCE) {
+                for (row, column) in
+                    classes[0].iter().flat_map(|row| classes[1].iter().map(move |c| (row, c)))
+                {
                     let scale = op
                         .position_scale
                         .as_ref()
                         .map_or(1.0, |s| s[row.first * op.output[2] + column.first]);
-                    for copy in &copies {
-                        let slot = (c_slot + row.slot + column.slot + copy) % slots;
-                        for &(ky, y_ct, y_slot) in &row.taps {
-                            for &(kx, x_ct, x_slot) in &column.taps {
-                                for (i, &(i_ct, i_slot)) in inputs.iter().enumerate() {
+                    let count = row.count * column.count;
+                    let taps = row.taps.iter().flat_map(|y| column.taps.iter().map(move |x| (y, x)));
+                    for (&(ky, y_ct, y_slot), &(kx, x_ct, x_slot)) in taps {
+                        for (c, &(c_ct, c_slot)) in block.clone().zip(outputs) {
+                            if c_ct + row.ct + column.ct != ct {
+                                continue;
+                            }
+                            let first = c / channels_out * per_group;
+                            for copy in &copies {
+                                let slot = (c_slot + row.slot + column.slot + copy) % slots;
+                                for i in inputs.clone() {
                                     let weight = op.weight[((c * per_group + i) * kh + ky) * kw + kx] * scale;
                                     if weight == 0.0 {
                                         continue;
                                     }
+                                    let (i_ct, i_slot) = ins[first + i];
                                     let at = (i_slot + y_slot + x_slot) % slots;
                                     let from = source.layout.copy_near(at, slot);
                                     let rotation = (from + slots - slot) % modulus;
@@ -311,7 +332,7 @@ impl Lowering<'_> {
                                         if partial { from + self.ring * 2 - rotation } else { slot } % period;
                                     let key = (term, i_ct + y_ct + x_ct, rotation);
                                     if wanted.is_none_or(|w| w.contains(&key)) {
-                                        table.add(key, place, weight, row.count * column.count, modulus)?;
+                                        table.add(key, place, weight, count, modulus)?;
                                     }
                                 }
                             }
@@ -374,21 +395,18 @@ impl Lowering<'_> {
     /// Fixes the slots that matter to their weight or zero, the others stay free; `None` where slots of one place in the
     /// period would need different weights.
     fn settle(&self, (term, ciphertext, rotation): Key, vector: Vector, valid: &[u8]) -> Option<Vec<f32>> {
-        let period = vector.weights.len();
         if vector.clash {
             return None;
         }
-        let matter = self.matter((term, ciphertext, rotation), period, valid);
-        let mut weights = vector.weights;
-        for ((weight, &entered), &matter) in weights.iter_mut().zip(&vector.entered).zip(&matter) {
-            if entered == 0 && matter > 0 {
-                *weight = 0.0;
-            }
-            if entered > 0 && entered < matter {
-                return None;
-            }
-        }
-        Some(weights)
+        let matter = self.matter((term, ciphertext, rotation), vector.entries.len(), valid);
+        let settled =
+            vector.entries.into_iter().zip(matter).map(|((weight, entered), matter)| match entered {
+                0 if matter > 0 => Some(0.0),
+                0 => Some(FREE),
+                _ if entered < matter => None,
+                _ => Some(weight),
+            });
+        settled.collect()
     }
 }
 
@@ -397,9 +415,8 @@ type Key = (usize, usize, usize);
 
 /// A weight vector in the making: one period.
 struct Vector {
-    weights: Vec<f32>,
-    /// How many slots of each place have had their weight.
-    entered: Vec<u32>,
+    /// Of each place its weight, and how many slots have had it.
+    entries: Vec<(f32, u32)>,
     /// Whether two slots of one place want different weights.
     clash: bool,
 }
@@ -434,18 +451,17 @@ impl Table {
             if self.vectors.len() >= self.most {
                 return None;
             }
-            let (weights, entered) = (vec![FREE; self.size], vec![0; self.size]);
-            self.vectors.push((key, Vector { weights, entered, clash: false }));
+            self.vectors.push((key, Vector { entries: vec![(FREE, 0); self.size], clash: false }));
             *at = self.vectors.len() as u32;
         }
         let (_, vector) = &mut self.vectors[*at as usize - 1];
-        let known = &mut vector.weights[place];
+        let (known, entered) = &mut vector.entries[place];
         if known.is_nan() {
             *known = weight;
         } else if *known != weight {
             vector.clash = true;
         }
-        vector.entered[place] += count as u32;
+        *entered += count as u32;
         Some(())
     }
 }

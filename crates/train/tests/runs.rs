@@ -328,6 +328,33 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
 }
 
 #[test]
+fn a_reconstruction_follows_the_epochs_with_relu_and_survives_an_interruption() {
+    let data = patterns();
+    let teacher = teacher(&data);
+    let mut config = student_config();
+    config.transition.kind = TransitionKind::AtOnce;
+    config.transition.recover_epochs = 2;
+    config.reconstruction.images = 60;
+    let whole = convert(&teacher, &data, &config, &RunControl::default()).unwrap();
+    // Stopped in the very epoch that begins with it: it is done anew from the network before.
+    let resumed = interrupted(3, |control| convert(&teacher, &data, &config, control));
+    assert_eq!(whole.graph, resumed.graph);
+    assert_eq!(whole.history, resumed.history);
+
+    // What it is for: the first quadratics stand for ReLU better than without it.
+    let loss = |config: &ConvertConfig| {
+        let mut config = config.clone();
+        config.epochs = 3;
+        let history = convert(&teacher, &data, &config, &RunControl::default()).unwrap().history;
+        history.epochs.last().unwrap().loss
+    };
+    let fitted = loss(&config);
+    config.reconstruction.images = 0;
+    config.activation.start = StartCoefficients::SmallA;
+    assert!(fitted < loss(&config), "{fitted} {}", loss(&config));
+}
+
+#[test]
 fn the_number_of_threads_does_not_change_the_result() {
     let data = patterns();
     let config = TrainConfig { epochs: 2, ..teacher_config() };

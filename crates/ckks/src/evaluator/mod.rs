@@ -18,7 +18,7 @@ mod rescale;
 mod rotate;
 mod transform;
 
-pub use transform::{GiantStep, RotatedProduct, transform_round};
+pub use transform::{GiantStep, RotatedProduct, transform_is_heavy, transform_round};
 
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;

@@ -25,8 +25,14 @@ use std::collections::BTreeMap;
 /// make another round, which extends the digits again.
 const WEIGHT_WORDS: usize = 16 << 20;
 const SUM_WORDS: usize = 192 << 20;
-/// Words of all rotated tiles: they come back from the outer cache once a sum.
-const TILE_WORDS: usize = 256 << 10;
+/// Words of all rotated tiles of one part: every sum reads them again, so they should stay in the second-level cache.
+const TILE_WORDS: usize = 64 << 10;
+/// Weights of more words than this, of one limb, are encoded a group of products at a time, once the rotated inputs are
+/// there as a whole: they would come back from memory for every tile. That needs room for at most so many words a thread.
+const HEAVY_WORDS: usize = 4 << 20;
+const ROTATED_WORDS: usize = 16 << 20;
+/// Products of such a group.
+const GROUP: usize = 32;
 /// Bounds of a tile: the multiply-accumulate kernel's block, and what keeps the digits' tiles in the second-level cache.
 /// Long tiles matter, as keys are streamed from memory.
 const TILE: (usize, usize) = (64, 4096);
@@ -75,6 +81,13 @@ pub fn transform_round(outputs: impl IntoIterator<Item = (usize, usize)>, sum_wo
         sums <= SUM_WORDS && weights <= WEIGHT_WORDS
     };
     outputs.into_iter().take_while(fits).count().max(1)
+}
+
+/// Whether a round with so many rotations of inputs and words of weights keeps whole rotated limbs, on every thread, and encodes a
+/// group of weights at a time, instead of keeping all encoded weights of a limb and rotating tile by tile.
+#[must_use]
+pub fn transform_is_heavy(turns: usize, weights: usize, degree: usize) -> bool {
+    weights > HEAVY_WORDS && 2 * turns * degree <= ROTATED_WORDS
 }
 
 impl Evaluator {
@@ -210,37 +223,72 @@ impl Evaluator {
         let polys: Vec<(&Poly<Ntt>, &Digits)> =
             digits.iter().map(|(&i, digits)| (&inputs[i].parts[1], digits)).collect();
         let place: BTreeMap<usize, usize> = digits.keys().enumerate().map(|(k, &input)| (input, k)).collect();
-        let tile = (TILE_WORDS / (2 * turns.len().max(1))).next_power_of_two().clamp(TILE.0, TILE.1).min(n);
+        let heavy = transform_is_heavy(turns.len(), sums.iter().map(|sum| sum.weights()).sum(), n);
+        let tile = match heavy {
+            true => n,
+            false => tile_words(turns.len()).min(n),
+        };
         self.with_digits(&polys, level, sums.len(), |i, digits, out| {
-            let weights = self.encode_limb(sums, i, level);
             let modulus = params.extended_table(i, level).modulus();
             let scratch = 2 * (params.digits(level) + 1) * tile;
+            let rotate = |start: usize, scratch: &mut [u64], rotated: &mut [u64]| {
+                for (turn, out) in turns.iter().zip(rotated.chunks_exact_mut(2 * tile)) {
+                    let input = inputs[turn.input];
+                    let Some((key, permutation)) = &turn.switch else {
+                        self.lift(input, (i, level), start, out);
+                        continue;
+                    };
+                    let add = [Added::Lifted(&input.parts[0]), Added::Nothing];
+                    let switch = Switch { key, permutation: Some(permutation), add };
+                    let digits = &digits[place[&turn.input] * count..][..count];
+                    self.multiply(&switch, (i, level), digits, start..start + tile, scratch, out);
+                }
+            };
+            if heavy {
+                let mut memory = buffer::take(scratch + 2 * turns.len() * n);
+                let (scratch, rotated) = memory.split_at_mut(scratch);
+                rotate(0, scratch, rotated);
+                for (sum, out) in sums.iter().zip(out.chunks_exact_mut(2 * n)) {
+                    self.heavy_sum(sum, rotated, (i, level), out);
+                }
+                return;
+            }
+            let weights = self.encode_limb(sums.iter().flat_map(|sum| &sum.products), i, level);
             with_tiles(scratch + 2 * turns.len() * tile, |memory| {
                 let (scratch, rotated) = memory.split_at_mut(scratch);
                 for start in (0..n).step_by(tile) {
-                    for (turn, out) in turns.iter().zip(rotated.chunks_exact_mut(2 * tile)) {
-                        let input = inputs[turn.input];
-                        let Some((key, permutation)) = &turn.switch else {
-                            self.lift(input, (i, level), start, out);
-                            continue;
-                        };
-                        let add = [Added::Lifted(&input.parts[0]), Added::Nothing];
-                        let switch = Switch { key, permutation: Some(permutation), add };
-                        let digits = &digits[place[&turn.input] * count..][..count];
-                        self.multiply(&switch, (i, level), digits, start..start + tile, scratch, out);
-                    }
+                    rotate(start, scratch, rotated);
                     let mut rest = &weights[..];
                     for (sum, out) in sums.iter().zip(out.chunks_exact_mut(2 * n)) {
                         let (own, later) = rest.split_at(sum.weights());
                         rest = later;
                         for (part, out) in out.chunks_exact_mut(n).enumerate() {
-                            let terms = sum.terms(own, rotated, part, (n, start, tile));
+                            let terms = terms(&sum.products, own, rotated, part, (n, start, tile));
                             simd::dot(&mut out[start..start + tile], &terms, modulus);
                         }
                     }
                 }
             });
         })
+    }
+
+    /// Both parts of a sum at one limb, its weights encoded on the way, from the rotated inputs.
+    fn heavy_sum(&self, sum: &Sum<'_>, rotated: &[u64], (i, level): (usize, usize), out: &mut [u64]) {
+        let n = out.len() / 2;
+        let modulus = self.params.extended_table(i, level).modulus();
+        let mut more = buffer::take(n);
+        for (index, group) in sum.products.chunks(GROUP).enumerate() {
+            let weights = self.encode_limb(group, i, level);
+            for (part, out) in out.chunks_exact_mut(n).enumerate() {
+                let terms = terms(group, &weights, rotated, part, (n, 0, n));
+                if index == 0 {
+                    simd::dot(out, &terms, modulus);
+                } else {
+                    simd::dot(&mut more, &terms, modulus);
+                    simd::add_assign(out, &more, modulus);
+                }
+            }
+        }
     }
 
     /// The values from `start` on of both parts of limb i, times P: rotation by 0.
@@ -256,12 +304,17 @@ impl Evaluator {
         }
     }
 
-    /// The weights of all products modulo extended prime i, transformed, one after the other.
-    fn encode_limb(&self, sums: &[&Sum<'_>], i: usize, level: usize) -> Buffer {
+    /// The weights of products modulo extended prime i, transformed, one after the other.
+    fn encode_limb<'p, 'a: 'p>(
+        &self,
+        products: impl IntoIterator<Item = &'p (usize, &'a IntegerPlaintext)> + Clone,
+        i: usize,
+        level: usize,
+    ) -> Buffer {
         let table = self.params.extended_table(i, level);
-        let mut data = buffer::take(sums.iter().map(|sum| sum.weights()).sum());
+        let mut data = buffer::take(words(products.clone()));
         let mut rest = &mut data[..];
-        for (_, weights) in sums.iter().flat_map(|sum| &sum.products) {
+        for (_, weights) in products {
             let (own, later) = rest.split_at_mut(weights.coefficients().len());
             simd::reduce_signed(own, weights.coefficients(), table.modulus());
             table.forward(own);
@@ -296,32 +349,43 @@ impl Evaluator {
     }
 }
 
+/// Words of a tile of one part of a rotated input, of which there are so many.
+fn tile_words(turns: usize) -> usize {
+    let most = TILE_WORDS / turns.max(1);
+    (most + 1).next_power_of_two().div_ceil(2).clamp(TILE.0, TILE.1)
+}
+
+/// Words of encoded weights, one limb.
+fn words<'p, 'a: 'p>(products: impl IntoIterator<Item = &'p (usize, &'a IntegerPlaintext)>) -> usize {
+    products.into_iter().map(|(_, weights)| weights.coefficients().len()).sum()
+}
+
 impl Sum<'_> {
     /// Words of its encoded weights, one limb.
     fn weights(&self) -> usize {
-        self.products.iter().map(|(_, weights)| weights.coefficients().len()).sum()
+        words(&self.products)
     }
+}
 
-    /// The terms of one part of a tile: `encoded` holds the weights of the products, `rotated` both parts of every turn.
-    fn terms<'a>(
-        &self,
-        encoded: &'a [u64],
-        rotated: &'a [u64],
-        part: usize,
-        (n, start, tile): (usize, usize, usize),
-    ) -> Vec<Term<'a>> {
-        let mut rest = encoded;
-        let term = |&(turn, weights): &(usize, &IntegerPlaintext)| {
-            let (own, later) = rest.split_at(weights.coefficients().len());
-            rest = later;
-            let block = n / own.len();
-            let weights = match block {
-                1 => Weights::Full(&own[start..start + tile]),
-                _ if block >= tile => Weights::Blocks(&own[start / block..=start / block]),
-                _ => Weights::Blocks(&own[start / block..(start + tile) / block]),
-            };
-            Term { values: &rotated[(2 * turn + part) * tile..][..tile], weights }
+/// The terms of one part of a tile: `encoded` holds the weights of the products, `rotated` both parts of every turn.
+fn terms<'t>(
+    products: &[(usize, &IntegerPlaintext)],
+    encoded: &'t [u64],
+    rotated: &'t [u64],
+    part: usize,
+    (n, start, tile): (usize, usize, usize),
+) -> Vec<Term<'t>> {
+    let mut rest = encoded;
+    let term = |&(turn, weights): &(usize, &IntegerPlaintext)| {
+        let (own, later) = rest.split_at(weights.coefficients().len());
+        rest = later;
+        let block = n / own.len();
+        let weights = match block {
+            1 => Weights::Full(&own[start..start + tile]),
+            _ if block >= tile => Weights::Blocks(&own[start / block..=start / block]),
+            _ => Weights::Blocks(&own[start / block..(start + tile) / block]),
         };
-        self.products.iter().map(term).collect()
-    }
+        Term { values: &rotated[(2 * turn + part) * tile..][..tile], weights }
+    };
+    products.iter().map(term).collect()
 }

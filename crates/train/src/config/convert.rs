@@ -93,12 +93,13 @@ impl ConvertConfig {
         }
         let quadratic =
             self.weights == InitialWeights::Teacher && self.activation.form == ActivationForm::Quadratic;
-        if self.reconstruction.images > 0 && !(at_once && quadratic) {
+        let jumps = self.transition.kind == TransitionKind::AtOnce;
+        if self.reconstruction.images > 0 && !(jumps && quadratic) {
             return Err(TrainError::Config {
                 key: "reconstruction.images",
                 value: self.reconstruction.images.to_string(),
-                expected: "0 unless transition.kind = at_once, transition.recover_epochs = 0, weights = teacher and \
-                           activation.form = quadratic: it begins where ReLU ends",
+                expected: "0 unless transition.kind = at_once, weights = teacher and activation.form = quadratic: it \
+                           begins where ReLU ends",
             });
         }
         if self.reconstruction.images > Reconstruction::MOST {
@@ -314,8 +315,8 @@ impl Default for RangeControl {
     }
 }
 
-/// Weights and coefficients in closed form before training: layer by layer, front to back, least squares to what the
-/// ReLU network yields (after the reconstruction of channel pruning: He, Zhang, Sun, arXiv 1707.06168).
+/// Weights and coefficients in closed form where ReLU ends, before training or after `transition.recover_epochs`: layer by layer,
+/// front to back, least squares to what the ReLU network yields (after the reconstruction of channel pruning: He, Zhang, Sun, arXiv 1707.06168).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reconstruction {

@@ -5,7 +5,7 @@
 //! | pre-activations to unit size, function unchanged; batch norm where the network is deep | [`normalise`] |
 //! | max-pool → average-pool of the same window, with the moments of the maxima | [`pools`] |
 //! | ReLU → quadratic with start coefficients | [`start`] |
-//! | weights refitted in closed form to the ReLU network's values, layer by layer | `engine::refit` |
+//! | weights refitted in closed form to the ReLU network's values, layer by layer | [`reconstruct`], `engine::refit` |
 //! | ReLU → Hermite basis with batch norm (a rival's form) | [`basis`] |
 //! | the ReLU network whose features are matched | [`features`] |
 //! | transition, distillation, range control, choice of the epoch | `run` |
@@ -18,27 +18,26 @@ mod features;
 mod normalise;
 mod pools;
 mod ranges;
+mod reconstruct;
 mod start;
 
 use std::collections::BTreeMap;
 
-use polyveil_net::{Graph, NodeId, Op, Quadratic};
+use polyveil_net::{Graph, NodeId, Op};
 use rand_core::Rng;
-use rayon::prelude::*;
 
 use crate::config::{
-    ActivationForm, Augmentation, BatchNormPolicy, ConvertConfig, Granularity, InitialWeights,
-    StartCoefficients,
+    ActivationForm, BatchNormPolicy, ConvertConfig, Granularity, InitialWeights, StartCoefficients,
 };
 use crate::control::RunControl;
 use crate::data::{DataSet, Preprocessing, Split};
-use crate::engine::{ForwardOptions, LayerStats, Pair, infer_observed, refit};
+use crate::engine::{ForwardOptions, LayerStats, Pair, infer_observed};
 use crate::error::TrainError;
 use crate::history::{History, Timing, Verdict};
 use crate::init;
 use crate::metadata::{self, ENGINE, PROVENANCE, Provenance, RANGES, Ranges, TOOL};
-use crate::random::{below, generator, shuffle};
-use crate::run::{Conversion, Recipe, bound_coefficients, bound_quadratic, inputs, malformed, run};
+use crate::random::{generator, shuffle};
+use crate::run::{Conversion, Recipe, bound_coefficients, inputs, malformed, run};
 use crate::schedule::TransitionPlan;
 use crate::{metrics, teacher};
 
@@ -109,8 +108,17 @@ pub fn attempt_conversion(
     let preprocessing = metadata::preprocessing(teacher)?.unwrap_or_else(|| data.preprocessing().clone());
     let Prepared { graph, units, bases, start, reference } = prepare(teacher, data, &preprocessing, config)?;
     let activations: Vec<NodeId> = quadratics(&graph).collect();
-    let refit = |graph: &mut Graph| fit_again(graph, data, &preprocessing, config, &units, start);
-    let recovers = config.transition.recover_epochs > 0 && config.activation.rate_factor > 0.0;
+    let reconstructs = config.reconstruction.images > 0;
+    let refit = |graph: &mut Graph| {
+        if reconstructs {
+            let reference = reconstruct::with_relu(graph);
+            reconstruct::fit(graph, &reference, data, &preprocessing, config, (&units, start))
+        } else {
+            fit_again(graph, data, &preprocessing, config, &units, start)
+        }
+    };
+    let recovers = config.transition.recover_epochs > 0;
+    let recalculates = config.activation.rate_factor > 0.0 && start == StartCoefficients::LeastSquares;
     let declared = declared_bounds(&graph, &units, &bases, config.range.declared);
     let reference = reference.filter(|_| config.distillation.features > 0.0);
     let recipe = Recipe {
@@ -133,7 +141,7 @@ pub fn attempt_conversion(
             range: &config.range,
             transition: TransitionPlan::new(config.transition.clone(), activations),
             recover_epochs: config.transition.recover_epochs,
-            refit: (recovers && start == StartCoefficients::LeastSquares).then_some(&refit),
+            refit: (recovers && (reconstructs || recalculates)).then_some(&refit),
             units: units.clone(),
             bases: bases.clone(),
             activation_rate: config.activation.rate_factor,
@@ -269,21 +277,8 @@ fn prepare(
         }
     }
     let reference = features::reference(&graph, teacher, &sizes);
-    if config.reconstruction.images > 0 {
-        let images = training_images(data, preprocessing, config);
-        let coefficients = |node: NodeId, stats: &LayerStats| {
-            let rule = start::Start { kind, range: config.activation.range, unit: units[node] };
-            bounded(rule.coefficients(stats, config.activation.per), units[node], config)
-        };
-        // As in training: a single image that escapes would outweigh all others.
-        let options = ForwardOptions {
-            clamp: (config.range.clamp > 0.0).then_some(config.range.clamp),
-            units: units.clone(),
-            ..ForwardOptions::default()
-        };
-        let ridge = config.reconstruction.ridge.into();
-        refit(&mut graph, &reference.0, &images, data.shape(), ridge, &options, &coefficients)
-            .ok_or_else(|| malformed(&graph))?;
+    if config.reconstruction.images > 0 && config.transition.recover_epochs == 0 {
+        reconstruct::fit(&mut graph, &reference.0, data, preprocessing, config, (&units, kind))?;
     }
     bound_coefficients(&mut graph, &units, config.activation.min_a, config.activation.max_shift);
     graph.infer_shapes().map_err(|e| TrainError::Net(e.to_string()))?;
@@ -345,25 +340,6 @@ fn calibration_images(data: &DataSet, preprocessing: &Preprocessing, seed: u64) 
     let size = data.shape().iter().product::<usize>().max(1);
     indices.truncate((CALIBRATION_VALUES / size).clamp(fewest, most));
     inputs(data, preprocessing, &indices)
-}
-
-/// Training images, changed as training changes them, for the fit in closed form.
-fn training_images(data: &DataSet, preprocessing: &Preprocessing, config: &ConvertConfig) -> Vec<f32> {
-    let all = data.indices(Split::Train);
-    // One odd image that escapes would outweigh the others in the sums of squares.
-    let augmentation = Augmentation { hard_cases: 0.0, ..config.augmentation.clone() };
-    let images = (0..config.reconstruction.images).into_par_iter().flat_map_iter(|draw| {
-        let mut rng = generator(config.seed, "reconstruction", 0, draw as u64);
-        let image = all[below(&mut rng, all.len())];
-        data.training_image(image, preprocessing, &augmentation, &mut rng).into_data()
-    });
-    images.collect()
-}
-
-/// Coefficients within the limits of the settings.
-fn bounded(mut quadratic: Quadratic, unit: f32, config: &ConvertConfig) -> Quadratic {
-    bound_quadratic(&mut quadratic, unit, config.activation.min_a, config.activation.max_shift);
-    quadratic
 }
 
 /// Largest `|x|` that enters each ReLU of a network, by node name in graph order, on the training images

@@ -213,13 +213,14 @@ pub(crate) fn run(
     let mut clock = Clock::new(recipe, data, state.epoch);
     while state.epoch < recipe.epochs && state.diverged.is_none() && !out_of_patience(recipe, &state) {
         let started = Instant::now();
+        // What a failed epoch goes back to: the network before it was refitted, as it then is again.
+        let before = state.network.clone();
         if let Some(c) = recipe.conversion.as_ref().filter(|c| state.epoch == c.recover_epochs)
             && let Some(refit) = c.refit
         {
             refit(&mut state.network.graph)?;
             bound_coefficients(&mut state.network.graph, &c.units, c.min_a, c.max_shift);
         }
-        let before = state.network.clone();
         let events = state.history.events.len();
         match run_epoch(recipe, &mut state, data, &trainable, &stepper, control, &mut clock)? {
             Epoch::Done(sums) => {

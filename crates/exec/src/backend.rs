@@ -63,7 +63,7 @@ pub trait Backend: Sync {
     /// `x ← x + y`.
     fn add_assign(&self, x: &mut Self::Cipher, y: &Self::Cipher) -> Result<(), CkksError>;
 
-    /// `x ← x ⊙ mask` at the mask's scale, without rescaling.
+    /// `x ← x ⊙ mask` at the mask's scale, without rescaling; of the mask one period.
     fn mask(&self, x: &Self::Cipher, mask: &[f64], scale: f64) -> Result<Self::Cipher, CkksError>;
 
     /// Divides by the last prime; one level. `scale` is the scale that the plan states for the result.
@@ -72,7 +72,7 @@ pub trait Backend: Sync {
     /// Multiplies by `factor` through the scale alone: no product, no level. `scale` is the result's.
     fn constant(&self, x: Self::Cipher, factor: f64, scale: f64) -> Result<Self::Cipher, CkksError>;
 
-    /// Adds one value a slot.
+    /// Adds one value a slot, given as one period.
     fn add_slots(&self, x: &Self::Cipher, slots: &[f64]) -> Result<Self::Cipher, CkksError>;
 
     /// Elementwise square, relinearised and rescaled; one level.

@@ -169,8 +169,10 @@ impl Backend for Encrypted {
     }
 
     fn mask(&self, x: &Self::Cipher, mask: &[f64], scale: f64) -> Result<Self::Cipher, CkksError> {
-        let mask = self.encoder.encode(mask, x.level(), scale)?;
-        self.evaluator.mul_plain(x, &mask)
+        match self.encode(mask, x.level(), scale)? {
+            EncodedWeights::Full(mask) => self.evaluator.mul_plain(x, &mask),
+            EncodedWeights::Periodic(mask) => self.evaluator.mul_periodic(x, &mask),
+        }
     }
 
     fn rescale(&self, x: &Self::Cipher, scale: f64) -> Result<Self::Cipher, CkksError> {
@@ -187,9 +189,11 @@ impl Backend for Encrypted {
     }
 
     fn add_slots(&self, x: &Self::Cipher, slots: &[f64]) -> Result<Self::Cipher, CkksError> {
-        let plain = self.encoder.encode(slots, x.level(), x.scale())?;
         let mut x = x.clone();
-        self.evaluator.add_plain(&mut x, &plain)?;
+        match self.encode(slots, x.level(), x.scale())? {
+            EncodedWeights::Full(slots) => self.evaluator.add_plain(&mut x, &slots)?,
+            EncodedWeights::Periodic(slots) => self.evaluator.add_periodic(&mut x, &slots)?,
+        }
         Ok(x)
     }
 

@@ -59,7 +59,7 @@ impl Backend for Plain {
     }
 
     fn mask(&self, x: &Self::Cipher, mask: &[f64], _scale: f64) -> Result<Self::Cipher, CkksError> {
-        Ok(x.iter().zip(mask).map(|(v, m)| v * m).collect())
+        Ok(x.iter().zip(mask.iter().cycle()).map(|(v, m)| v * m).collect())
     }
 
     fn rescale(&self, x: &Self::Cipher, _scale: f64) -> Result<Self::Cipher, CkksError> {
@@ -72,7 +72,7 @@ impl Backend for Plain {
     }
 
     fn add_slots(&self, x: &Self::Cipher, slots: &[f64]) -> Result<Self::Cipher, CkksError> {
-        Ok(x.iter().zip(slots).map(|(v, b)| v + b).collect())
+        Ok(x.iter().zip(slots.iter().cycle()).map(|(v, b)| v + b).collect())
     }
 
     fn square(&self, x: &Self::Cipher, _scale: f64) -> Result<Self::Cipher, CkksError> {

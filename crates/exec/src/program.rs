@@ -148,7 +148,7 @@ impl Program {
         let schedule = Schedule::new(linear, diagonals, out.layout.slots);
         let mask = match linear.weighting {
             Weighting::Weighted { mask_scale: Some(scale) } => {
-                Some((out.layout.pack(&vec![1.0; out.layout.elements()]), scale))
+                Some((out.layout.pattern(&vec![1.0; out.layout.elements()]), scale))
             }
             _ => None,
         };
@@ -309,7 +309,7 @@ impl Program {
         out.scale * prime / (input.scale * mask)
     }
 
-    /// The bias as slot vectors, zero in unused slots; empty where there is none.
+    /// The bias as slot vectors of one period, zero in unused slots; empty where there is none.
     fn bias(&self, linear: &LinearStep, out: &Value) -> Vec<Vec<f64>> {
         if linear.bias.is_empty() {
             return Vec::new();
@@ -317,6 +317,6 @@ impl Program {
         let per = out.layout.elements() / linear.bias.len();
         let values: Vec<f64> =
             linear.bias.iter().flat_map(|&b| std::iter::repeat_n(f64::from(b), per)).collect();
-        out.layout.pack(&values)
+        out.layout.pattern(&values)
     }
 }

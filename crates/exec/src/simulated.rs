@@ -118,7 +118,7 @@ impl Backend for Simulated {
     }
 
     fn mask(&self, x: &Self::Cipher, mask: &[f64], scale: f64) -> Result<Self::Cipher, CkksError> {
-        let mut mask = mask.to_vec();
+        let mut mask: Vec<f64> = mask.iter().copied().cycle().take(x.slots.len()).collect();
         self.disturb(&mut mask, noise::encode_rounding(&self.parameters, scale));
         let slots = x.slots.iter().zip(&mask).map(|(v, m)| v * m).collect();
         Ok(SimulatedCipher { slots, level: x.level, scale: x.scale * scale })
@@ -139,7 +139,7 @@ impl Backend for Simulated {
 
     fn add_slots(&self, x: &Self::Cipher, slots: &[f64]) -> Result<Self::Cipher, CkksError> {
         let mut x = x.clone();
-        accumulate(&mut x.slots, slots, &[1.0]);
+        x.slots.iter_mut().zip(slots.iter().cycle()).for_each(|(v, b)| *v += b);
         self.disturb(&mut x.slots, noise::encode_rounding(&self.parameters, x.scale));
         Ok(x)
     }

@@ -1,4 +1,4 @@
-//! Encrypted images and encrypted scores, written and read one image at a time.
+//! Encrypted images and encrypted scores, written and read one batch at a time: the images that share ciphertexts.
 
 use std::io::{Read, Write};
 use std::marker::PhantomData;
@@ -6,24 +6,35 @@ use std::marker::PhantomData;
 use polyveil_ckks::{Ciphertext, KeyId, Parameters, SeededCiphertext};
 use serde::{Deserialize, Serialize};
 
+use crate::old::CountV1;
 use crate::record::{
-    PARAMETERS, Parts, Payload, check_parameters, header, key_id, read_record, write_record,
+    PARAMETERS, Parts, Payload, check_parameters, header, key_id, read_versioned, write_record,
 };
 use crate::{FormatError, Header, Kind, Reader, Writer};
 
 const INDEX: &str = "index";
 /// Most images in one file.
 pub const MAX_IMAGES: u32 = 1 << 24;
-/// Most ciphertexts of one image.
-pub const MAX_PER_IMAGE: u32 = 1 << 16;
+/// Most ciphertexts of one batch, and most images.
+pub const MAX_PER_BATCH: u32 = 1 << 16;
 
-/// How many images a file holds, and of how many ciphertexts each.
+/// How many images a file holds, and in how many ciphertexts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
     /// Images.
     pub images: u32,
-    /// Ciphertexts of each.
-    pub per_image: u32,
+    /// Images that share ciphertexts; the last ones may be fewer.
+    pub batch: u32,
+    /// Ciphertexts of each batch.
+    pub per_batch: u32,
+}
+
+impl Count {
+    /// How many batches there are.
+    #[must_use]
+    pub const fn batches(&self) -> u32 {
+        self.images.div_ceil(if self.batch == 0 { 1 } else { self.batch })
+    }
 }
 
 /// A form of ciphertext that files hold: [`SeededCiphertext`] in [`Kind::Ciphertexts`], and
@@ -41,7 +52,7 @@ impl Stored for Ciphertext {
     const KIND: Kind = Kind::Results;
 }
 
-/// Writes images of one key.
+/// Writes batches of one key.
 pub struct CiphertextWriter<W: Write, C: Stored> {
     writer: Writer<W>,
     params: Parameters,
@@ -69,17 +80,17 @@ impl<W: Write, C: Stored> CiphertextWriter<W, C> {
         Ok(Self { writer, params: params.clone(), count, done: 0, form: PhantomData })
     }
 
-    /// Writes the ciphertexts of the next image.
+    /// Writes the ciphertexts of the next batch.
     ///
     /// # Errors
-    /// When there are more images or other ciphertexts than announced, or writing fails.
-    pub fn image(&mut self, ciphertexts: &[C]) -> Result<(), FormatError> {
-        let fail = |what: String| FormatError::malformed(C::KIND, format!("image {}", self.done), what);
-        if self.done == self.count.images || ciphertexts.len() as u64 != u64::from(self.count.per_image) {
-            let Count { images, per_image } = self.count;
-            let found = ciphertexts.len();
+    /// When there are more batches or other ciphertexts than announced, or writing fails.
+    pub fn batch(&mut self, ciphertexts: &[C]) -> Result<(), FormatError> {
+        let fail = |what: String| FormatError::malformed(C::KIND, format!("batch {}", self.done), what);
+        let batches = self.count.batches();
+        if self.done == batches || ciphertexts.len() as u64 != u64::from(self.count.per_batch) {
+            let (expected, found) = (self.count.per_batch, ciphertexts.len());
             return Err(fail(format!(
-                "{images} images of {per_image} ciphertexts announced, found one of {found}"
+                "{batches} batches of {expected} ciphertexts announced, found one of {found}"
             )));
         }
         let key = key_id(self.writer.header());
@@ -98,17 +109,17 @@ impl<W: Write, C: Stored> CiphertextWriter<W, C> {
     /// Writes the end mark.
     ///
     /// # Errors
-    /// When images are missing, or writing fails.
+    /// When batches are missing, or writing fails.
     pub fn finish(self) -> Result<W, FormatError> {
-        if self.done == self.count.images {
+        if self.done == self.count.batches() {
             return self.writer.finish();
         }
-        let what = format!("{} images announced, found {}", self.count.images, self.done);
+        let what = format!("{} batches announced, found {}", self.count.batches(), self.done);
         Err(FormatError::malformed(C::KIND, INDEX, what))
     }
 }
 
-/// Reads images of one key.
+/// Reads batches of one key.
 pub struct CiphertextReader<R: Read, C: Stored> {
     reader: Reader<R>,
     params: Parameters,
@@ -126,7 +137,7 @@ impl<R: Read, C: Stored> CiphertextReader<R, C> {
         let mut reader = Reader::open_kind(from, C::KIND)?;
         reader.header().expect_plan(plan)?;
         check_parameters(&mut reader, params)?;
-        let count = read_record(&mut reader, INDEX)?;
+        let count = read_count(&mut reader)?;
         check_count(C::KIND, count)?;
         Ok(Self { reader, params: params.clone(), count, done: 0, form: PhantomData })
     }
@@ -146,38 +157,48 @@ impl<R: Read, C: Stored> CiphertextReader<R, C> {
         key_id(self.reader.header())
     }
 
-    /// The next image's ciphertexts; `None` after the last, once the end mark was checked.
+    /// The next batch's ciphertexts; `None` after the last, once the end mark was checked.
     ///
     /// # Errors
     /// When a ciphertext or the end is damaged or not valid.
-    pub fn next_image(&mut self) -> Result<Option<Vec<C>>, FormatError> {
-        if self.done == self.count.images {
+    pub fn next_batch(&mut self) -> Result<Option<Vec<C>>, FormatError> {
+        if self.done == self.count.batches() {
             return match self.reader.next_section()? {
                 None => Ok(None),
                 Some(more) => Err(FormatError::malformed(C::KIND, more.name, "more than the index says")),
             };
         }
-        let mut image = Vec::new();
-        for index in 0..self.count.per_image {
+        let mut batch = Vec::new();
+        for index in 0..self.count.per_batch {
             let name = format!("{}/{index}", self.done);
             let bytes = self.reader.expect_section(&name)?;
             let mut parts = Parts::new(C::KIND, &name, &bytes);
             let ciphertext = C::decode(&self.params, key_id(self.reader.header()), &mut parts)?;
             parts.end()?;
-            image.push(ciphertext);
+            batch.push(ciphertext);
         }
         self.done += 1;
-        Ok(Some(image))
+        Ok(Some(batch))
     }
 }
 
+/// Reads the counts, which follow the parameters.
+///
+/// # Errors
+/// When the section is another one or damaged.
+pub fn read_count<R: Read>(from: &mut Reader<R>) -> Result<Count, FormatError> {
+    read_versioned::<_, Count, CountV1>(from, INDEX)
+}
+
 fn check_count(kind: Kind, count: Count) -> Result<(), FormatError> {
-    let Count { images, per_image } = count;
-    if (1..=MAX_IMAGES).contains(&images) && (1..=MAX_PER_IMAGE).contains(&per_image) {
+    let Count { images, batch, per_batch } = count;
+    let few = 1..=MAX_PER_BATCH;
+    if (1..=MAX_IMAGES).contains(&images) && few.contains(&batch) && few.contains(&per_batch) {
         return Ok(());
     }
     let what = format!(
-        "1 to {MAX_IMAGES} images of 1 to {MAX_PER_IMAGE} ciphertexts expected, found {images} of {per_image}"
+        "1 to {MAX_IMAGES} images, 1 to {MAX_PER_BATCH} of them in 1 to {MAX_PER_BATCH} ciphertexts expected, found {images}, \
+         {batch} of them in {per_batch}"
     );
     Err(FormatError::malformed(kind, INDEX, what))
 }

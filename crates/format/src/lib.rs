@@ -24,12 +24,15 @@ mod error;
 mod header;
 mod keys;
 mod kind;
+mod old;
 mod plans;
 mod reader;
 mod record;
 mod writer;
 
-pub use ciphertexts::{CiphertextReader, CiphertextWriter, Count, MAX_IMAGES, MAX_PER_IMAGE, Stored};
+pub use ciphertexts::{
+    CiphertextReader, CiphertextWriter, Count, MAX_IMAGES, MAX_PER_BATCH, Stored, read_count,
+};
 pub use error::{FormatError, ShortId};
 pub use header::{CONTAINER_VERSION, HEADER_BYTES, Header, MAGIC};
 pub use keys::{

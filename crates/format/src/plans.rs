@@ -6,7 +6,8 @@ use polyveil_ckks::Parameters;
 use polyveil_plan::{ClientPlan, PlanError, ServerPlan};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::record::{header, read_record, write_record};
+use crate::old::{ClientPlanV1, ServerPlanV1};
+use crate::record::{header, read_versioned, write_record};
 use crate::{FormatError, Kind, Reader, Writer};
 
 const PLAN: &str = "plan";
@@ -24,7 +25,7 @@ pub fn write_server_plan<W: Write>(to: W, plan: &ServerPlan) -> Result<W, Format
 /// # Errors
 /// When the file is another one, damaged, or its plan contradicts itself or its header.
 pub fn read_server_plan(from: impl Read) -> Result<ServerPlan, FormatError> {
-    let (plan, check): (ServerPlan, _) = read(from, Kind::ServerPlan)?;
+    let (plan, check): (ServerPlan, _) = read::<_, ServerPlanV1>(from, Kind::ServerPlan)?;
     check(plan.id, plan.parameters(), plan.validate())?;
     Ok(plan)
 }
@@ -42,7 +43,7 @@ pub fn write_client_plan<W: Write>(to: W, plan: &ClientPlan) -> Result<W, Format
 /// # Errors
 /// When the file is another one, damaged, or its plan contradicts itself or its header.
 pub fn read_client_plan(from: impl Read) -> Result<ClientPlan, FormatError> {
-    let (plan, check): (ClientPlan, _) = read(from, Kind::ClientPlan)?;
+    let (plan, check): (ClientPlan, _) = read::<_, ClientPlanV1>(from, Kind::ClientPlan)?;
     check(plan.id, plan.parameters(), plan.validate())?;
     Ok(plan)
 }
@@ -65,10 +66,13 @@ type Check = Box<
 >;
 
 /// The plan, and the check of what only the plan itself can tell against the header.
-fn read<P: DeserializeOwned>(from: impl Read, kind: Kind) -> Result<(P, Check), FormatError> {
+fn read<P: DeserializeOwned + From<V1>, V1: DeserializeOwned>(
+    from: impl Read,
+    kind: Kind,
+) -> Result<(P, Check), FormatError> {
     let mut reader = Reader::open_kind(from, kind)?;
     let header = reader.header().clone();
-    let plan = read_record(&mut reader, PLAN)?;
+    let plan = read_versioned::<_, P, V1>(&mut reader, PLAN)?;
     reader.finish()?;
     let check =
         move |id: [u8; 32], parameters: Result<Parameters, PlanError>, sound: Result<(), PlanError>| {

@@ -38,6 +38,18 @@ pub fn read_record<R: Read, T: DeserializeOwned>(from: &mut Reader<R>, name: &st
     parse_record(kind, name, &from.expect_section(name)?)
 }
 
+/// As [`read_record`], whose record was another one in version 1 of the kind.
+pub(crate) fn read_versioned<R: Read, T: DeserializeOwned + From<V1>, V1: DeserializeOwned>(
+    from: &mut Reader<R>,
+    name: &str,
+) -> Result<T, FormatError> {
+    if from.header().version == 1 {
+        read_record::<_, V1>(from, name).map(T::from)
+    } else {
+        read_record(from, name)
+    }
+}
+
 /// The value of a section's bytes.
 pub(crate) fn parse_record<T: DeserializeOwned>(
     kind: Kind,

@@ -65,27 +65,27 @@ fn result(params: &Parameters, seed: u64) -> Ciphertext {
 }
 
 fn input_file(params: &Parameters) -> Vec<u8> {
-    let count = Count { images: 2, per_image: 2 };
+    let count = Count { images: 5, batch: 3, per_batch: 2 };
     let mut writer = CiphertextWriter::new(Vec::new(), params, PLAN, KEY, count).unwrap();
-    writer.image(&[seeded(params, 1), seeded(params, 2)]).unwrap();
-    writer.image(&[seeded(params, 3), seeded(params, 4)]).unwrap();
+    writer.batch(&[seeded(params, 1), seeded(params, 2)]).unwrap();
+    writer.batch(&[seeded(params, 3), seeded(params, 4)]).unwrap();
     writer.finish().unwrap()
 }
 
 fn result_file(params: &Parameters) -> Vec<u8> {
-    let count = Count { images: 1, per_image: 1 };
+    let count = Count { images: 1, batch: 1, per_batch: 1 };
     let mut writer = CiphertextWriter::new(Vec::new(), params, PLAN, KEY, count).unwrap();
-    writer.image(&[result(params, 5)]).unwrap();
+    writer.batch(&[result(params, 5)]).unwrap();
     writer.finish().unwrap()
 }
 
 fn read_inputs(bytes: &[u8], params: &Parameters) -> Result<Vec<Vec<SeededCiphertext>>, FormatError> {
     let mut reader = CiphertextReader::open(bytes, params, &PLAN)?;
-    let mut images = Vec::new();
-    while let Some(image) = reader.next_image()? {
-        images.push(image);
+    let mut batches = Vec::new();
+    while let Some(batch) = reader.next_batch()? {
+        batches.push(batch);
     }
-    Ok(images)
+    Ok(batches)
 }
 
 fn same_key(a: &SwitchingKey, b: &SwitchingKey) -> bool {
@@ -172,13 +172,13 @@ fn keys_are_written_in_the_announced_order_only() {
 #[test]
 fn ciphertexts_and_results_come_back_bit_for_bit() {
     let params = params();
-    let images = read_inputs(&input_file(&params), &params).unwrap();
-    assert_eq!(images, [[seeded(&params, 1), seeded(&params, 2)], [seeded(&params, 3), seeded(&params, 4)]]);
+    let batches = read_inputs(&input_file(&params), &params).unwrap();
+    assert_eq!(batches, [[seeded(&params, 1), seeded(&params, 2)], [seeded(&params, 3), seeded(&params, 4)]]);
     let bytes = result_file(&params);
     let mut reader = CiphertextReader::<_, Ciphertext>::open(bytes.as_slice(), &params, &PLAN).unwrap();
     assert_eq!(reader.key_id(), KEY);
-    assert_eq!(reader.next_image().unwrap(), Some(vec![result(&params, 5)]));
-    assert_eq!(reader.next_image().unwrap(), None);
+    assert_eq!(reader.next_batch().unwrap(), Some(vec![result(&params, 5)]));
+    assert_eq!(reader.next_batch().unwrap(), None);
 }
 
 #[test]
@@ -206,9 +206,9 @@ fn insecure_parameters_are_marked() {
 #[test]
 fn a_ciphertext_of_another_key_cannot_be_written() {
     let params = params();
-    let count = Count { images: 1, per_image: 1 };
+    let count = Count { images: 1, batch: 1, per_batch: 1 };
     let mut writer = CiphertextWriter::new(Vec::new(), &params, PLAN, KeyId([1; 16]), count).unwrap();
-    let error = writer.image(&[result(&params, 5)]).unwrap_err();
+    let error = writer.batch(&[result(&params, 5)]).unwrap_err();
     assert!(
         error.to_string().contains("key 01010101010101010101010101010101 expected, found 0909"),
         "{error}"
@@ -228,7 +228,7 @@ fn hostile(count: Count, payload: &[u8]) -> FormatError {
 
 #[test]
 fn hostile_content_is_named() {
-    let one = Count { images: 1, per_image: 1 };
+    let one = Count { images: 1, batch: 1, per_batch: 1 };
     let params = params();
     let payload = |level: u16, scale: f64, residue: u64| {
         let mut bytes = level.to_le_bytes().to_vec();
@@ -246,9 +246,17 @@ fn hostile_content_is_named() {
     assert!(message(&payload(700, 1e6, 0)).contains("700"));
     assert!(message(&payload(2, 1e6, 0)[..60]).contains("bytes of residues expected, found"));
     assert!(message(&[payload(2, 1e6, 0), vec![0]].concat()).contains("1 bytes too many"));
-    let many = hostile(Count { images: u32::MAX, per_image: 1 }, &[]).to_string();
-    assert!(many.contains("found 4294967295 of 1"), "{many}");
-    assert!(hostile(Count { images: 2, per_image: 1 }, &payload(2, 1e6, 0)).to_string().contains("\"1/0\""));
+    let many = hostile(Count { images: u32::MAX, ..one }, &[]).to_string();
+    assert!(many.contains("found 4294967295, 1 of them in 1"), "{many}");
+    let none = hostile(Count { batch: 0, ..one }, &[]).to_string();
+    assert!(none.contains("found 1, 0 of them in 1"), "{none}");
+    let large = hostile(Count { batch: u32::MAX, ..one }, &[]).to_string();
+    assert!(large.contains("4294967295 of them"), "{large}");
+    assert!(
+        hostile(Count { images: 3, batch: 2, per_batch: 1 }, &payload(2, 1e6, 0))
+            .to_string()
+            .contains("\"1/0\"")
+    );
 }
 
 #[test]
@@ -291,9 +299,16 @@ fn golden_files_are_still_read() {
     let file = golden("evaluation-keys-v1", key_file(&params));
     let read = read_evaluation_keys(file.as_slice(), &params, &PLAN).unwrap();
     assert!(same_key(read.rotation(5).unwrap().unwrap(), &switching_key(&params, 0, 5)));
-    let file = golden("ciphertexts-v1", input_file(&params));
-    assert_eq!(read_inputs(&file, &params).unwrap()[1][0], seeded(&params, 3));
-    let file = golden("results-v1", result_file(&params));
-    let mut reader = CiphertextReader::<_, Ciphertext>::open(file.as_slice(), &params, &PLAN).unwrap();
-    assert_eq!(reader.next_image().unwrap(), Some(vec![result(&params, 5)]));
+    for (version, count) in
+        [(1, Count { images: 2, batch: 1, per_batch: 2 }), (2, Count { images: 5, batch: 3, per_batch: 2 })]
+    {
+        let file = golden(&format!("ciphertexts-v{version}"), input_file(&params));
+        let reader = CiphertextReader::<_, SeededCiphertext>::open(file.as_slice(), &params, &PLAN).unwrap();
+        assert_eq!((reader.header().version, reader.count()), (version, count));
+        assert_eq!(read_inputs(&file, &params).unwrap()[1][0], seeded(&params, 3));
+        let file = golden(&format!("results-v{version}"), result_file(&params));
+        let mut reader = CiphertextReader::<_, Ciphertext>::open(file.as_slice(), &params, &PLAN).unwrap();
+        assert_eq!(reader.count(), Count { images: 1, batch: 1, per_batch: 1 });
+        assert_eq!(reader.next_batch().unwrap(), Some(vec![result(&params, 5)]));
+    }
 }

@@ -8,20 +8,29 @@ use polyveil_format::{
     write_server_plan,
 };
 use polyveil_net::builders::GraphBuilder;
-use polyveil_plan::{CompileOptions, Compiled, compile};
+use polyveil_plan::{CompileOptions, Compiled, Digit, compile};
 
 fn compiled() -> Compiled {
+    compiled_for(1)
+}
+
+fn compiled_for(batch: usize) -> Compiled {
     let mut b = GraphBuilder::new("golden", &[4], 7);
     let mut x = b.input();
     x = b.linear("fc1", x, 3);
     x = b.quadratic("act", x, [0.5, 0.25, 0.0]);
     x = b.linear("fc2", x, 2);
-    compile(&b.finish(x).unwrap(), &CompileOptions::default()).unwrap()
+    compile(&b.finish(x).unwrap(), &CompileOptions { batch, ..CompileOptions::default() }).unwrap()
 }
 
 #[test]
 fn both_halves_come_back() {
-    let compiled = compiled();
+    for batch in [1, 3] {
+        comes_back(&compiled_for(batch));
+    }
+}
+
+fn comes_back(compiled: &Compiled) {
     let server = write_server_plan(Vec::new(), &compiled.server).unwrap();
     let client = write_client_plan(Vec::new(), &compiled.client).unwrap();
     assert_eq!(read_server_plan(server.as_slice()).unwrap(), compiled.server);
@@ -59,6 +68,16 @@ fn plans_that_contradict_themselves_or_their_header_are_refused() {
     assert!(hostile(|p| p.parameters.q.push(p.parameters.q[0])).contains("plan"));
     assert!(hostile(|p| p.parameters.log_n = 60).contains("60"));
     assert!(hostile(|p| p.parameters.log_n = 10).contains("10"));
+    for size in [0, 3, usize::MAX] {
+        let message = hostile(|p| p.values.iter_mut().for_each(|v| v.layout.batch.size = size));
+        assert!(message.contains("the layout overlaps or leaves the slots"), "{message}");
+    }
+    let message = hostile(|p| {
+        let slots = p.values[1].layout.slots;
+        p.values[1].layout.batch = Digit::slot(2, slots / 2);
+        p.values[1].layout.repeats.clear();
+    });
+    assert!(message.contains("those of the input"), "{message}");
 }
 
 /// See `objects.rs` for how golden files are made. Only what a later version must still understand is
@@ -72,12 +91,22 @@ fn golden_plans_are_still_read() {
         }
         std::fs::read(&path).unwrap()
     };
-    let server = golden("server-plan-v1", &|| write_server_plan(Vec::new(), &compiled().server).unwrap());
-    let client = golden("client-plan-v1", &|| write_client_plan(Vec::new(), &compiled().client).unwrap());
-    let (server, client) =
-        (read_server_plan(server.as_slice()).unwrap(), read_client_plan(client.as_slice()).unwrap());
-    assert_eq!(server.id, client.id);
-    assert_eq!((server.network.as_str(), client.network.as_str()), ("golden", "golden"));
-    assert_eq!(client.input_shape, [4]);
-    assert_eq!(server.parameters, client.parameters);
+    for (version, batch) in [(1, 1), (2, 3)] {
+        let compiled = || compiled_for(batch);
+        let server = golden(&format!("server-plan-v{version}"), &|| {
+            write_server_plan(Vec::new(), &compiled().server).unwrap()
+        });
+        let client = golden(&format!("client-plan-v{version}"), &|| {
+            write_client_plan(Vec::new(), &compiled().client).unwrap()
+        });
+        let (server, client) =
+            (read_server_plan(server.as_slice()).unwrap(), read_client_plan(client.as_slice()).unwrap());
+        assert_eq!(server.id, client.id);
+        assert_eq!((server.batch(), client.batch()), (batch, batch));
+        assert_eq!((server.network.as_str(), client.network.as_str()), ("golden", "golden"));
+        assert_eq!(client.input_shape, [4]);
+        assert_eq!(server.parameters, client.parameters);
+        // Weights and layouts of an old plan still go together.
+        assert!(server.lowered().unwrap()[0].is_some());
+    }
 }

@@ -14,7 +14,7 @@ use crate::layout::{Digit, Layout, Place};
 /// Most elements of a value that the planner handles.
 const MAX_ELEMENTS: usize = 1 << 24;
 /// Most ciphertexts of a value.
-const MAX_CIPHERTEXTS: usize = 1 << 10;
+const MAX_CIPHERTEXTS: usize = 1 << 12;
 
 /// Layouts and what else the lowering wants to know about the values.
 #[derive(Clone, Debug)]
@@ -38,24 +38,55 @@ enum Grid {
     Vector,
 }
 
-/// The coarse grids worth trying, in steps of the input image (rows, columns), finest first.
-pub(crate) fn coarse_grids(ir: &Ir) -> Vec<[usize; 2]> {
-    let mut all: Vec<[usize; 2]> = grids(ir)
-        .into_iter()
-        .filter_map(|g| if let Grid::Map(steps) = g { Some(steps) } else { None })
+/// The coarse grids worth trying, in steps of the input image (rows, columns), finest first. Where `batch` images share the slots
+/// coarser ones than any map has are worth it too, down to a single coarse position.
+pub(crate) fn coarse_grids(ir: &Ir, batch: usize) -> Vec<[usize; 2]> {
+    let grids = grids(ir);
+    let mut all: Vec<[usize; 2]> = grids
+        .iter()
+        .filter_map(|g| if let Grid::Map(steps) = g { Some(*steps) } else { None })
         .chain([[1, 1]])
         .collect();
     all.sort_unstable();
     all.dedup();
+    if let (true, Some(&(mut grid))) = (batch > 1, all.last()) {
+        let last = [0, 1].map(|axis| last_positions(ir, &grids, axis).max().unwrap_or(0));
+        while (0..2).any(|axis| grid[axis] <= last[axis]) {
+            grid = [0, 1].map(|axis| if grid[axis] <= last[axis] { 2 * grid[axis] } else { grid[axis] });
+            all.push(grid);
+        }
+    }
     all
 }
 
-/// Lays every value out in ciphertexts of `slots` slots, feature maps on the coarse grid `grid`.
+/// Where the last row or column of every map lies, in steps of the input image.
+fn last_positions<'a>(ir: &'a Ir, grids: &'a [Grid], axis: usize) -> impl Iterator<Item = usize> + 'a {
+    ir.nodes.iter().zip(grids).filter_map(move |(node, grid)| match grid {
+        Grid::Map(steps) => Some((node.shape[axis + 1] - 1) * steps[axis]),
+        Grid::Vector => None,
+    })
+}
+
+/// Lays every value out in ciphertexts of `slots` slots, feature maps on the coarse grid `grid`; for `batch` images in blocks
+/// of a share of the slots each.
 ///
 /// `gaps` allows channels in the gaps between rows also where an operator reads channels from such gaps: weights between the two
 /// do not repeat, as a row is seldom a power of two long, but there are fewer ciphertexts.
-pub(crate) fn arrange(ir: &Ir, slots: usize, grid: [usize; 2], gaps: bool) -> Result<Arrangement, PlanError> {
+pub(crate) fn arrange(
+    ir: &Ir,
+    slots: usize,
+    batch: usize,
+    grid: [usize; 2],
+    gaps: bool,
+) -> Result<Arrangement, PlanError> {
     let grids = grids(ir);
+    // One image's layouts, as if its block were all there is.
+    let limit = slots;
+    let slots = slots / batch.next_power_of_two();
+    if slots == 0 {
+        let (layer, what) = (ir.nodes[ir.output].name.clone(), "number of images in a ciphertext");
+        return Err(PlanError::TooLarge { layer, what, found: batch, limit });
+    }
     for node in &ir.nodes {
         let elements = node.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX);
         if elements > MAX_ELEMENTS {
@@ -74,7 +105,14 @@ pub(crate) fn arrange(ir: &Ir, slots: usize, grid: [usize; 2], gaps: bool) -> Re
     for (id, node) in ir.nodes.iter().enumerate() {
         let layout = match (&node.kind, grids[id]) {
             (IrKind::Square(of), _) => layouts[*of].clone(),
-            (_, Grid::Vector) => Layout::vector(node.shape[0], slots),
+            (_, Grid::Vector) => {
+                let mut layout = Layout::vector(node.shape[0], slots);
+                // What is not encrypted so would have to be repeated across the border to the next image, which no rotation does.
+                if batch > 1 && !matches!(node.kind, IrKind::Input) {
+                    layout.repeats.clear();
+                }
+                layout
+            }
             (IrKind::Input, Grid::Map(steps)) => frame.layout(node.shape, steps, apart[id], true, true),
             (IrKind::Linear { terms, .. }, Grid::Map(steps)) => {
                 let pooled = |of: usize| match grids[of] {
@@ -101,7 +139,12 @@ pub(crate) fn arrange(ir: &Ir, slots: usize, grid: [usize; 2], gaps: bool) -> Re
         }
         layouts.push(layout);
     }
-    Ok(Arrangement { strides: frame.strides(&grids), masked: masked(ir), block: frame.block, layouts })
+    let mut masked = masked(ir);
+    for (masked, layout) in masked.iter_mut().zip(&layouts) {
+        *masked &= !layout.is_full();
+    }
+    let layouts = layouts.into_iter().map(|layout| layout.for_images(batch)).collect();
+    Ok(Arrangement { strides: frame.strides(&grids), masked, block: frame.block, layouts })
 }
 
 /// For every value, the stride with which a depthwise operator reads it (through squares), where one does.
@@ -267,9 +310,13 @@ impl Frame {
                 width = width.max(node.shape[0].next_power_of_two() * phases);
             }
         }
-        for levels in &mut levels {
+        for (axis, levels) in levels.iter_mut().enumerate() {
             levels.sort_unstable();
             levels.dedup();
+            // Next to a single position there is nothing that a window could meet.
+            if last_positions(ir, grids, axis).all(|last| last < grid[axis]) {
+                extent[axis] = 1;
+            }
         }
         let [mut rows, pitch] = extent;
         let pitch = pitch.min(slots);
@@ -363,7 +410,8 @@ impl Frame {
                 }
             };
             for (phase, &(take, stride)) in phases[axis].iter().zip(&in_slots[axis]) {
-                let outside = phase.size / take;
+                // The coarsest phases may be more than there are rows or columns.
+                let outside = if take == 1 { phase.size.min(left) } else { phase.size / take };
                 digit(Digit::cipher(outside, ciphertexts), &mut left);
                 ciphertexts *= outside;
                 digit(Digit::slot(take, stride), &mut left);
@@ -399,7 +447,8 @@ impl Frame {
         }
         let repeats = if repeat && low < room { vec![Digit::slot(room / low, low)] } else { vec![] };
         let [rows, columns] = axes;
-        Layout { shape, slots: self.slots, ciphertexts, axes: [channel, rows, columns], repeats }
+        let batch = Digit::slot(1, self.slots);
+        Layout { shape, slots: self.slots, ciphertexts, axes: [channel, rows, columns], repeats, batch }
     }
 
     /// The layout of what a strided depthwise operator makes of a map in `from`: without the ciphertexts of the phases that it

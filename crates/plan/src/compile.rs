@@ -24,11 +24,13 @@ pub struct CompileOptions {
     pub calibration: Vec<Tensor>,
     /// Largest error of a score allowed, relative to the largest score.
     pub tolerance: f64,
+    /// Images that are run together, in one set of ciphertexts.
+    pub batch: usize,
 }
 
 impl Default for CompileOptions {
     fn default() -> Self {
-        Self { calibration: Vec::new(), tolerance: 1e-3 }
+        Self { calibration: Vec::new(), tolerance: 1e-3, batch: 1 }
     }
 }
 
@@ -58,7 +60,8 @@ pub fn compile_insecure_for_tests(
 fn plan(graph: &Graph, options: &CompileOptions, rings: &[Ring]) -> Result<Compiled, PlanError> {
     let ir = canonicalise(graph)?;
     let samples = calibration(graph, options)?;
-    finish(graph, Search { graph, ir: &ir, samples: &samples, tolerance: options.tolerance, rings }.run()?)
+    let (tolerance, batch) = (options.tolerance, options.batch);
+    finish(graph, Search { graph, ir: &ir, samples: &samples, tolerance, batch, rings }.run()?)
 }
 
 pub(crate) fn lowered<'d>(draft: &'d Draft<'_>) -> Vec<Option<&'d Diagonals>> {

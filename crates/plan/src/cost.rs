@@ -71,7 +71,9 @@ pub struct Work {
 /// Everything a user wants to know before a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// Seconds of one encrypted inference.
+    /// Images that are run together.
+    pub batch: usize,
+    /// Seconds of one encrypted inference, of all images of a batch together.
     pub seconds: f64,
     /// Peak memory of the server.
     pub server_memory_bytes: u64,
@@ -79,9 +81,9 @@ pub struct Estimate {
     pub client_memory_bytes: u64,
     /// Evaluation keys to upload once.
     pub key_bytes: u64,
-    /// Encrypted input of one image.
+    /// Encrypted input of one batch.
     pub upload_bytes: u64,
-    /// Encrypted scores of one image.
+    /// Encrypted scores of one batch.
     pub download_bytes: u64,
     /// Bits of security by the table.
     pub security_bits: u32,
@@ -301,11 +303,13 @@ impl Work {
                     let double = double_hoisting_pays(plan, k, &schedule);
                     work = sums_of_rotations(linear, &schedule, &shape, slots, double);
                     work.live_limbs = live_limbs(&schedule, &shape, slots, double);
+                    // Masks and biases are encoded as one period.
+                    let share = out.layout.period() as f64 / slots as f64;
                     for _ in &schedule.outputs {
                         if matches!(linear.weighting, Weighting::Weighted { mask_scale: Some(_) }) {
                             work.mac_full += 2.0 * shape.limbs;
-                            work.embed += 1.0;
-                            work.ntt += shape.limbs;
+                            work.embed += share;
+                            work.ntt += share * shape.limbs;
                         }
                         let after = Shape::at(&plan.parameters, out.level);
                         for _ in &diagonals.folds {
@@ -313,8 +317,8 @@ impl Work {
                             work.add_switch(&after);
                         }
                         if !linear.bias.is_empty() {
-                            work.embed += 1.0;
-                            work.ntt += after.limbs;
+                            work.embed += share;
+                            work.ntt += share * after.limbs;
                         }
                     }
                 }
@@ -446,6 +450,7 @@ pub fn estimate(plan: &ServerPlan, work: &Work, unit: &UnitCosts) -> Estimate {
     let output = &plan.values[plan.output];
     let packed = |level: usize| plan.parameters.q[..=level].iter().map(|&q| bits(q)).sum::<u64>() * n / 8;
     Estimate {
+        batch: plan.batch(),
         seconds: work.seconds(unit),
         server_memory_bytes: server,
         client_memory_bytes: work.key_memory + tables + base,

@@ -10,6 +10,10 @@
 //! Where the output repeats with a shorter period than the input (fully connected layers), partial
 //! sums are left at slots congruent modulo that period and folded by rotations afterwards (the
 //! hybrid method of Juvekar, Vaikuntanathan, Chandrakasan 2018, section 4).
+//!
+//! Several images lie in blocks of slots that are all alike, so one block is lowered and its weights hold for all. Within a block
+//! nothing goes round: a rotation to the left leads out at the end, into the next image. So the ways `t − s` and `t − s` plus a
+//! period are two, and of them the one that stays inside is taken (`Lowering::way`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -17,7 +21,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use rayon::prelude::*;
 
-use crate::layout::{ANY, Layout, Place, SlotMap, ZERO, is_element};
+use crate::layout::{ANY, Digit, Layout, Place, SlotMap, ZERO, is_element};
 use crate::linop::ConvOp;
 
 /// An input of a linear step: its operator, its layout and what its slots hold.
@@ -136,19 +140,30 @@ fn blocks(n: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
 /// together, could otherwise ask for any amount of memory.
 #[must_use]
 pub fn lower_within(sources: &[Source<'_>], layout: &Layout, numbers: usize) -> Option<Diagonals> {
-    let slots = layout.slots;
-    let out_period = layout.period();
-    let in_period = sources.iter().map(|s| s.layout.period()).max().unwrap_or(slots);
+    let block = layout.block();
+    let round = block == layout.slots;
+    let out_period = if round { layout.period() } else { fold_width(sources, layout) };
+    let in_period = sources.iter().map(|s| s.layout.period()).max().unwrap_or(block);
     let folding = out_period < in_period;
-    let folds = std::iter::successors(Some(in_period / 2), |f| Some(f / 2))
+    // Partial sums lie at most so far out.
+    let span = match folding && !round {
+        true => (reach(sources) + out_period).next_power_of_two().min(block),
+        false => in_period,
+    };
+    let folds = std::iter::successors(Some(span / 2), |f| Some(f / 2))
         .take_while(|&f| folding && f >= out_period)
         .collect();
     // Every vector of this step repeats with this period by construction.
-    let ring = if folding { in_period } else { in_period.max(out_period) };
+    let ring = match (folding, round) {
+        (true, _) => span,
+        (false, true) => in_period.max(out_period),
+        (false, false) => block,
+    };
     let step = Lowering {
         sources,
         layout,
         folding,
+        round,
         ring,
         out_period,
         full: sources.iter().map(|s| Present::of(s.map)).collect(),
@@ -161,6 +176,24 @@ pub fn lower_within(sources: &[Source<'_>], layout: &Layout, numbers: usize) -> 
         .map(|ct| step.output(ct, &out_map.ciphertexts[ct], least))
         .collect::<Option<_>>()?;
     Some(Diagonals { outputs, folds })
+}
+
+/// The slots modulo which sums may be folded where an image has a block of its own: those that a vector takes, if inputs are
+/// mixed; else nothing is folded.
+fn fold_width(sources: &[Source<'_>], layout: &Layout) -> usize {
+    let mixing = sources.iter().any(|s| s.op.groups == 1 && s.op.input.iter().product::<usize>() > 1);
+    match layout.axes.each_ref().map(Vec::as_slice) {
+        [[Digit { size, place: Place::Slot(1) }, ..], [], []] if mixing => {
+            size.next_power_of_two().min(layout.block())
+        }
+        _ => layout.block(),
+    }
+}
+
+/// The highest slot of a block that holds a first copy of an input.
+fn reach(sources: &[Source<'_>]) -> usize {
+    let digit = |d: &Digit| if let Place::Slot(stride) = d.place { (d.size - 1) * stride } else { 0 };
+    sources.iter().map(|s| s.layout.axes.iter().flatten().map(digit).sum()).max().unwrap_or(0)
 }
 
 /// Which slots of a value's ciphertexts may hold something: 1, else 0. Twice over, so that rotations are slices.
@@ -178,6 +211,8 @@ struct Lowering<'a> {
     sources: &'a [Source<'a>],
     layout: &'a Layout,
     folding: bool,
+    /// Whether a rotation goes round within an image's block: it is alone.
+    round: bool,
     /// Slots of one vector: the step's common period.
     ring: usize,
     out_period: usize,
@@ -196,6 +231,13 @@ struct Class {
     slot: usize,
     /// Of every tap inside the input: index in the kernel, ciphertext number and slot that it adds.
     taps: Vec<(usize, usize, usize)>,
+}
+
+/// A product of one input slot: the rotation, its number among those of the step, and where its weight stands.
+struct Way {
+    rotation: usize,
+    index: usize,
+    place: usize,
 }
 
 /// What tells the positions of an axis apart: the output's ciphertext and slot in the period, and where the taps lie.
@@ -233,7 +275,7 @@ impl Lowering<'_> {
 
     /// Slots after which the output's validity repeats.
     fn wrap(&self) -> usize {
-        if self.folding { self.out_period } else { self.layout.slots }
+        if self.folding { self.out_period } else { self.layout.block() }
     }
 
     /// Adds to `done` the vectors that have period `period`, among `wanted` ones where given; the others come back. None where
@@ -249,8 +291,13 @@ impl Lowering<'_> {
         // Clashing vectors have taken their part already.
         let left = usize::try_from(self.left.load(Ordering::Relaxed)).unwrap_or(0);
         let numbers = if wanted.is_some() { usize::MAX } else { left };
-        let mut table =
-            Table { size: period, most: numbers / period, vectors: Vec::new(), index: Vec::new() };
+        let mut table = Table {
+            size: period,
+            most: numbers / period,
+            ways: if self.round { self.layout.block() } else { 2 * self.layout.block() },
+            vectors: Vec::new(),
+            index: Vec::new(),
+        };
         for term in 0..self.sources.len() {
             self.enter(ct, term, period, wanted, &mut table)?;
         }
@@ -280,12 +327,7 @@ impl Lowering<'_> {
     ) -> Option<()> {
         let source = &self.sources[term];
         let op = source.op;
-        let slots = self.layout.slots;
-        let in_period = source.layout.period();
-        // Rotations by a multiple of the input's period do nothing.
-        // An input that repeats faster than the output leaves nothing to fold.
-        let partial = self.folding && in_period >= self.out_period;
-        let modulus = if partial { self.out_period } else { in_period };
+        let block = self.layout.block();
         let classes = [1, 2].map(|axis| self.classes(op, source.layout, axis, period));
         let channels = |layout: &Layout, n: usize| -> Vec<(usize, usize)> {
             (0..n).map(|c| layout.along(0, c)).collect()
@@ -300,7 +342,7 @@ impl Lowering<'_> {
         let channels_out = op.output[0] / op.groups;
         // Every input channel of an output has a vector of its own, and so has every shift between the two: in blocks, few
         // vectors are written to at a time, and again while they are in the caches.
-        for (block, outputs) in blocks(op.output[0], OUTPUTS_AT_ONCE).zip(places.chunks(OUTPUTS_AT_ONCE)) {
+        for (range, outputs) in blocks(op.output[0], OUTPUTS_AT_ONCE).zip(places.chunks(OUTPUTS_AT_ONCE)) {
             for inputs in blocks(per_group, INPUTS_AT_ONCE) {
                 for (row, column) in
                     classes[0].iter().flat_map(|row| classes[1].iter().map(move |c| (row, c)))
@@ -312,27 +354,24 @@ impl Lowering<'_> {
                     let count = row.count * column.count;
                     let taps = row.taps.iter().flat_map(|y| column.taps.iter().map(move |x| (y, x)));
                     for (&(ky, y_ct, y_slot), &(kx, x_ct, x_slot)) in taps {
-                        for (c, &(c_ct, c_slot)) in block.clone().zip(outputs) {
+                        for (c, &(c_ct, c_slot)) in range.clone().zip(outputs) {
                             if c_ct + row.ct + column.ct != ct {
                                 continue;
                             }
                             let first = c / channels_out * per_group;
                             for copy in &copies {
-                                let slot = (c_slot + row.slot + column.slot + copy) % slots;
+                                let slot = (c_slot + row.slot + column.slot + copy) % block;
                                 for i in inputs.clone() {
                                     let weight = op.weight[((c * per_group + i) * kh + ky) * kw + kx] * scale;
                                     if weight == 0.0 {
                                         continue;
                                     }
                                     let (i_ct, i_slot) = ins[first + i];
-                                    let at = (i_slot + y_slot + x_slot) % slots;
-                                    let from = source.layout.copy_near(at, slot);
-                                    let rotation = (from + slots - slot) % modulus;
-                                    let place =
-                                        if partial { from + self.ring * 2 - rotation } else { slot } % period;
-                                    let key = (term, i_ct + y_ct + x_ct, rotation);
+                                    let at = (i_slot + y_slot + x_slot) % block;
+                                    let way = self.way(source.layout, at, slot);
+                                    let key = (term, i_ct + y_ct + x_ct, way.rotation);
                                     if wanted.is_none_or(|w| w.contains(&key)) {
-                                        table.add(key, place, weight, count, modulus)?;
+                                        table.add(key, (way.index, way.place % period), weight, count)?;
                                     }
                                 }
                             }
@@ -342,6 +381,35 @@ impl Lowering<'_> {
             }
         }
         Some(())
+    }
+
+    /// How what lies at `at`, its first copy, comes to output slot `slot`.
+    fn way(&self, from: &Layout, at: usize, slot: usize) -> Way {
+        let (block, in_period) = (self.layout.block(), from.period());
+        if self.round {
+            // Rotations by a multiple of the input's period do nothing.
+            // An input that repeats faster than the output leaves nothing to fold.
+            let partial = self.folding && in_period >= self.out_period;
+            let modulus = if partial { self.out_period } else { in_period };
+            let from = from.copy_near(at, slot);
+            let rotation = (from + block - slot) % modulus;
+            let place = if partial { from + self.ring * 2 - rotation } else { slot };
+            return Way { rotation, index: rotation, place };
+        }
+        // The first slot from `start` on that is congruent to `to`, or the last before, where that is beyond `end`.
+        let next = |to: usize, period: usize, start: usize, end: usize| {
+            let found = start + (to + period - start % period) % period;
+            if found < end { found } else { found - period }
+        };
+        let (from, place) = if self.folding {
+            (at, next(slot, self.out_period, at, self.ring))
+        } else if in_period < block {
+            (next(at, in_period, slot, block), slot)
+        } else {
+            (from.copy_near(at, slot), slot)
+        };
+        let index = from + block - place;
+        Way { rotation: (index + self.layout.slots - block) % self.layout.slots, index, place }
     }
 
     /// The positions of an axis (1: rows, 2: columns), in classes; with folding every slot is its own.
@@ -371,7 +439,7 @@ impl Lowering<'_> {
 
     /// How many slots hold an output and would read something, by place in the period.
     fn matter(&self, (term, ciphertext, rotation): Key, period: usize, valid: &[u8]) -> Vec<u32> {
-        let n = self.layout.slots;
+        let n = self.layout.block();
         let present = &self.full[term].0[ciphertext];
         // Rows of many periods, so that there is something to add at once, and few enough for a byte to count them.
         let width = period.max(valid.len().min(1024)).max(valid.len() / 128);
@@ -426,6 +494,8 @@ struct Table {
     size: usize,
     /// Vectors at most.
     most: usize,
+    /// Rotations that there may be.
+    ways: usize,
     vectors: Vec<(Key, Vector)>,
     /// By term and ciphertext: the vector of every rotation, from 1 on, 0 for none.
     index: Vec<Vec<Vec<u32>>>,
@@ -433,8 +503,8 @@ struct Table {
 
 impl Table {
     /// None where there is no room for another vector.
-    fn add(&mut self, key: Key, place: usize, weight: f32, count: usize, modulus: usize) -> Option<()> {
-        let (term, ciphertext, rotation) = key;
+    fn add(&mut self, key: Key, (way, place): (usize, usize), weight: f32, count: usize) -> Option<()> {
+        let (term, ciphertext, _) = key;
         if self.index.len() <= term {
             self.index.resize(term + 1, Vec::new());
         }
@@ -444,9 +514,9 @@ impl Table {
         }
         let index = &mut of_term[ciphertext];
         if index.is_empty() {
-            index.resize(modulus, 0);
+            index.resize(self.ways, 0);
         }
-        let at = &mut index[rotation];
+        let at = &mut index[way];
         if *at == 0 {
             if self.vectors.len() >= self.most {
                 return None;

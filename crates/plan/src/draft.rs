@@ -13,7 +13,7 @@ use crate::calibrate::{apply, largest, rms};
 use crate::canonical::{Ir, IrId, IrKind};
 use crate::cost::product_seconds;
 use crate::diagonals::{Diagonals, MAX_NUMBERS, Source, lower_within};
-use crate::layout::{Layout, SlotMap, ZERO};
+use crate::layout::{Layout, Place, SlotMap, ZERO};
 
 /// A lowered network.
 pub(crate) struct Draft<'a> {
@@ -55,16 +55,16 @@ pub(crate) enum DraftWeighting {
 }
 
 impl<'a> Draft<'a> {
-    /// Lowers every node of `ir` on a coarse grid; `masks` allows zeroing unused slots, such as those that a later window would read
-    /// them. Ranges are not known yet. It stops where the budget is exceeded.
+    /// Lowers every node of `ir`, `batch` images at a time, on a coarse grid; `masks` allows zeroing unused slots, such as those that
+    /// a later window would read them. Ranges are not known yet. It stops where the budget is exceeded.
     pub fn new(
         ir: &'a Ir,
-        slots: usize,
+        (slots, batch): (usize, usize),
         Style { grid, masks, gaps }: Style,
         budget: Budget,
         cache: &mut Cache,
     ) -> Result<Self, PlanError> {
-        let arrangement = arrange(ir, slots, grid, gaps)?;
+        let arrangement = arrange(ir, slots, batch, grid, gaps)?;
         let (strides, block) = (arrangement.strides.clone(), arrangement.block);
         let mut draft = Self { ir, slots, nodes: Vec::new(), output: ir.output, strides, block };
         let mut maps: Vec<Arc<SlotMap>> = Vec::new();
@@ -160,7 +160,8 @@ impl<'a> Draft<'a> {
         Ok(draft)
     }
 
-    /// Finds the ranges of all slots by running `samples`, network inputs in element order, in the clear.
+    /// Finds the ranges of all slots by running `samples`, network inputs in element order, in the clear, as many at a time as there
+    /// are images in a batch.
     pub fn calibrate(&mut self, samples: &[Tensor]) -> Result<(), PlanError> {
         let mut last_use: Vec<usize> = vec![usize::MAX; self.nodes.len()];
         for (id, node) in self.ir.nodes.iter().enumerate() {
@@ -181,7 +182,7 @@ impl<'a> Draft<'a> {
                     .collect(),
                 (IrKind::Linear { terms, .. }, Work::Linear { diagonals, bias, weighting, .. }) => {
                     let masked = *weighting == DraftWeighting::Weighted { masked: true };
-                    let mask = masked.then(|| layout.pack(&vec![1.0; layout.elements()]));
+                    let mask = masked.then(|| layout.pattern(&vec![1.0; layout.elements()]));
                     let one = |sample: usize| {
                         let inputs: Vec<&[Vec<f64>]> =
                             terms.iter().map(|t| values[t.value][sample].as_slice()).collect();
@@ -189,22 +190,23 @@ impl<'a> Draft<'a> {
                         for (ct, slots) in out.iter_mut().enumerate() {
                             for (s, v) in slots.iter_mut().enumerate() {
                                 if let Some(mask) = &mask {
-                                    *v *= mask[ct][s];
+                                    *v *= mask[ct][s % mask[ct].len()];
                                 }
-                                if !bias.is_empty() {
-                                    *v += bias[ct][s];
+                                if let Some(bias) = bias.get(ct) {
+                                    *v += bias[s % bias.len()];
                                 }
                             }
                         }
                         out
                     };
-                    (0..samples.len()).into_par_iter().map(one).collect()
+                    (0..samples.len().div_ceil(layout.images())).into_par_iter().map(one).collect()
                 }
                 // Only the input is left.
-                _ => samples
-                    .iter()
-                    .map(|t| layout.pack(&t.data().iter().map(|&v| f64::from(v)).collect::<Vec<_>>()))
-                    .collect(),
+                _ => {
+                    let wide = |t: &Tensor| t.data().iter().map(|&v| f64::from(v)).collect();
+                    let wide: Vec<Vec<f64>> = samples.iter().map(wide).collect();
+                    wide.chunks(layout.images()).map(|images| layout.pack(images)).collect()
+                }
             };
             let range = value.iter().map(|v| largest(v)).fold(0.0, f64::max);
             let rms = value.iter().map(|v| rms(v)).fold(0.0, f64::max);
@@ -346,6 +348,10 @@ fn meets_margin(ir: &Ir, id: IrId, layout: &Layout, map: &SlotMap) -> bool {
                 (if side == 0 { op.pads[axis] } else { (last + 1).saturating_sub(own) }) as i64
             })
         });
+        // Along an axis that lies in ciphertexts only, no rotation leads out.
+        let still = [1, 2].map(|axis| layout.axes[axis].iter().all(|d| matches!(d.place, Place::Cipher(_))));
+        let [before, after] =
+            [before, after].map(|reach| [0, 1].map(|k| if still[k] { 0 } else { reach[k] }));
         let [rows, columns] = [op.input[1] as i64, op.input[2] as i64];
         (0..op.input[0]).any(|c| {
             (-before[0]..rows + after[0]).any(|y| {
@@ -358,14 +364,14 @@ fn meets_margin(ir: &Ir, id: IrId, layout: &Layout, map: &SlotMap) -> bool {
     })
 }
 
-/// The bias as slot vectors: zero in unused slots; empty where there is none.
+/// The bias as slot vectors of one period: zero in unused slots; empty where there is none.
 pub(crate) fn pack_bias(layout: &Layout, bias: &[f64]) -> Vec<Vec<f64>> {
     if bias.iter().all(|&b| b == 0.0) {
         return Vec::new();
     }
     let per = layout.elements() / bias.len();
     let values: Vec<f64> = bias.iter().flat_map(|&b| std::iter::repeat_n(b, per)).collect();
-    layout.pack(&values)
+    layout.pattern(&values)
 }
 
 /// Least number of levels of a network, whatever the layout: squares and operators with unequal

@@ -84,6 +84,14 @@ pub enum PlanError {
         /// The limit.
         limit: usize,
     },
+    /// As many images do not go together.
+    #[error("a batch of {found} images; from 1 to {limit} go together")]
+    Batch {
+        /// Images asked for.
+        found: usize,
+        /// Most that are possible.
+        limit: usize,
+    },
     /// Parameters could not be made.
     #[error("no parameters at N = 2^{log_n}: {source}")]
     Parameters {

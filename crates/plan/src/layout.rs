@@ -53,6 +53,8 @@ pub struct Layout {
     pub axes: [Vec<Digit>; 3],
     /// Slot digits along which the tensor is repeated.
     pub repeats: Vec<Digit>,
+    /// The images: how many, and the slots from one to the next.
+    pub batch: Digit,
 }
 
 /// A slot that holds no element but is known to be zero.
@@ -60,10 +62,10 @@ pub const ZERO: u32 = u32::MAX;
 /// A slot whose content is not used and not known.
 pub const ANY: u32 = u32::MAX - 1;
 
-/// What every slot of every ciphertext of a value holds: an element's index, [`ZERO`] or [`ANY`].
+/// What every slot of every ciphertext of a value holds: an element's index, [`ZERO`] or [`ANY`]. It is the same for every image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotMap {
-    /// One entry a slot, one vector a ciphertext.
+    /// One entry a slot of an image's block, one vector a ciphertext.
     pub ciphertexts: Vec<Vec<u32>>,
 }
 
@@ -84,7 +86,8 @@ impl Layout {
             channel.push(Digit::cipher(ciphertexts, 1));
         }
         let repeats = if period < slots { vec![Digit::slot(slots / period, period)] } else { vec![] };
-        Self { shape: [n, 1, 1], slots, ciphertexts, axes: [channel, vec![], vec![]], repeats }
+        let batch = Digit::slot(1, slots);
+        Self { shape: [n, 1, 1], slots, ciphertexts, axes: [channel, vec![], vec![]], repeats, batch }
     }
 
     /// Number of elements.
@@ -93,12 +96,12 @@ impl Layout {
         self.shape.iter().product()
     }
 
-    /// Ciphertext and slot of the first copy of element `(c, y, x)`.
+    /// Ciphertext and slot of the first copy of element `(c, y, x)` of the first image.
     #[must_use]
     pub fn position(&self, c: usize, y: usize, x: usize) -> (usize, usize) {
         let parts = [self.along(0, c), self.along(1, y), self.along(2, x)];
         let (ct, slot) = parts.iter().fold((0, 0), |(ct, slot), part| (ct + part.0, slot + part.1));
-        (ct, slot % self.slots)
+        (ct, slot % self.block())
     }
 
     /// What index `at` of an axis (channel, row, column) adds to ciphertext number and slot.
@@ -139,20 +142,20 @@ impl Layout {
                 return None;
             }
         }
-        Some((ct, slot.rem_euclid(self.slots as i64) as usize))
+        Some((ct, slot.rem_euclid(self.block() as i64) as usize))
     }
 
-    /// The least power of two `P` such that the content of every ciphertext repeats every `P` slots
-    /// by construction (equal to `slots` where nothing repeats).
+    /// The least power of two `P` such that the content of an image's block repeats every `P` slots
+    /// by construction (equal to the block where nothing repeats).
     #[must_use]
     pub fn period(&self) -> usize {
         self.repeats
             .iter()
             .find_map(|d| match d.place {
-                Place::Slot(stride) if stride * d.size == self.slots => Some(stride),
+                Place::Slot(stride) if stride * d.size == self.block() => Some(stride),
                 _ => None,
             })
-            .unwrap_or(self.slots)
+            .unwrap_or(self.block())
     }
 
     /// Of the copies of an element whose first copy is at slot `base`, the one in the same copy of
@@ -165,10 +168,10 @@ impl Layout {
                 slot += near / stride % digit.size * stride;
             }
         }
-        slot % self.slots
+        slot % self.block()
     }
 
-    /// The slots of all copies of an element whose first copy is at `base`.
+    /// The slots of all copies of an element whose first copy is at `base`, within one image's block.
     #[must_use]
     pub fn copies(&self, base: usize) -> Vec<usize> {
         let mut all = vec![base];
@@ -176,7 +179,7 @@ impl Layout {
             if let Place::Slot(stride) = digit.place {
                 all = all
                     .iter()
-                    .flat_map(|&s| (0..digit.size).map(move |k| (s + k * stride) % self.slots))
+                    .flat_map(|&s| (0..digit.size).map(move |k| (s + k * stride) % self.block()))
                     .collect();
             }
         }
@@ -186,33 +189,13 @@ impl Layout {
     /// The slot map of a value in this layout whose other slots hold `rest` ([`ZERO`] or [`ANY`]).
     #[must_use]
     pub fn slot_map(&self, rest: u32) -> SlotMap {
-        let mut ciphertexts = vec![vec![rest; self.slots]; self.ciphertexts];
+        let mut ciphertexts = vec![vec![rest; self.block()]; self.ciphertexts];
         self.for_each_element(|element, ct, base| {
             for slot in self.copies(base) {
                 ciphertexts[ct][slot] = element as u32;
             }
         });
         SlotMap { ciphertexts }
-    }
-
-    /// Places one value an element (row-major `[C, H, W]`) into slot vectors; other slots are zero.
-    #[must_use]
-    pub fn pack(&self, values: &[f64]) -> Vec<Vec<f64>> {
-        let mut ciphertexts = vec![vec![0.0; self.slots]; self.ciphertexts];
-        self.for_each_element(|element, ct, base| {
-            for slot in self.copies(base) {
-                ciphertexts[ct][slot] = values[element];
-            }
-        });
-        ciphertexts
-    }
-
-    /// Reads the first copy of every element back, row-major `[C, H, W]`.
-    #[must_use]
-    pub fn unpack(&self, ciphertexts: &[Vec<f64>]) -> Vec<f64> {
-        let mut values = vec![0.0; self.elements()];
-        self.for_each_element(|element, ct, base| values[element] = ciphertexts[ct][base]);
-        values
     }
 
     /// Whether the layout is sound: digits cover the shape, positions are in range and distinct.
@@ -235,25 +218,26 @@ impl Layout {
             .iter()
             .zip(self.shape)
             .all(|(axis, extent)| extent >= 1 && span(axis).is_some_and(|n| n >= extent));
-        let (Some(size), Some(elements), Some(copies)) =
+        let (Some(_), Some(elements), Some(copies)) =
             (product(&[self.slots, self.ciphertexts]), product(&self.shape), span(&self.repeats))
         else {
             return false;
         };
         let stride_ok = |d: &Digit| match d.place {
-            Place::Slot(s) => s >= 1 && s <= self.slots,
+            Place::Slot(s) => s >= 1 && s <= self.block(),
             Place::Cipher(s) => s >= 1 && s <= self.ciphertexts,
         };
         let repeats_ok = self.repeats.iter().all(|d| {
-            matches!(d.place, Place::Slot(s) if s >= 1 && s.checked_mul(d.size).is_some_and(|e| e <= self.slots))
+            matches!(d.place, Place::Slot(s) if s >= 1 && s.checked_mul(d.size).is_some_and(|e| e <= self.block()))
         });
         covered
             && self.slots.is_power_of_two()
+            && self.batch_is_sound()
             && self.ciphertexts >= 1
             && repeats_ok
             && self.axes.iter().flatten().all(stride_ok)
             // Also bounds the work below: more positions than slots must overlap.
-            && product(&[elements, copies]).is_some_and(|n| n <= size)
+            && product(&[elements, copies]).is_some_and(|n| n <= self.block() * self.ciphertexts)
             && (self.digits_are_apart() || self.positions_are_distinct())
     }
 
@@ -267,7 +251,7 @@ impl Layout {
                 Place::Cipher(stride) => ciphertexts.push((stride, digit.size)),
             }
         }
-        [(slots, self.slots), (ciphertexts, self.ciphertexts)].into_iter().all(|(mut digits, end)| {
+        [(slots, self.block()), (ciphertexts, self.ciphertexts)].into_iter().all(|(mut digits, end)| {
             digits.sort_unstable();
             let mut reach = 0usize;
             digits.into_iter().all(|(stride, size)| {
@@ -280,7 +264,8 @@ impl Layout {
 
     /// Visits every copy of every element until two meet.
     fn positions_are_distinct(&self) -> bool {
-        let mut seen = vec![false; self.slots * self.ciphertexts];
+        let block = self.block();
+        let mut seen = vec![false; block * self.ciphertexts];
         let [channels, rows, columns] = self.shape;
         (0..channels).all(|c| {
             (0..rows).all(|y| {
@@ -290,7 +275,7 @@ impl Layout {
                         && self
                             .copies(base)
                             .into_iter()
-                            .all(|slot| !std::mem::replace(&mut seen[ct * self.slots + slot], true))
+                            .all(|slot| !std::mem::replace(&mut seen[ct * block + slot], true))
                 })
             })
         })
@@ -329,10 +314,11 @@ mod tests {
                 vec![Digit::slot(4, 2 * 2)],
             ],
             repeats: vec![],
+            batch: Digit::slot(1, 256),
         };
         assert!(layout.is_sound());
         let values: Vec<f64> = (0..96).map(f64::from).collect();
-        assert_eq!(layout.unpack(&layout.pack(&values)), values);
+        assert_eq!(layout.unpack(&layout.pack(&[values.clone()])), [values]);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 mod affine;
 mod allocate;
 mod arrange;
+mod batch;
 mod bsgs;
 pub mod calibrate;
 mod canonical;

@@ -189,8 +189,13 @@ impl ServerPlan {
             ));
         }
         let mut slots = 0usize;
+        let batch = self.input().layout.batch;
         for value in &self.values {
             value.validate(&self.parameters)?;
+            if value.layout.batch != batch {
+                let found = value.layout.batch;
+                return Err(unsound(&value.name, format!("images {found:?}, those of the input {batch:?}")));
+            }
             // Both factors have been bounded. Validation takes time in proportion to this sum.
             slots += value.layout.slots * value.layout.ciphertexts;
             if slots > MAX_SLOTS {
@@ -293,6 +298,12 @@ impl ServerPlan {
         &self.values[0]
     }
 
+    /// How many images are run together.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        self.input().layout.images()
+    }
+
     /// What the slots of every value hold, and the rotations and weights of every linear step, derived
     /// from the layouts in order.
     ///
@@ -357,6 +368,11 @@ impl ClientPlan {
         check_literal(&self.parameters)?;
         self.input.validate(&self.parameters)?;
         self.output.validate(&self.parameters)?;
+        if self.output.layout.batch != self.input.layout.batch {
+            let (input, output) = (self.input.layout.batch, self.output.layout.batch);
+            let reason = format!("images {output:?}, those of the input {input:?}");
+            return Err(PlanError::Unsound { place: self.output.name.clone(), reason });
+        }
         let elements = self.input_shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         if elements != Some(self.input.layout.elements()) {
             return Err(PlanError::Unsound {
@@ -380,33 +396,60 @@ impl ClientPlan {
         Ok(())
     }
 
-    /// Slot vectors of one pre-processed image, one a ciphertext.
+    /// How many images are run together.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        self.input.layout.images()
+    }
+
+    /// Slot vectors of one pre-processed image, one a ciphertext; it takes the place of all images of a batch.
     ///
     /// # Errors
-    /// [`PlanError::Calibration`] (index 0) where the shape differs, a value is not finite, or a value
-    /// exceeds what the plan can hold.
+    /// As [`ClientPlan::pack_batch`].
     pub fn pack(&self, image: &Tensor) -> Result<Vec<Vec<f64>>, PlanError> {
-        let refuse = |reason| Err(PlanError::Calibration { index: 0, reason });
-        if image.shape() != self.input_shape {
-            return refuse(format!("shape {:?} expected, found {:?}", self.input_shape, image.shape()));
+        self.pack_batch(&[image])
+    }
+
+    /// Slot vectors of pre-processed images, one a ciphertext. Where there are fewer than a batch, the last takes the places that are
+    /// left.
+    ///
+    /// # Errors
+    /// [`PlanError::Calibration`] with the image's index where its shape differs, a value is not finite, or a value exceeds what the
+    /// plan can hold; [`PlanError::Batch`] for no image or more than a batch.
+    pub fn pack_batch(&self, images: &[&Tensor]) -> Result<Vec<Vec<f64>>, PlanError> {
+        if images.is_empty() || images.len() > self.batch() {
+            return Err(PlanError::Batch { found: images.len(), limit: self.batch() });
         }
-        if let Some(at) = image.data().iter().position(|v| !v.is_finite()) {
-            return refuse(format!("value {at} is {}", image.data()[at]));
-        }
-        let largest = image.data().iter().fold(0.0f64, |m, &v| m.max(f64::from(v.abs())));
-        if largest > self.input.range {
-            return refuse(format!(
-                "largest value {largest} is beyond the plan's input range {} (is it pre-processed as the model expects?)",
-                self.input.range
-            ));
-        }
-        let values: Vec<f64> = image.data().iter().map(|&v| f64::from(v)).collect();
+        let values = |(index, image): (usize, &&Tensor)| {
+            let refuse = |reason| Err(PlanError::Calibration { index, reason });
+            if image.shape() != self.input_shape {
+                return refuse(format!("shape {:?} expected, found {:?}", self.input_shape, image.shape()));
+            }
+            if let Some(at) = image.data().iter().position(|v| !v.is_finite()) {
+                return refuse(format!("value {at} is {}", image.data()[at]));
+            }
+            let largest = image.data().iter().fold(0.0f64, |m, &v| m.max(f64::from(v.abs())));
+            if largest > self.input.range {
+                return refuse(format!(
+                    "largest value {largest} is beyond the plan's input range {} (is it pre-processed as the model expects?)",
+                    self.input.range
+                ));
+            }
+            Ok(image.data().iter().map(|&v| f64::from(v)).collect())
+        };
+        let values: Vec<Vec<f64>> = images.iter().enumerate().map(values).collect::<Result<_, _>>()?;
         Ok(self.input.layout.pack(&values))
     }
 
-    /// Scores from decrypted slot vectors.
+    /// Scores of the first image from decrypted slot vectors.
     #[must_use]
     pub fn unpack(&self, slots: &[Vec<f64>]) -> Vec<f64> {
+        self.unpack_batch(slots).swap_remove(0)
+    }
+
+    /// Scores of all images of a batch from decrypted slot vectors.
+    #[must_use]
+    pub fn unpack_batch(&self, slots: &[Vec<f64>]) -> Vec<Vec<f64>> {
         self.output.layout.unpack(slots)
     }
 }

@@ -9,12 +9,13 @@ use polyveil_net::{Graph, Tensor};
 
 use crate::PlanError;
 use crate::allocate::Allocation;
-use crate::arrange::coarse_grids;
+use crate::arrange::{arrange, coarse_grids};
 use crate::canonical::Ir;
 use crate::compile::{assemble, lowered};
 use crate::cost;
 use crate::diagonals::MAX_NUMBERS;
 use crate::draft::{Budget, Cache, Draft, DraftWeighting, Masks, Style, Work, least_levels};
+use crate::layout::Layout;
 use crate::moduli::{Moduli, Sizes, least_scale_bits, table_limit};
 use crate::plan::ServerPlan;
 use crate::predict::Predictor;
@@ -40,6 +41,8 @@ pub(crate) struct Search<'a> {
     /// Network inputs that show the ranges.
     pub samples: &'a [Tensor],
     pub tolerance: f64,
+    /// Images that share ciphertexts.
+    pub batch: usize,
     pub rings: &'a [Ring],
 }
 
@@ -49,6 +52,10 @@ impl Search<'_> {
     /// # Errors
     /// What stood in the way of the last one tried.
     pub fn run(&self) -> Result<ServerPlan, PlanError> {
+        if self.batch != 1 && !self.holds(self.batch) {
+            let limit = (0..usize::BITS - 1).map(|k| 1 << k).take_while(|&n| self.holds(n)).last();
+            return Err(PlanError::Batch { found: self.batch, limit: limit.unwrap_or(1) });
+        }
         let mut failure: Option<PlanError> = None;
         // Masks everywhere cost precision and time, so they are drawn up only where nothing else works.
         for masks in [Masks::Margins, Masks::Always] {
@@ -60,13 +67,26 @@ impl Search<'_> {
         Err(failure.unwrap_or_else(|| too_deep(least, deepest)))
     }
 
+    /// Whether the layouts of some ring have room for so many images.
+    fn holds(&self, batch: usize) -> bool {
+        let (least, _) = least_levels(self.ir);
+        let grids = coarse_grids(self.ir, batch);
+        let fit = |ring: &Ring, grid: [usize; 2]| {
+            arrange(self.ir, 1 << ring.log_n, batch, grid, false)
+                .is_ok_and(|a| a.layouts.iter().all(Layout::is_sound))
+        };
+        let mut rings = self.rings.iter().filter(|r| batch <= 1 << r.log_n && fits(r.log_n, least, r.limit));
+        batch > 0 && rings.any(|ring| grids.iter().any(|&grid| fit(ring, grid)))
+    }
+
     /// The cheapest plan with such masks; why there is none is left in `failure`.
     fn cheapest(&self, masks: Masks, failure: &mut Option<PlanError>) -> Option<ServerPlan> {
         let (least, _) = least_levels(self.ir);
         let mut best: Option<(f64, ServerPlan)> = None;
         // The style that proved best where nothing spoke against it.
         let mut focus: Option<Style> = None;
-        for ring in self.rings.iter().filter(|r| fits(r.log_n, least, r.limit)) {
+        let rings = self.rings.iter().filter(|r| self.batch <= 1 << r.log_n);
+        for ring in rings.filter(|r| fits(r.log_n, least, r.limit)) {
             // One ring beyond the first that works may be cheaper, two never.
             let last = best.is_some();
             let most = best.as_ref().map_or(f64::INFINITY, |b| b.0);
@@ -112,7 +132,7 @@ impl Search<'_> {
         let mut drafts: Vec<(f64, Style, Draft<'_>)> = Vec::new();
         let mut cache = Cache::default();
         let mut least = most;
-        for grid in coarse_grids(self.ir) {
+        for grid in coarse_grids(self.ir, self.batch) {
             // One that is tried for a second chance may cost somewhat more.
             let budget = Budget { seconds: 2.0 * least, ..Budget::default() };
             drafts.extend(self.draft(ring, Style { grid, masks, gaps: false }, budget, &mut cache, failure));
@@ -153,7 +173,7 @@ impl Search<'_> {
         most: f64,
         failure: &mut Option<PlanError>,
     ) -> Vec<(f64, Style, Draft<'_>)> {
-        let grids = coarse_grids(self.ir);
+        let grids = coarse_grids(self.ir, self.batch);
         let at = grids.iter().position(|&g| g == style.grid).unwrap_or(0);
         let mut cache = Cache::default();
         let budget = Budget { seconds: most, ..Budget::default() };
@@ -176,16 +196,17 @@ impl Search<'_> {
     ) -> Option<(f64, Style, Draft<'_>)> {
         let (levels, _) = least_levels(self.ir);
         let budget = Budget { levels, ..budget };
-        let found = Draft::new(self.ir, 1 << ring.log_n, style, budget, cache).and_then(|draft| {
-            let levels = draft.levels();
-            let bits = TYPICAL_SCALE_BITS.max(least_scale_bits(ring.log_n));
-            let sizes = Sizes::uniform(ring.log_n, levels, bits, bits + 8, ring.limit).or_else(|| {
-                let bits = least_scale_bits(ring.log_n);
-                Sizes::uniform(ring.log_n, levels, bits, bits, ring.limit)
+        let found =
+            Draft::new(self.ir, (1 << ring.log_n, self.batch), style, budget, cache).and_then(|draft| {
+                let levels = draft.levels();
+                let bits = TYPICAL_SCALE_BITS.max(least_scale_bits(ring.log_n));
+                let sizes = Sizes::uniform(ring.log_n, levels, bits, bits + 8, ring.limit).or_else(|| {
+                    let bits = least_scale_bits(ring.log_n);
+                    Sizes::uniform(ring.log_n, levels, bits, bits, ring.limit)
+                });
+                let name = || self.ir.nodes[draft.output].name.clone();
+                Ok((sizes.ok_or_else(|| too_deep(levels, name()))?.literal()?, draft))
             });
-            let name = || self.ir.nodes[draft.output].name.clone();
-            Ok((sizes.ok_or_else(|| too_deep(levels, name()))?.literal()?, draft))
-        });
         match found {
             Ok((literal, mut draft)) => {
                 let splits = Splits::of(&draft);

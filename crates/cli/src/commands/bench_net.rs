@@ -8,6 +8,7 @@ use clap::Args;
 use polyveil_ckks::{KeySpec, PrecisionStats};
 use polyveil_net::{Tensor, exec};
 use polyveil_train::data::npy;
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::commands::compile::parse_tolerance;
@@ -26,7 +27,7 @@ use crate::session::Session;
 pub struct NetArgs {
     /// The HE-friendly network (ONNX).
     model: PathBuf,
-    /// One input (.npy, floating point) [default: uniform noise in [0, 1)].
+    /// One input, or as many as the batch has (.npy, floating point) [default: uniform noise in [0, 1)].
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// Where the decrypted scores go (.npy), so that another runtime can be held against them.
@@ -35,6 +36,9 @@ pub struct NetArgs {
     /// Largest error of a score allowed, relative to the largest score.
     #[arg(long, default_value_t = 1e-3, value_parser = parse_tolerance)]
     tolerance: f64,
+    /// Images that share ciphertexts and are run together.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = planning::parse_batch)]
+    batch: usize,
     /// Picks the noise of the default input.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -43,10 +47,12 @@ pub struct NetArgs {
 #[derive(Serialize)]
 struct Outcome {
     network: String,
+    batch: usize,
     compile_s: f64,
     keygen_s: f64,
     encrypt_s: f64,
     run_s: f64,
+    run_s_per_image: f64,
     decrypt_s: f64,
     peak_rss_bytes: u64,
     eval_key_bytes: u64,
@@ -69,24 +75,28 @@ struct Outcome {
     layers: Vec<super::estimate::LayerCost>,
 }
 
-/// Compiles, makes keys, encrypts, runs and decrypts one image in memory, and compares.
+/// Compiles, makes keys, encrypts, runs and decrypts one batch in memory, and compares every image.
 pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     if let Some(path) = &args.output {
         files::check_target(path, Access::Shared)?;
     }
     let graph = models::load(&args.model)?;
     models::require_he_friendly(&graph, &args.model)?;
-    let noise = models::random_inputs(graph.input_shape(), 4, args.seed);
-    let image = match &args.input {
-        Some(path) => one_image(path, graph.input_shape())?,
-        None => noise[0].clone(),
+    let noise = models::random_inputs(graph.input_shape(), args.batch.max(4), args.seed);
+    let images = match &args.input {
+        Some(path) => inputs(path, graph.input_shape(), args.batch)?,
+        None => noise[..args.batch].to_vec(),
     };
-    let expected =
-        exec::run_f64(&graph, &image).map_err(|e| CliError::new(Exit::Model, e).at(&args.model))?;
+    let expected = images
+        .par_iter()
+        .map(|image| exec::run_f64(&graph, image))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| CliError::new(Exit::Model, e).at(&args.model))?;
+    let expected: Vec<f64> = expected.concat();
 
     let timer = Instant::now();
-    let calibration = std::iter::once(image.clone()).chain(noise).collect();
-    let compiled = planning::compile(&graph, calibration, args.tolerance)?;
+    let calibration = images.iter().take(planning::CALIBRATION_IMAGES).chain(&noise[..4]).cloned().collect();
+    let compiled = planning::compile_batch(&graph, calibration, args.tolerance, args.batch, session)?;
     let compile_s = timer.elapsed().as_secs_f64();
     let estimate = planning::estimate(&compiled.server)?;
     session.require_memory("running the plan", estimate.server_memory_bytes)?;
@@ -100,8 +110,10 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     let keys = Arc::new(client.evaluation_keys(&secret, session)?);
     let keygen_s = timer.elapsed().as_secs_f64();
 
+    let name = |(index, image)| (format!("input {index}"), image);
+    let images: Vec<_> = images.into_iter().enumerate().map(name).collect();
     let timer = Instant::now();
-    let encrypted = client.encrypt(&secret, &image)?;
+    let encrypted = client.encrypt(&secret, &images)?;
     let encrypt_s = timer.elapsed().as_secs_f64();
 
     // Expanding the keys' seeds is work of loading keys, not of an inference.
@@ -113,11 +125,11 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     drop(display);
 
     let timer = Instant::now();
-    let scores = client.decrypt(&secret, &output.ciphertexts, &client.rounding()?)?;
+    let scores = client.decrypt(&secret, &output.ciphertexts, &client.rounding()?)?.concat();
     let decrypt_s = timer.elapsed().as_secs_f64();
     if let Some(path) = &args.output {
         let values: Vec<f32> = scores.iter().map(|&s| s as f32).collect();
-        files::write_bytes(path, &npy::write_f32(&[1, values.len()], &values))?;
+        files::write_bytes(path, &npy::write_f32(&[args.batch, values.len() / args.batch], &values))?;
     }
 
     let parameters = client.parameters();
@@ -130,10 +142,12 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     let precision = PrecisionStats::of(&scores, &expected);
     let outcome = Outcome {
         network: client.plan().network.clone(),
+        batch: args.batch,
         compile_s,
         keygen_s,
         encrypt_s,
         run_s,
+        run_s_per_image: run_s / args.batch as f64,
         decrypt_s,
         peak_rss_bytes: machine::peak_rss(),
         eval_key_bytes: spec.stored_bytes(parameters),
@@ -159,13 +173,18 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     verify(&outcome, args.tolerance)
 }
 
-fn one_image(path: &std::path::Path, shape: &[usize]) -> Result<Tensor, CliError> {
-    let mut images = images::load(path, shape, None)?;
-    if images.len() != 1 {
-        let message = format!("one input expected, found {}", images.len());
-        return Err(CliError::new(Exit::Data, message).at(path));
+/// As many as a batch has; a single one takes all places.
+fn inputs(path: &std::path::Path, shape: &[usize], batch: usize) -> Result<Vec<Tensor>, CliError> {
+    let images = images::load(path, shape, None)?;
+    match images.as_slice() {
+        [one] => Ok(vec![one.clone(); batch]),
+        all if all.len() == batch => Ok(images),
+        _ => {
+            let wanted = if batch == 1 { "one input".into() } else { format!("one input or {batch}") };
+            let message = format!("{wanted} expected, found {}", images.len());
+            Err(CliError::new(Exit::Data, message).at(path))
+        }
     }
-    Ok(images.remove(0))
 }
 
 /// A result further off than allowed is a failure, with its own exit code.
@@ -189,6 +208,10 @@ fn text(o: &Outcome) -> String {
         table.row([name.to_string(), seconds(value)]);
     }
     table.row(["run".into(), format!("{} (predicted {})", seconds(o.run_s), seconds(o.predicted_run_s))]);
+    if o.batch > 1 {
+        let each = seconds(o.run_s_per_image);
+        table.row([format!("of {} images, each", o.batch), each]);
+    }
     let memory = format!("{} (predicted {})", bytes(o.peak_rss_bytes), bytes(o.predicted_memory_bytes));
     table.row(["peak memory".into(), memory]);
     table.row(["evaluation keys".into(), format!("{} ({} rotations)", bytes(o.eval_key_bytes), o.rotations)]);

@@ -16,7 +16,8 @@ use crate::session::Session;
 
 /// Arguments of `compile`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  polyveil compile student.onnx --data mnist5k\n\n\
+#[command(after_help = "Example:\n  polyveil compile student.onnx --data mnist5k\n  \
+    polyveil compile student.onnx --data mnist5k --batch 64\n\n\
     writes server.plan (with the weights, for the server) and client.plan (without, for the data owner).")]
 pub struct CompileArgs {
     /// The HE-friendly network (ONNX).
@@ -31,6 +32,9 @@ pub struct CompileArgs {
     /// Largest error of a score allowed, relative to the largest score.
     #[arg(long, default_value_t = 1e-3, value_parser = parse_tolerance)]
     tolerance: f64,
+    /// Images that share ciphertexts and are run together: more take more memory, and less time each.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = planning::parse_batch)]
+    batch: usize,
     /// Where the server's half goes.
     #[arg(long, value_name = "FILE", default_value = "server.plan")]
     server: PathBuf,
@@ -72,7 +76,7 @@ pub fn run(args: &CompileArgs, session: &Session) -> Result<(), CliError> {
     }
 
     let started = std::time::Instant::now();
-    let compiled = planning::compile(&graph, calibration, args.tolerance)?;
+    let compiled = planning::compile_batch(&graph, calibration, args.tolerance, args.batch, session)?;
     let seconds = started.elapsed().as_secs_f64();
     session.check_cancel()?;
     let estimate = planning::estimate(&compiled.server)?;

@@ -75,6 +75,7 @@ pub fn run(args: &DecryptArgs, session: &Session) -> Result<(), CliError> {
         .map_err(fail)?;
     let secret = store::load_secret(&args.secret, client.parameters())?;
     reader.header().expect_key(&secret.key_id().0).map_err(fail)?;
+    store::require_batch(&args.results, reader.count(), client.plan().batch())?;
 
     let release = match args.flooding {
         None => client.rounding()?,
@@ -84,11 +85,15 @@ pub fn run(args: &DecryptArgs, session: &Session) -> Result<(), CliError> {
         }
     };
     let mut images = Vec::new();
-    while let Some(result) = reader.next_image().map_err(fail)? {
+    let count = reader.count().images as usize;
+    while let Some(result) = reader.next_batch().map_err(fail)? {
         session.check_cancel()?;
-        let scores = client.decrypt(&secret, &result, &release).map_err(|e| e.at(&args.results))?;
-        let class = argmax(&scores);
-        images.push(Row { index: images.len(), class, class_name: client.class_name(class), scores });
+        let batch = client.decrypt(&secret, &result, &release).map_err(|e| e.at(&args.results))?;
+        // The last batch may have places that no image took.
+        for scores in batch.into_iter().take(count - images.len()) {
+            let class = argmax(&scores);
+            images.push(Row { index: images.len(), class, class_name: client.class_name(class), scores });
+        }
     }
     if let Some(out) = &args.out {
         let classes = images.first().map_or(0, |row| row.scores.len());

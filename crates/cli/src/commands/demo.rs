@@ -353,7 +353,7 @@ fn compile(student: &Graph, data: &DataSet) -> Result<(ServerPlan, ClientPlan), 
     let chosen = spread(train.len(), planning::CALIBRATION_IMAGES.min(train.len()))?;
     let indices: Vec<usize> = chosen.iter().map(|&at| train[at]).collect();
     let calibration = data::tensors(data, &indices, student.input_shape(), preprocessing.as_ref())?;
-    let compiled = planning::compile(student, calibration, TOLERANCE)?;
+    let compiled = planning::compile(student, calibration, TOLERANCE, 1)?;
     Ok((compiled.server, compiled.client))
 }
 

@@ -48,13 +48,14 @@ pub struct EncryptArgs {
 struct Outcome {
     ciphertexts: String,
     images: usize,
+    batch: usize,
     ciphertexts_per_image: usize,
     input_bytes: u64,
     seconds: f64,
     peak_rss_bytes: u64,
 }
 
-/// Reads plan, key and images, encrypts one image after another into the file.
+/// Reads plan, key and images, encrypts one batch after another into the file.
 pub fn run(args: &EncryptArgs, session: &Session) -> Result<(), CliError> {
     files::check_target(&args.out, Access::Shared)?;
     let client = Client::new(store::load_client_plan(&args.plan)?)?;
@@ -62,22 +63,20 @@ pub fn run(args: &EncryptArgs, session: &Session) -> Result<(), CliError> {
     let secret = store::load_secret(&args.secret, client.parameters())?;
 
     let started = std::time::Instant::now();
-    let per_image = client.plan().input.layout.ciphertexts;
-    let count = Count { images: narrow(images.len())?, per_image: narrow(per_image)? };
+    let (batch, per_batch) = (client.plan().batch(), client.plan().input.layout.ciphertexts);
+    let count = Count { images: narrow(images.len())?, batch: narrow(batch)?, per_batch: narrow(per_batch)? };
     let display = session.progress("encrypt", images.len() as u64);
     let fail = |e| CliError::writing(&args.out, e);
     files::write_atomically(&args.out, Access::Shared, |to| {
         let mut writer =
             CiphertextWriter::new(to, client.parameters(), client.plan().id, secret.key_id(), count)
                 .map_err(fail)?;
-        for (index, (name, image)) in images.iter().enumerate() {
+        let mut done = 0;
+        for images in images.chunks(batch) {
             session.check_cancel()?;
-            let encrypted = client.encrypt(&secret, image).map_err(|mut e| {
-                e.place.get_or_insert_with(|| name.clone());
-                e
-            })?;
-            writer.image(&encrypted).map_err(fail)?;
-            display.set(index as u64 + 1, name);
+            writer.batch(&client.encrypt(&secret, images)?).map_err(fail)?;
+            done += images.len() as u64;
+            display.set(done, images.last().map_or("", |(name, _)| name));
         }
         writer.finish().map(|_| ()).map_err(fail)
     })?;
@@ -86,7 +85,8 @@ pub fn run(args: &EncryptArgs, session: &Session) -> Result<(), CliError> {
     let outcome = Outcome {
         ciphertexts: args.out.display().to_string(),
         images: images.len(),
-        ciphertexts_per_image: per_image,
+        batch,
+        ciphertexts_per_image: per_batch,
         input_bytes: files::size(&args.out),
         seconds: started.elapsed().as_secs_f64(),
         peak_rss_bytes: crate::machine::peak_rss(),

@@ -1,6 +1,6 @@
 //! `polyveil estimate`: time, memory and sizes of a plan, before any key exists.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use polyveil_plan::{Estimate, ServerPlan};
@@ -22,22 +22,29 @@ pub struct EstimateArgs {
     /// For a network: largest error of a score allowed, relative to the largest score.
     #[arg(long, default_value_t = 1e-3, value_parser = parse_tolerance)]
     tolerance: f64,
+    /// For a network: images that share ciphertexts and are run together.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = planning::parse_batch)]
+    batch: usize,
 }
 
 /// The `--json` form of an estimate.
 #[derive(Clone, Debug, Serialize)]
 pub struct Costs {
-    /// Encrypted inference of one image on this machine.
+    /// Images that are run together.
+    pub batch: usize,
+    /// Encrypted inference of one batch on this machine.
     pub seconds: f64,
+    /// The same, divided by the images.
+    pub seconds_per_image: f64,
     /// Peak memory of `run`.
     pub server_memory_bytes: u64,
     /// Peak memory of `keygen`.
     pub client_memory_bytes: u64,
     /// Size of the evaluation keys, uploaded once.
     pub key_bytes: u64,
-    /// Size of one encrypted image.
+    /// Size of one encrypted batch.
     pub upload_bytes: u64,
-    /// Size of one image's encrypted scores.
+    /// Size of one batch's encrypted scores.
     pub download_bytes: u64,
     /// Security by the table.
     pub security_bits: u32,
@@ -72,18 +79,19 @@ pub struct LayerCost {
 
 /// Loads or makes the plan, estimates, prints.
 pub fn run(args: &EstimateArgs, session: &Session) -> Result<(), CliError> {
-    let plan = load(&args.file, args.tolerance)?;
+    let plan = load(args)?;
     let costs = Costs::new(&planning::estimate(&plan)?, session.threads());
     session.emit(&costs, || costs.text())
 }
 
-fn load(path: &Path, tolerance: f64) -> Result<ServerPlan, CliError> {
+fn load(EstimateArgs { file: path, tolerance, batch }: &EstimateArgs) -> Result<ServerPlan, CliError> {
     if files::is_ours(path) {
         return store::load_server_plan(path);
     }
     let graph = models::load(path)?;
     models::require_he_friendly(&graph, path)?;
-    Ok(planning::compile(&graph, Vec::new(), tolerance)?.server)
+    // Says what a batch would take, also where there is no room for it.
+    Ok(planning::compile(&graph, Vec::new(), *tolerance, *batch)?.server)
 }
 
 impl Costs {
@@ -91,7 +99,9 @@ impl Costs {
     pub fn new(e: &Estimate, threads: usize) -> Self {
         let layer = |(name, seconds): &(String, f64)| LayerCost { name: name.clone(), seconds: *seconds };
         Self {
+            batch: e.batch,
             seconds: e.seconds,
+            seconds_per_image: e.seconds / e.batch.max(1) as f64,
             server_memory_bytes: e.server_memory_bytes,
             client_memory_bytes: e.client_memory_bytes,
             key_bytes: e.key_bytes,
@@ -116,16 +126,22 @@ impl Costs {
         let fits =
             if self.server_memory_bytes <= self.memory_available_bytes { "fits" } else { "DOES NOT FIT" };
         let available = bytes(self.memory_available_bytes);
-        table
-            .row(["time, one image".into(), format!("{} ({} threads)", seconds(self.seconds), self.threads)]);
+        let (one, time) = match self.batch {
+            1 => ("one image".into(), seconds(self.seconds)),
+            n => {
+                let each = seconds(self.seconds_per_image);
+                (format!("{n} images"), format!("{}, {each} each", seconds(self.seconds)))
+            }
+        };
+        table.row([format!("time, {one}"), format!("{time} ({} threads)", self.threads)]);
         table.row([
             "server memory".into(),
             format!("{} ({fits}: {available} free here)", bytes(self.server_memory_bytes)),
         ]);
         table.row(["client memory (keygen)".into(), bytes(self.client_memory_bytes)]);
         table.row(["evaluation keys, once".into(), bytes(self.key_bytes)]);
-        table.row(["upload, one image".into(), bytes(self.upload_bytes)]);
-        table.row(["download, one image".into(), bytes(self.download_bytes)]);
+        table.row([format!("upload, {one}"), bytes(self.upload_bytes)]);
+        table.row([format!("download, {one}"), bytes(self.download_bytes)]);
         table.row(["security".into(), format!("{} bits", self.security_bits)]);
         table.row(["ring".into(), format!("N = 2^{}, log2(QP) = {}", self.log_n, self.log_qp)]);
         table.row(["levels".into(), self.levels.to_string()]);

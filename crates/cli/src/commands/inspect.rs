@@ -45,6 +45,7 @@ pub fn run(args: &InspectArgs, session: &Session) -> Result<(), CliError> {
             shown.line("network", plan.network.clone().into());
             shown.line("input_shape", json!(plan.input_shape));
             shown.line("class_names", json!(plan.class_names));
+            shown.line("batch", json!(plan.batch()));
             shown.line("ciphertexts_per_image", json!(plan.input.layout.ciphertexts));
             shown.line("rotations", json!(plan.keys.rotations.len()));
             shown.line("precision_bits", json!(plan.precision.bits));
@@ -123,6 +124,7 @@ impl Shown {
     fn server_plan(&mut self, plan: &ServerPlan) -> Result<(), CliError> {
         self.parameters(&plan.parameters);
         self.line("network", plan.network.clone().into());
+        self.line("batch", json!(plan.batch()));
         self.line("relinearisation_level", json!(plan.keys.relin_level));
         self.line("rotations", json!(plan.keys.rotations.len()));
         self.line("precision_bits", json!(plan.precision.bits));
@@ -159,10 +161,12 @@ impl Shown {
     }
 
     fn ciphertexts<C: Stored>(&mut self, path: &Path) -> Result<(), CliError> {
-        let (literal, count): (_, polyveil_format::Count) = with_index(path)?;
+        let (literal, mut reader) = parameters(path)?;
+        let count = polyveil_format::read_count(&mut reader).map_err(|e| CliError::reading(path, e))?;
         self.parameters(&literal);
         self.line("images", json!(count.images));
-        self.line("ciphertexts_per_image", json!(count.per_image));
+        self.line("batch", json!(count.batch));
+        self.line("ciphertexts_per_image", json!(count.per_batch));
         self.line("seeded", json!(C::KIND == Kind::Ciphertexts));
         Ok(())
     }

@@ -41,6 +41,7 @@ pub struct RunArgs {
 struct Outcome {
     results: String,
     images: usize,
+    batch: usize,
     load_s: f64,
     run_s: f64,
     seconds_per_image: f64,
@@ -60,6 +61,7 @@ pub fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
         CiphertextReader::<_, SeededCiphertext>::open(files::open(&args.input)?, params, &plan.id)
             .map_err(|e| CliError::reading(&args.input, e))?;
     let key_reader = store::open_evaluation_keys(&args.keys, params, &plan.id)?;
+    store::require_batch(&args.input, reader.count(), plan.batch())?;
     store::require_key(&args.input, reader.header(), &key_reader.header().key)?;
     session.require_memory("running the plan", planning::sizes(&plan)?.server_memory_bytes)?;
 
@@ -69,18 +71,18 @@ pub fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
 
     let started = std::time::Instant::now();
     let count = polyveil_format::Count {
-        per_image: u32::try_from(plan.values[plan.output].layout.ciphertexts).unwrap_or(u32::MAX),
+        per_batch: u32::try_from(plan.values[plan.output].layout.ciphertexts).unwrap_or(u32::MAX),
         ..reader.count()
     };
     let images = count.images as usize;
-    let display = session.progress("run", server.progress_total(images));
+    let display = session.progress("run", server.progress_total(count.batches() as usize));
     let mut traces = Vec::new();
     let fail = |e| CliError::writing(&args.out, e);
     files::write_atomically(&args.out, Access::Shared, |to| {
         let mut writer = CiphertextWriter::new(to, params, plan.id, reader.key_id(), count).map_err(fail)?;
-        while let Some(image) = reader.next_image().map_err(|e| CliError::reading(&args.input, e))? {
-            let output = server.run(&keys, &image, traces.len(), &display, session)?;
-            writer.image(&output.ciphertexts).map_err(fail)?;
+        while let Some(batch) = reader.next_batch().map_err(|e| CliError::reading(&args.input, e))? {
+            let output = server.run(&keys, &batch, traces.len(), &display, session)?;
+            writer.batch(&output.ciphertexts).map_err(fail)?;
             traces.push(output.trace);
         }
         writer.finish().map(|_| ()).map_err(fail)
@@ -92,6 +94,7 @@ pub fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     let outcome = Outcome {
         results: args.out.display().to_string(),
         images,
+        batch: plan.batch(),
         load_s,
         run_s,
         seconds_per_image: run_s / images.max(1) as f64,
@@ -109,9 +112,10 @@ fn text(o: &Outcome) -> String {
         table.row([layer.name.clone(), seconds(layer.seconds)]);
     }
     format!(
-        "{}\n{} images in {} ({} an image, {} threads), keys loaded in {}, peak memory {}\nwrote {} ({})\n",
+        "{}\n{} images{} in {} ({} an image, {} threads), keys loaded in {}, peak memory {}\nwrote {} ({})\n",
         table.render(),
         o.images,
+        if o.batch > 1 { format!(", {} at a time,", o.batch) } else { String::new() },
         seconds(o.run_s),
         seconds(o.seconds_per_image),
         o.threads,

@@ -93,10 +93,15 @@ impl Client {
         generate_evaluation_keys(secret, &self.plan.keys, &mut progress).map_err(refused)
     }
 
-    /// Encrypts one pre-processed image.
-    pub fn encrypt(&self, secret: &SecretKey, image: &Tensor) -> Result<Vec<SeededCiphertext>, CliError> {
+    /// Encrypts pre-processed images together, up to a batch; messages name them.
+    pub fn encrypt(
+        &self,
+        secret: &SecretKey,
+        images: &[(String, Tensor)],
+    ) -> Result<Vec<SeededCiphertext>, CliError> {
         let input = &self.plan.input;
-        let slots = self.plan.pack(image).map_err(refused_image)?;
+        let tensors: Vec<&Tensor> = images.iter().map(|(_, image)| image).collect();
+        let slots = self.plan.pack_batch(&tensors).map_err(|e| refused_image(e, images))?;
         let encrypt = |values: Vec<f64>| encrypt_values(secret, &values, input.level, input.scale);
         slots.into_iter().map(|values| encrypt(values).map_err(refused)).collect()
     }
@@ -115,24 +120,23 @@ impl Client {
         Release::flooded(&flooding).map_err(|e| CliError::new(Exit::Usage, e))
     }
 
-    /// Decrypts the scores of one image, as they may be shared.
+    /// Decrypts the scores of a batch, as they may be shared: one row an image.
     pub fn decrypt(
         &self,
         secret: &SecretKey,
         result: &[Ciphertext],
         release: &Release,
-    ) -> Result<Vec<f64>, CliError> {
+    ) -> Result<Vec<Vec<f64>>, CliError> {
         let slots = result
             .iter()
             .map(|ciphertext| decrypt_for_release(secret, ciphertext, release).map_err(refused))
             .collect::<Result<Vec<_>, _>>()?;
         let expected = self.plan.output.layout.ciphertexts;
         if slots.len() != expected {
-            let message =
-                format!("the plan's scores take {expected} ciphertexts an image, found {}", slots.len());
+            let message = format!("the plan's scores take {expected} ciphertexts, found {}", slots.len());
             return Err(CliError::new(Exit::Mismatch, message));
         }
-        Ok(self.plan.unpack(&slots))
+        Ok(self.plan.unpack_batch(&slots))
     }
 
     /// The name of a class.
@@ -163,9 +167,13 @@ pub fn refused(error: ClientError) -> CliError {
     CliError::new(exit, error)
 }
 
-fn refused_image(error: PlanError) -> CliError {
+fn refused_image(error: PlanError, images: &[(String, Tensor)]) -> CliError {
     match error {
-        PlanError::Calibration { reason, .. } => CliError::new(Exit::Data, reason),
+        PlanError::Calibration { reason, index } => {
+            let mut error = CliError::new(Exit::Data, reason);
+            error.place = images.get(index).map(|(name, _)| name.clone());
+            error
+        }
         other => planning::refused(other),
     }
 }

@@ -6,14 +6,65 @@ use polyveil_plan::{CompileOptions, Compiled, Estimate, PlanError, ServerPlan, U
 
 use crate::error::{CliError, Exit};
 use crate::pipeline::client;
+use crate::session::Session;
 
 /// Images that show the planner the range of every value.
 pub const CALIBRATION_IMAGES: usize = 64;
 
 /// Plans `graph`; `calibration` are inputs as in use, `tolerance` the largest error of a score over the
-/// largest score.
-pub fn compile(graph: &Graph, calibration: Vec<Tensor>, tolerance: f64) -> Result<Compiled, CliError> {
-    polyveil_plan::compile(graph, &CompileOptions { calibration, tolerance }).map_err(refused)
+/// largest score, `batch` the images that are run together.
+pub fn compile(
+    graph: &Graph,
+    calibration: Vec<Tensor>,
+    tolerance: f64,
+    batch: usize,
+) -> Result<Compiled, CliError> {
+    polyveil_plan::compile(graph, &CompileOptions { calibration, tolerance, batch }).map_err(refused)
+}
+
+/// As [`compile`], for several images at a time; refuses a batch that needs more memory than there is, and says which one does not.
+pub fn compile_batch(
+    graph: &Graph,
+    calibration: Vec<Tensor>,
+    tolerance: f64,
+    batch: usize,
+    session: &Session,
+) -> Result<Compiled, CliError> {
+    let mut options = CompileOptions { calibration, tolerance, batch };
+    let compiled = polyveil_plan::compile(graph, &options).map_err(refused)?;
+    if batch == 1 {
+        return Ok(compiled);
+    }
+    let memory = |plan: &ServerPlan| {
+        let needed = sizes(plan)?.server_memory_bytes;
+        session.require_memory(&format!("a batch of {batch} images"), needed)
+    };
+    let Err(mut error) = memory(&compiled.server) else { return Ok(compiled) };
+    if error.exit != Exit::Memory {
+        return Err(error);
+    }
+    options.batch = batch.next_power_of_two();
+    while options.batch > 1 {
+        session.check_cancel()?;
+        options.batch /= 2;
+        let smaller = polyveil_plan::compile(graph, &options).map_err(refused)?;
+        if memory(&smaller.server).is_ok() {
+            error.message += &format!("; the largest batch that fits is {}", options.batch);
+            return Err(
+                error.help(format!("use `--batch {}` or less, or raise `--max-memory`", options.batch))
+            );
+        }
+    }
+    error.message += "; not even a single image fits";
+    Err(error)
+}
+
+/// What `--batch` takes.
+pub fn parse_batch(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(batch) if batch >= 1 => Ok(batch),
+        _ => Err(format!("\"{text}\" is no number of images from 1 on")),
+    }
 }
 
 /// Predicts time, memory and sizes, with unit costs measured on this machine.
@@ -60,6 +111,9 @@ pub fn refused(error: PlanError) -> CliError {
             CliError::new(Exit::Model, &error).help(help)
         }
         PlanError::Calibration { .. } => CliError::new(Exit::Data, error),
+        PlanError::Batch { limit, .. } => {
+            CliError::new(Exit::Parameters, &error).help(format!("use `--batch {limit}` or less"))
+        }
         PlanError::Unsound { .. } => CliError::new(Exit::File, error),
         _ => CliError::new(Exit::Parameters, error),
     }

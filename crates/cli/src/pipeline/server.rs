@@ -40,28 +40,29 @@ impl Server {
         &self.parameters
     }
 
-    /// Runs one encrypted image. `done` images went before; `display` counts steps of all images.
+    /// Runs one encrypted batch. `done` batches went before; `display` counts steps of all batches.
     pub fn run(
         &self,
         keys: &Arc<EvaluationKeys>,
-        image: &[SeededCiphertext],
+        batch: &[SeededCiphertext],
         done: usize,
         display: &Progress,
         session: &Session,
     ) -> Result<Output<Ciphertext>, CliError> {
         let expand =
             |c: &SeededCiphertext| c.expand(&self.parameters).map_err(|e| CliError::new(Exit::Mismatch, e));
-        let inputs = image.iter().map(expand).collect::<Result<_, _>>()?;
+        let inputs = batch.iter().map(expand).collect::<Result<_, _>>()?;
+        let what = if self.plan().batch() > 1 { "batch" } else { "image" };
         let progress = |step: usize, steps: usize, name: &str| {
-            display.set((done * steps + step) as u64, &format!("image {}, {name}", done + 1));
+            display.set((done * steps + step) as u64, &format!("{what} {}, {name}", done + 1));
         };
         let control = Control { progress: &progress, cancel: session.cancel() };
         self.program.run_encrypted(&self.parameters, Arc::clone(keys), inputs, &control).map_err(refused)
     }
 
-    /// Units of a progress display over `images`.
-    pub fn progress_total(&self, images: usize) -> u64 {
-        (images * self.plan().steps.len()) as u64
+    /// Units of a progress display over so many batches.
+    pub fn progress_total(&self, batches: usize) -> u64 {
+        (batches * self.plan().steps.len()) as u64
     }
 }
 

@@ -36,14 +36,15 @@ pub fn scores(
     display: &Progress,
 ) -> Result<Vec<Vec<f64>>, CliError> {
     let done = AtomicUsize::new(0);
-    let score = |(index, image): (usize, &Tensor)| {
+    let score = |(index, batch): (usize, &[Tensor])| {
         let seed = seed.wrapping_add(index as u64);
         let run = |slots: &[Vec<f64>]| server.program().run_simulated(server.parameters(), slots, seed);
-        let noisy = unpacked(client, image, session, run)?;
-        display.set(done.fetch_add(1, Ordering::Relaxed) as u64 + 1, "");
+        let noisy = unpacked(client, batch, session, run)?;
+        display.set((done.fetch_add(batch.len(), Ordering::Relaxed) + batch.len()) as u64, "");
         Ok(noisy)
     };
-    images.par_iter().enumerate().map(score).collect()
+    let batches = images.par_chunks(client.batch()).enumerate().map(score);
+    Ok(batches.collect::<Result<Vec<_>, CliError>>()?.into_iter().flatten().collect())
 }
 
 /// Runs images with and without modelled noise.
@@ -56,8 +57,10 @@ pub fn run(
     display: &Progress,
 ) -> Result<Simulated, CliError> {
     let noisy = scores(server, client, images, seed, session, display)?;
-    let exact = |image: &Tensor| unpacked(client, image, session, |slots| server.program().run_plain(slots));
-    let exact: Vec<Vec<f64>> = images.par_iter().map(exact).collect::<Result<_, CliError>>()?;
+    let exact =
+        |batch: &[Tensor]| unpacked(client, batch, session, |slots| server.program().run_plain(slots));
+    let exact = images.par_chunks(client.batch()).map(exact).collect::<Result<Vec<_>, CliError>>()?;
+    let exact: Vec<Vec<f64>> = exact.into_iter().flatten().collect();
     let (mut max_error, mut range, mut same_labels) = (0f64, 0f64, 0);
     for (noisy, exact) in noisy.iter().zip(&exact) {
         max_error = noisy.iter().zip(exact).map(|(a, b)| (a - b).abs()).fold(max_error, f64::max);
@@ -67,14 +70,16 @@ pub fn run(
     Ok(Simulated { scores: noisy, max_error, range, same_labels })
 }
 
-/// The scores of one image, run as slots.
+/// The scores of up to a batch of images, run as slots.
 fn unpacked(
     client: &ClientPlan,
-    image: &Tensor,
+    images: &[Tensor],
     session: &Session,
     run: impl FnOnce(&[Vec<f64>]) -> Result<Vec<Vec<f64>>, ExecError>,
-) -> Result<Vec<f64>, CliError> {
+) -> Result<Vec<Vec<f64>>, CliError> {
     session.check_cancel()?;
-    let slots = client.pack(image).map_err(planning::refused)?;
-    Ok(client.unpack(&run(&slots).map_err(server::refused)?))
+    let slots = client.pack_batch(&images.iter().collect::<Vec<_>>()).map_err(planning::refused)?;
+    let mut scores = client.unpack_batch(&run(&slots).map_err(server::refused)?);
+    scores.truncate(images.len());
+    Ok(scores)
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use polyveil_ckks::{EvaluationKeys, Parameters};
 use polyveil_client::SecretKey;
 use polyveil_format::{
-    EvaluationKeyReader, EvaluationKeyWriter, FormatError, Header, Kind, Reader, Writer, read_client_plan,
-    read_parameters, read_server_plan, write_client_plan, write_record, write_server_plan,
+    Count, EvaluationKeyReader, EvaluationKeyWriter, FormatError, Header, Kind, Reader, Writer,
+    read_client_plan, read_parameters, read_server_plan, write_client_plan, write_record, write_server_plan,
 };
 use polyveil_plan::{ClientPlan, ServerPlan};
 use zeroize::Zeroizing;
@@ -70,6 +70,15 @@ pub fn load_secret(path: &Path, params: &Parameters) -> Result<SecretKey, CliErr
     })()
     .map_err(|e| CliError::reading(path, e))?;
     SecretKey::from_bytes(params, &bytes).map_err(|e| client::refused(e).at(path))
+}
+
+/// Refuses a file whose images are packed otherwise than the plan has it.
+pub fn require_batch(path: &Path, count: Count, expected: usize) -> Result<(), CliError> {
+    if count.batch as usize == expected {
+        return Ok(());
+    }
+    let message = format!("the plan has batches of {expected} images, the file of {}", count.batch);
+    Err(CliError::new(Exit::Mismatch, message).at(path))
 }
 
 /// Makes the evaluation keys of a plan straight into a file.

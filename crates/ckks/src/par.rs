@@ -11,6 +11,17 @@ pub(crate) fn for_each_chunk(data: &mut [u64], size: usize, f: impl Fn(usize, &m
     data.chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
 }
 
+/// Calls `f` on every item.
+pub(crate) fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
+    #[cfg(feature = "parallel")]
+    {
+        use rayon::prelude::*;
+        items.into_par_iter().for_each(f);
+    }
+    #[cfg(not(feature = "parallel"))]
+    items.into_iter().for_each(f);
+}
+
 /// `f(0)` and `f(1)`: the two parts of a ciphertext.
 pub(crate) fn both<T: Send>(f: impl Fn(usize) -> T + Sync) -> [T; 2] {
     #[cfg(feature = "parallel")]

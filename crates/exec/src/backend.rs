@@ -1,6 +1,7 @@
 //! What the interpreter asks of a mode: a dozen operations on one ciphertext's worth of slots.
 
 use polyveil_ckks::CkksError;
+use rayon::prelude::*;
 
 /// Weights of one product: one period over the slots, and the scale to encode them at.
 #[derive(Clone, Debug)]
@@ -48,6 +49,20 @@ pub trait Backend: Sync {
 
     /// `Σ x ⊙ weights`; the products' scales must agree. No rescaling.
     fn weighted_sum(&self, products: &[(&Self::Cipher, Weights)]) -> Result<Self::Cipher, CkksError>;
+
+    /// [`Backend::weighted_sum`] of many sums of the same ciphertexts, whose own rotations are left aside.
+    fn weighted_sums(
+        &self,
+        inputs: &[Self::Cipher],
+        sums: &[&GiantSum<'_>],
+    ) -> Result<Vec<Self::Cipher>, CkksError> {
+        let one = |giant: &&GiantSum<'_>| {
+            let products: Vec<(&Self::Cipher, Weights)> =
+                giant.products.iter().map(|(input, weights)| (&inputs[*input], weights())).collect();
+            self.weighted_sum(&products)
+        };
+        sums.par_iter().map(one).collect()
+    }
 
     /// The weighted sums of a linear step; `None` for outputs without products.
     fn weighted_rotations(

@@ -40,19 +40,27 @@ impl Encrypted {
 }
 
 impl Encrypted {
-    fn transform(
+    /// The weights of all products, in order.
+    fn integers<'g, 'a: 'g>(
         &self,
-        request: &WeightedRotations<'_, Ciphertext>,
-        outputs: &[Vec<GiantSum<'_>>],
-    ) -> Result<Vec<Option<Ciphertext>>, CkksError> {
-        let products: Vec<_> = outputs.iter().flatten().flat_map(|giant| &giant.products).collect();
-        let weights: Vec<IntegerPlaintext> = products
+        giants: impl Iterator<Item = &'g GiantSum<'a>>,
+    ) -> Result<Vec<IntegerPlaintext>, CkksError> {
+        let products: Vec<_> = giants.flat_map(|giant| &giant.products).collect();
+        products
             .par_iter()
             .map(|(_, weights)| {
                 let weights = weights();
                 self.encoder.encode_integer(&weights.period, weights.scale)
             })
-            .collect::<Result<_, _>>()?;
+            .collect()
+    }
+
+    fn transform(
+        &self,
+        request: &WeightedRotations<'_, Ciphertext>,
+        outputs: &[Vec<GiantSum<'_>>],
+    ) -> Result<Vec<Option<Ciphertext>>, CkksError> {
+        let weights = self.integers(outputs.iter().flatten())?;
         let mut weights = weights.iter();
         let mut giant = |giant: &GiantSum<'_>| GiantStep {
             rotation: giant.rotation,
@@ -91,14 +99,14 @@ impl Encrypted {
 /// inputs once more.
 const BATCH: usize = 16 << 20;
 
-/// How many outputs make a batch, at least one.
-fn batch(outputs: &[Vec<GiantSum<'_>>]) -> usize {
+/// How many outputs, of so many numbers each, are done together, at least one.
+fn batch(outputs: impl Iterator<Item = usize>) -> usize {
     let mut numbers = 0;
-    let fits = |output: &&Vec<GiantSum<'_>>| {
-        numbers += output.iter().map(|giant| giant.numbers).sum::<usize>();
+    let fits = |own: &usize| {
+        numbers += own;
         numbers <= BATCH
     };
-    outputs.iter().take_while(fits).count().max(1)
+    outputs.take_while(fits).count().max(1)
 }
 
 /// Shortest block of equal weights that is multiplied as a block.
@@ -138,6 +146,34 @@ impl Backend for Encrypted {
         total.ok_or(CkksError::NoTerms)
     }
 
+    fn weighted_sums(
+        &self,
+        inputs: &[Self::Cipher],
+        sums: &[&GiantSum<'_>],
+    ) -> Result<Vec<Self::Cipher>, CkksError> {
+        let inputs: Vec<&Ciphertext> = inputs.iter().collect();
+        let mut results = Vec::with_capacity(sums.len());
+        let mut rest = sums;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(batch(rest.iter().map(|giant| giant.numbers)));
+            let weights = self.integers(now.iter().copied())?;
+            let mut weights = weights.iter();
+            let still = |giant: &&GiantSum<'_>| {
+                let products = giant.products.iter().zip(&mut weights);
+                let product = |((input, _), weights): (&(usize, _), _)| RotatedProduct {
+                    input: *input,
+                    rotation: 0,
+                    weights,
+                };
+                vec![GiantStep { rotation: 0, products: products.map(product).collect() }]
+            };
+            let steps: Vec<Vec<GiantStep<'_>>> = now.iter().map(still).collect();
+            results.extend(self.evaluator.linear_transform(&inputs, &steps, false)?);
+            rest = later;
+        }
+        Ok(results)
+    }
+
     fn weighted_rotations(
         &self,
         request: &WeightedRotations<'_, Self::Cipher>,
@@ -148,7 +184,8 @@ impl Backend for Encrypted {
         let mut results = Vec::with_capacity(request.outputs.len());
         let mut rest = request.outputs;
         while !rest.is_empty() {
-            let (batch, later) = rest.split_at(batch(rest));
+            let numbers = |output: &Vec<GiantSum<'_>>| output.iter().map(|giant| giant.numbers).sum();
+            let (batch, later) = rest.split_at(batch(rest.iter().map(numbers)));
             results.extend(self.transform(request, batch)?);
             rest = later;
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use polyveil_ckks::CkksError;
 use rayon::prelude::*;
 
-use crate::backend::{Backend, WeightedRotations, Weights};
+use crate::backend::{Backend, GiantSum, WeightedRotations};
 
 /// Rotates all babies first (hoisted), then forms one giant step after the other.
 pub(crate) fn step_by_step<B: Backend + ?Sized>(
@@ -13,18 +13,20 @@ pub(crate) fn step_by_step<B: Backend + ?Sized>(
     request: &WeightedRotations<'_, B::Cipher>,
 ) -> Result<Vec<Option<B::Cipher>>, CkksError> {
     let babies = rotations(backend, request.inputs, request.babies)?;
-    let tasks: Vec<(usize, usize)> =
-        (0..request.outputs.len()).flat_map(|o| (0..request.outputs[o].len()).map(move |g| (o, g))).collect();
-    let sums: Vec<B::Cipher> = tasks
-        .par_iter()
-        .map(|&(o, g)| {
-            let giant = &request.outputs[o][g];
-            let products: Vec<(&B::Cipher, Weights)> =
-                giant.products.iter().map(|(baby, weights)| (&babies[*baby], weights())).collect();
-            turn(backend, backend.weighted_sum(&products)?, giant.rotation)
-        })
-        .collect::<Result<_, CkksError>>()?;
+    let tasks: Vec<(usize, &GiantSum<'_>)> = request
+        .outputs
+        .iter()
+        .enumerate()
+        .flat_map(|(o, giants)| giants.iter().map(move |g| (o, g)))
+        .collect();
+    let giants: Vec<&GiantSum<'_>> = tasks.iter().map(|task| task.1).collect();
+    let sums = backend.weighted_sums(&babies, &giants)?;
     drop(babies);
+    let sums: Vec<B::Cipher> = sums
+        .into_par_iter()
+        .zip(giants)
+        .map(|(sum, giant)| turn(backend, sum, giant.rotation))
+        .collect::<Result<_, CkksError>>()?;
     let mut outputs: Vec<Option<B::Cipher>> = vec![None; request.outputs.len()];
     for (sum, (o, _)) in sums.into_iter().zip(tasks) {
         match &mut outputs[o] {

@@ -363,6 +363,10 @@ pub fn double_hoisting_pays(plan: &ServerPlan, k: usize, schedule: &Schedule<'_>
     if !linear.is_weighted() {
         return false;
     }
+    // Sums of the same inputs that wait for no division are formed together.
+    if schedule.is_still() {
+        return true;
+    }
     let shape = Shape::at(&plan.parameters, out.level + 1);
     let cost = |double| {
         let work = sums_of_rotations(linear, schedule, &shape, slots, double);
@@ -380,6 +384,7 @@ fn sums_of_rotations(
     double: bool,
 ) -> StepWork {
     let mut work = StepWork::default();
+    let double = double && !schedule.is_still();
     // Inputs that are rotated to other positions: one decomposition an input, a ciphertext each.
     let moved: BTreeSet<_> = schedule.babies.iter().filter(|b| b.2 != 0).map(|b| (b.0, b.1, b.2)).collect();
     let sources: BTreeSet<_> = moved.iter().map(|m| (m.0, m.1)).collect();

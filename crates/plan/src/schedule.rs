@@ -67,6 +67,13 @@ impl<'a> Schedule<'a> {
             .collect();
         Self { babies, outputs }
     }
+
+    /// Whether nothing is rotated.
+    #[must_use]
+    pub fn is_still(&self) -> bool {
+        self.babies.iter().all(|b| (b.2, b.3) == (0, 0))
+            && self.outputs.iter().flat_map(|o| &o.giants).all(|g| g.rotation == 0)
+    }
 }
 
 impl Product<'_> {

@@ -31,6 +31,8 @@ const ATTEMPTS: usize = 4;
 /// Standard deviations between a typical error and the largest that is promised. On 1,500 random
 /// networks the largest error of a run was at most 9.2 predicted deviations: values that exceed the typical slot carry more noise than the prediction's averages.
 const PEAK: f64 = 9.0;
+/// Scores of an image, about: the largest error of a batch is the largest of as many times more.
+const SCORES: f64 = 8.0;
 /// The planner asks for this many times less error than the user allows.
 const MARGIN: f64 = 2.0;
 
@@ -65,6 +67,12 @@ impl Search<'_> {
         }
         let (least, deepest) = least_levels(self.ir);
         Err(failure.unwrap_or_else(|| too_deep(least, deepest)))
+    }
+
+    /// Standard deviations between a typical error and the largest of a batch: the largest of n normal deviates grows as the root
+    /// of log n.
+    fn peak(&self) -> f64 {
+        PEAK * (1.0 + (self.batch as f64).ln() / SCORES.ln()).sqrt()
     }
 
     /// Whether the layouts of some ring have room for so many images.
@@ -294,7 +302,7 @@ fn candidate(
     ring: Ring,
 ) -> Result<(Moduli, Scales, f64), PlanError> {
     let range = draft.nodes[draft.output].range.max(f64::MIN_POSITIVE);
-    let tolerance = search.tolerance;
+    let (tolerance, peak) = (search.tolerance, search.peak());
     let wanted = range * tolerance / MARGIN;
     let least = least_scale_bits(ring.log_n);
     let Some(sizes) = Sizes::uniform(ring.log_n, draft.levels(), least, least, ring.limit) else {
@@ -305,10 +313,10 @@ fn candidate(
     let imprecise = |error: f64, worst: usize| PlanError::Imprecise {
         max_log_n: ring.log_n,
         wanted: tolerance,
-        best: error * PEAK * MARGIN / range,
+        best: error * peak * MARGIN / range,
         layer: ir.nodes[worst].name.clone(),
     };
-    let mut aim = wanted / PEAK;
+    let mut aim = wanted / peak;
     let mut failure = None;
     // What the stand-in does not know (the very primes, the digits) makes little difference, so few attempts do.
     for _ in 0..ATTEMPTS {
@@ -328,7 +336,7 @@ fn candidate(
         match Scales::assign(&predictor, &moduli, &scales) {
             Ok(scales) => {
                 let prediction = predictor.predict(&moduli, &scales);
-                let max_error = prediction.output * PEAK;
+                let max_error = prediction.output * peak;
                 if max_error <= wanted {
                     return Ok((moduli, scales, max_error));
                 }

@@ -16,6 +16,7 @@ mod linear;
 mod multiply;
 mod rescale;
 mod rotate;
+mod still;
 mod transform;
 
 pub use transform::{GiantStep, RotatedProduct, transform_is_heavy, transform_round};

@@ -6,6 +6,7 @@ use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
 use crate::par;
 use crate::parameters::Parameters;
+use polyveil_math::{Ntt, Poly};
 
 impl Evaluator {
     /// Divides by the last prime.
@@ -14,14 +15,17 @@ impl Evaluator {
     /// [`CkksError::LevelExhausted`] at level 0, [`CkksError::BadScale`] if the scale is below the prime.
     pub fn rescale(&self, a: &Ciphertext) -> Result<Ciphertext, CkksError> {
         self.check(a)?;
-        let (level, scale) = (a.level(), self.rescaled(a.scale, a.level())?);
-        let (division, table) = (self.params.rescale(level), &self.params.tables(level)[level]);
-        let divide = |part: usize| {
-            let part = &a.parts[part];
-            self.divide(division, |_| (part.limb(level), table), |i| part.limb(i))
-        };
+        let scale = self.rescaled(a.scale, a.level())?;
+        let divide = |part: usize| self.rescale_poly(&a.parts[part]);
         let parts = par::both(divide).into_iter().chain((2..a.parts.len()).map(divide));
         Ok(Ciphertext { key_id: a.key_id, scale, parts: parts.collect() })
+    }
+
+    /// One part, which has a prime to be divided by.
+    pub(super) fn rescale_poly(&self, part: &Poly<Ntt>) -> Poly<Ntt> {
+        let level = part.limbs() - 1;
+        let (division, table) = (self.params.rescale(level), &self.params.tables(level)[level]);
+        self.divide(division, |_| (part.limb(level), table), |i| part.limb(i))
     }
 
     /// The scale after a rescale at a level.

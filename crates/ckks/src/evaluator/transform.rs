@@ -6,9 +6,11 @@
 //! Weights are encoded on the way, one limb at a time, so that they take one integer a coefficient.
 //!
 //! Transforms, with k special primes and d digits at ℓ + 1 limbs: ℓ + 1 + d·(ℓ + 1 + k) − (ℓ + 1) an input that is rotated,
-//! as many and ℓ + 1 + k a giant step, 2·(ℓ + 1 + k) an output, however many baby steps there are.
+//! as many and ℓ + 1 + k a giant step, 2·(ℓ + 1 + k) an output, however many baby steps there are. Where nothing is rotated at all
+//! (`still.rs`) sums stay modulo Q.
 
 use super::keyswitch::{Added, Digits, Products, Switch, with_tiles};
+use super::still::is_still;
 use super::{Evaluator, same_scale, two_parts};
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
@@ -58,16 +60,16 @@ pub struct GiantStep<'a> {
 }
 
 /// A distinct rotation of an input.
-struct Turn<'a> {
-    input: usize,
+pub(super) struct Turn<'a> {
+    pub(super) input: usize,
     /// `None` for rotation 0.
-    switch: Option<(&'a SwitchingKey, Cow<'a, GaloisPermutation>)>,
+    pub(super) switch: Option<(&'a SwitchingKey, Cow<'a, GaloisPermutation>)>,
 }
 
 /// A giant step with its products as (turn, weights).
-struct Sum<'a> {
-    rotation: Option<(usize, &'a SwitchingKey)>,
-    products: Vec<(usize, &'a IntegerPlaintext)>,
+pub(super) struct Sum<'a> {
+    pub(super) rotation: Option<(usize, &'a SwitchingKey)>,
+    pub(super) products: Vec<(usize, &'a IntegerPlaintext)>,
 }
 
 /// How many of the leading outputs of a transform are summed in one round, at least one: each has so many giant steps and so
@@ -114,6 +116,16 @@ impl Evaluator {
             .map(|output| self.output_scale(inputs, output, rescale))
             .collect::<Result<Vec<f64>, _>>()?;
         let (turns, plan) = self.turns(outputs, first.level())?;
+        let finish = |(parts, scale): ([Poly<Ntt>; 2], f64)| Ciphertext {
+            key_id: first.key_id,
+            scale,
+            parts: parts.into_iter().collect(),
+        };
+        if is_still(&turns, &plan) {
+            let sums: Vec<&Sum<'_>> = plan.iter().flatten().collect();
+            let results = self.still_sums(inputs, &turns, &sums, rescale);
+            return Ok(results.into_iter().zip(scales).map(finish).collect());
+        }
         let rotating: Vec<usize> =
             (0..inputs.len()).filter(|&i| turns.iter().any(|t| t.input == i && t.switch.is_some())).collect();
         let digits = par::map(rotating.len(), |i| self.prepare_digits(&inputs[rotating[i]].parts[1]));
@@ -135,11 +147,6 @@ impl Evaluator {
             results.extend(par::map(batch.len(), |o| self.outer_sum(&inner, starts[o], &batch[o], rescale)));
             rest = later;
         }
-        let finish = |(parts, scale): ([Poly<Ntt>; 2], f64)| Ciphertext {
-            key_id: first.key_id,
-            scale,
-            parts: parts.into_iter().collect(),
-        };
         Ok(results.into_iter().zip(scales).map(finish).collect())
     }
 
@@ -263,7 +270,8 @@ impl Evaluator {
                         let (own, later) = rest.split_at(sum.weights());
                         rest = later;
                         for (part, out) in out.chunks_exact_mut(n).enumerate() {
-                            let terms = terms(&sum.products, own, rotated, part, (n, start, tile));
+                            let place = |turn| 2 * turn + part;
+                            let terms = terms(&sum.products, own, rotated, place, (n, start, tile));
                             simd::dot(&mut out[start..start + tile], &terms, modulus);
                         }
                     }
@@ -280,7 +288,7 @@ impl Evaluator {
         for (index, group) in sum.products.chunks(GROUP).enumerate() {
             let weights = self.encode_limb(group, i, level);
             for (part, out) in out.chunks_exact_mut(n).enumerate() {
-                let terms = terms(group, &weights, rotated, part, (n, 0, n));
+                let terms = terms(group, &weights, rotated, |turn| 2 * turn + part, (n, 0, n));
                 if index == 0 {
                     simd::dot(out, &terms, modulus);
                 } else {
@@ -305,7 +313,7 @@ impl Evaluator {
     }
 
     /// The weights of products modulo extended prime i, transformed, one after the other.
-    fn encode_limb<'p, 'a: 'p>(
+    pub(super) fn encode_limb<'p, 'a: 'p>(
         &self,
         products: impl IntoIterator<Item = &'p (usize, &'a IntegerPlaintext)> + Clone,
         i: usize,
@@ -362,17 +370,18 @@ fn words<'p, 'a: 'p>(products: impl IntoIterator<Item = &'p (usize, &'a IntegerP
 
 impl Sum<'_> {
     /// Words of its encoded weights, one limb.
-    fn weights(&self) -> usize {
+    pub(super) fn weights(&self) -> usize {
         words(&self.products)
     }
 }
 
-/// The terms of one part of a tile: `encoded` holds the weights of the products, `rotated` both parts of every turn.
-fn terms<'t>(
+/// The terms of one part of a tile: `encoded` holds the weights of the products, `rotated` the values of a turn as its `place`-th
+/// tile.
+pub(super) fn terms<'t>(
     products: &[(usize, &IntegerPlaintext)],
     encoded: &'t [u64],
     rotated: &'t [u64],
-    part: usize,
+    place: impl Fn(usize) -> usize,
     (n, start, tile): (usize, usize, usize),
 ) -> Vec<Term<'t>> {
     let mut rest = encoded;
@@ -385,7 +394,7 @@ fn terms<'t>(
             _ if block >= tile => Weights::Blocks(&own[start / block..=start / block]),
             _ => Weights::Blocks(&own[start / block..(start + tile) / block]),
         };
-        Term { values: &rotated[(2 * turn + part) * tile..][..tile], weights }
+        Term { values: &rotated[place(turn) * tile..][..tile], weights }
     };
     products.iter().map(term).collect()
 }

@@ -90,6 +90,46 @@ fn step_by_step_in_two_directories() {
 }
 
 #[test]
+fn five_images_in_batches_of_four_come_back_in_order() {
+    let root = tempfile::tempdir().unwrap();
+    let d = root.path();
+    let graph = network(3);
+    save(&graph, &d.join("net.onnx"));
+    let compiled = ok(d, &["compile", "net.onnx", "--batch", "4"]);
+    let estimate = &compiled["estimate"];
+    assert_eq!(estimate["batch"], 4);
+    let [all, each] = ["seconds", "seconds_per_image"].map(|key| estimate[key].as_f64().unwrap());
+    assert!((all / each - 4.0).abs() < 1e-9);
+    assert_eq!(ok(d, &["estimate", "server.plan"])["batch"], 4);
+    for half in ["server.plan", "client.plan"] {
+        assert_eq!(ok(d, &["inspect", half])["batch"], 4, "{half}");
+    }
+    ok(d, &["keygen", "client.plan"]);
+    let images: Vec<Vec<f32>> = (0..5).map(image).collect();
+    std::fs::write(d.join("x.npy"), npy(&[5, 6, 6], &images.concat())).unwrap();
+    let encrypted = ok(d, &["encrypt", "client.plan", "x.npy"]);
+    assert_eq!((&encrypted["images"], &encrypted["batch"]), (&5.into(), &4.into()));
+    let shown = ok(d, &["inspect", "images.ct"]);
+    assert_eq!((&shown["images"], &shown["batch"]), (&5.into(), &4.into()));
+    let run = ok(d, &["run", "server.plan"]);
+    assert_eq!((&run["images"], &run["batch"]), (&5.into(), &4.into()));
+    let [all, each] = ["run_s", "seconds_per_image"].map(|key| run[key].as_f64().unwrap());
+    assert!((all / each - 5.0).abs() < 1e-9);
+    let decrypted = ok(d, &["decrypt", "client.plan"]);
+    let rows = decrypted["images"].as_array().unwrap();
+    assert_eq!(rows.len(), 5);
+    for (index, (row, values)) in rows.iter().zip(images).enumerate() {
+        assert_eq!(row["index"], index);
+        let plain = exec::run(&graph, &Tensor::new(support::SHAPE.to_vec(), values).unwrap()).unwrap();
+        let range = plain.data().iter().fold(0f32, |m, v| m.max(v.abs()));
+        for (class, expected) in plain.data().iter().enumerate() {
+            let found = row["scores"][class].as_f64().unwrap() as f32;
+            assert!((found - expected).abs() <= 2e-3 * range, "image {index}: {found} against {expected}");
+        }
+    }
+}
+
+#[test]
 fn flooding_adds_noise_and_says_so() {
     let d = support::Fixture::get().path();
     let args = ["decrypt", "a.client.plan", "one.scores", "--secret", "one.key"];
@@ -171,6 +211,13 @@ fn bench_net_has_the_promised_keys() {
         (result["max_abs_error"].as_f64().unwrap(), result["output_abs_max"].as_f64().unwrap());
     assert!(error <= 1e-3 * range, "{error} of {range}");
     assert!(d.join("y.npy").is_file());
+    assert_eq!(result["batch"], 1);
+    let many = ok(d, &["bench", "net", "a.onnx", "--batch", "6"]);
+    assert_eq!(many["batch"], 6);
+    let [all, each] = ["run_s", "run_s_per_image"].map(|key| many[key].as_f64().unwrap());
+    assert!((all / each - 6.0).abs() < 1e-9);
+    let (error, range) = (many["max_abs_error"].as_f64().unwrap(), many["output_abs_max"].as_f64().unwrap());
+    assert!(error <= 1e-3 * range, "{error} of {range}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 
 use polyveil_net::builders::{GraphBuilder, lenet5_relu};
-use support::{Fixture, image, names, npy, refused, save};
+use support::{Fixture, image, names, npy, ok, refused, save};
 
 fn has(text: &str, parts: &[&str]) {
     for part in parts {
@@ -226,6 +226,33 @@ fn work_that_does_not_fit_memory_is_refused_before_it_starts() {
     has(&refused(d, &keygen, 8), &["making the keys needs about"]);
     has(&refused(d, &["bench", "net", "a.onnx", "--max-memory", "10M"], 8), &["needs about"]);
     assert!(!["m.scores", "m.key", "m.keys"].iter().any(|f| d.join(f).exists()));
+}
+
+#[test]
+fn batches_that_do_not_go_together() {
+    let d = Fixture::get().path();
+    fn compile<'a>(extra: &[&'a str]) -> Vec<&'a str> {
+        [&["compile", "a.onnx", "--server", "m.server.plan", "--client", "m.client.plan"], extra].concat()
+    }
+    // No ring has more slots.
+    has(
+        &refused(d, &compile(&["--batch", "65537"]), 5),
+        &["a batch of 65537 images; from 1 to 65536 go together", "--batch 65536"],
+    );
+    let output = support::polyveil(d, &compile(&["--batch", "0"])).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = refused(d, &compile(&["--batch", "4096", "--max-memory", "60M"]), 8);
+    has(
+        &text,
+        &["a batch of 4096 images needs about", "60.0 MiB are allowed", "the largest batch that fits is "],
+    );
+    assert!(!d.join("m.server.plan").exists());
+    // Encrypted one at a time.
+    ok(d, &compile(&["--batch", "4"]));
+    has(&refused(d, &["encrypt", "m.client.plan", "x.npy", "--secret", "one.key"], 7), &["one.key"]);
+    let bench = ["bench", "net", "a.onnx", "--batch", "3", "--input", "three.npy"];
+    std::fs::write(d.join("three.npy"), npy(&[2, 6, 6], &[0.5; 72])).unwrap();
+    has(&refused(d, &bench, 3), &["one input or 3 expected, found 2"]);
 }
 
 #[cfg(target_os = "linux")]

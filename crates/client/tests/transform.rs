@@ -101,6 +101,16 @@ fn sums_of_very_many_products_are_right() {
 }
 
 #[test]
+fn sums_without_rotations() {
+    let first: Output<'_> = &[(0, &[(0, 0, 1), (1, 0, 4), (2, 0, 256), (1, 0, 64)])];
+    let second: Output<'_> = &[(0, &[(2, 0, 1)])];
+    let third: Output<'_> = &[(0, &[(1, 0, 128), (0, 0, 2)])];
+    for (level, rescale) in [(4, true), (3, false), (1, true)] {
+        check(&[first, second, third], level, rescale);
+    }
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_by_name() {
     let mut c = context(KINDS[0]);
     let x = c.values(1);

@@ -98,13 +98,15 @@ impl Encrypted {
 /// Numbers in weight vectors that are encoded together where sums are double hoisted: bounds memory. Every batch rotates the
 /// inputs once more.
 const BATCH: usize = 16 << 20;
+/// As many where nothing is rotated: another batch then costs little.
+const STILL_BATCH: usize = 2 << 20;
 
 /// How many outputs, of so many numbers each, are done together, at least one.
-fn batch(outputs: impl Iterator<Item = usize>) -> usize {
+fn batch(outputs: impl Iterator<Item = usize>, most: usize) -> usize {
     let mut numbers = 0;
     let fits = |own: &usize| {
         numbers += own;
-        numbers <= BATCH
+        numbers <= most
     };
     outputs.take_while(fits).count().max(1)
 }
@@ -155,7 +157,7 @@ impl Backend for Encrypted {
         let mut results = Vec::with_capacity(sums.len());
         let mut rest = sums;
         while !rest.is_empty() {
-            let (now, later) = rest.split_at(batch(rest.iter().map(|giant| giant.numbers)));
+            let (now, later) = rest.split_at(batch(rest.iter().map(|giant| giant.numbers), STILL_BATCH));
             let weights = self.integers(now.iter().copied())?;
             let mut weights = weights.iter();
             let still = |giant: &&GiantSum<'_>| {
@@ -185,7 +187,7 @@ impl Backend for Encrypted {
         let mut rest = request.outputs;
         while !rest.is_empty() {
             let numbers = |output: &Vec<GiantSum<'_>>| output.iter().map(|giant| giant.numbers).sum();
-            let (batch, later) = rest.split_at(batch(rest.iter().map(numbers)));
+            let (batch, later) = rest.split_at(batch(rest.iter().map(numbers), BATCH));
             results.extend(self.transform(request, batch)?);
             rest = later;
         }

@@ -318,7 +318,7 @@ mod tests {
         };
         assert!(layout.is_sound());
         let values: Vec<f64> = (0..96).map(f64::from).collect();
-        assert_eq!(layout.unpack(&layout.pack(&[values.clone()])), [values]);
+        assert_eq!(layout.unpack(&layout.pack(std::slice::from_ref(&values))), [values]);
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub struct ClientPlan {
 /// Predicted accuracy of decrypted scores.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Precision {
-    /// Predicted largest error of a score (nine standard deviations).
+    /// Predicted largest error of a score (nine standard deviations, more for a batch).
     pub max_error: f64,
     /// Largest magnitude of a score on the calibration inputs.
     pub output_range: f64,

@@ -16,7 +16,7 @@ use polyveil_math::{Ntt, Poly, simd};
 const TILE_WORDS: usize = 64 << 10;
 const TILE: (usize, usize) = (128, 4096);
 /// Words of encoded weights, and of sums before they are rescaled, that are in memory together.
-const WEIGHT_WORDS: usize = 16 << 20;
+const WEIGHT_WORDS: usize = 4 << 20;
 const SUM_WORDS: usize = 32 << 20;
 /// Parts of a limb that are worked on by themselves, so that threads have alike shares of few limbs.
 const SHARES: usize = 4;

@@ -35,17 +35,19 @@ fn image(shape: &[usize], seed: u32) -> Tensor {
     Tensor::new(shape.to_vec(), data.collect()).unwrap()
 }
 
-/// Largest error of the plain, the simulated and the encrypted run against f32, relative to the range.
+/// Largest error of the plain, the simulated and the encrypted run of a batch against f32, relative to the range.
 fn errors(graph: &Graph, compiled: &Compiled, parameters: &Parameters) -> [f64; 3] {
-    let x = image(&compiled.client.input_shape, 3);
-    let expected = polyveil_net::exec::run(graph, &x).unwrap();
-    let range = expected.data().iter().fold(0.0f64, |m, &v| m.max(f64::from(v.abs())));
-    let slots = compiled.client.pack(&x).unwrap();
+    let images: Vec<Tensor> =
+        (0..compiled.client.batch() as u32).map(|k| image(&compiled.client.input_shape, 3 + k)).collect();
+    let expected: Vec<Tensor> = images.iter().map(|x| polyveil_net::exec::run(graph, x).unwrap()).collect();
+    let range = expected.iter().flat_map(Tensor::data).fold(0.0f64, |m, &v| m.max(f64::from(v.abs())));
+    let slots = compiled.client.pack_batch(&images.iter().collect::<Vec<_>>()).unwrap();
     let program = Program::load(&compiled.server).unwrap();
     let error = |scores: &[Vec<f64>]| {
-        let found = compiled.client.unpack(scores);
+        let found = compiled.client.unpack_batch(scores).concat();
+        let expected: Vec<f64> = expected.iter().flat_map(Tensor::data).map(|&v| f64::from(v)).collect();
         assert_eq!(found.len(), expected.len());
-        found.iter().zip(expected.data()).map(|(a, &b)| (a - f64::from(b)).abs()).fold(0.0, f64::max) / range
+        found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / range
     };
     let plain = error(&program.run_plain(&slots).unwrap());
     let simulated = error(&program.run_simulated(parameters, &slots, 1).unwrap());
@@ -81,6 +83,22 @@ fn small_network_in_an_insecure_ring() {
         assert!(plain < 1e-5, "plain {plain}");
         assert!(simulated < 1e-3 && encrypted < 1e-3, "simulated {simulated}, encrypted {encrypted}");
         assert!(encrypted < promised * 2.0, "encrypted {encrypted}, promised {promised}");
+    }
+}
+
+#[test]
+fn batches_in_an_insecure_ring() {
+    let graph = lenet_like();
+    // From blocks with room for the whole image to one slot an image, where nothing is rotated.
+    for (log_n, batch) in [(11, 4), (11, 100), (10, 1 << 10)] {
+        let options = CompileOptions { batch, ..CompileOptions::default() };
+        let compiled = compile_insecure_for_tests(&graph, &options, log_n).unwrap();
+        assert_eq!(compiled.client.batch(), batch);
+        assert_eq!(compiled.server.keys.rotations.is_empty(), batch == 1 << log_n);
+        let parameters = Parameters::new_insecure(compiled.server.parameters.clone()).unwrap();
+        let [plain, simulated, encrypted] = errors(&graph, &compiled, &parameters);
+        eprintln!("batch {batch}: plain {plain:e}, simulated {simulated:e}, encrypted {encrypted:e}");
+        assert!(plain < 1e-5 && simulated < 1e-3 && encrypted < 1e-3, "{plain} {simulated} {encrypted}");
     }
 }
 

@@ -444,7 +444,7 @@ impl ClientPlan {
     /// Scores of the first image from decrypted slot vectors.
     #[must_use]
     pub fn unpack(&self, slots: &[Vec<f64>]) -> Vec<f64> {
-        self.unpack_batch(slots).swap_remove(0)
+        self.unpack_batch(slots).into_iter().next().unwrap_or_default()
     }
 
     /// Scores of all images of a batch from decrypted slot vectors.

@@ -327,7 +327,7 @@ impl Lowering<'_> {
     ) -> Option<()> {
         let source = &self.sources[term];
         let op = source.op;
-        let block = self.layout.block();
+        let (block, in_period) = (self.layout.block(), source.layout.period());
         let classes = [1, 2].map(|axis| self.classes(op, source.layout, axis, period));
         let channels = |layout: &Layout, n: usize| -> Vec<(usize, usize)> {
             (0..n).map(|c| layout.along(0, c)).collect()
@@ -361,6 +361,7 @@ impl Lowering<'_> {
                             let first = c / channels_out * per_group;
                             for copy in &copies {
                                 let slot = (c_slot + row.slot + column.slot + copy) % block;
+                                let shift = source.layout.copy_shift(slot);
                                 for i in inputs.clone() {
                                     let weight = op.weight[((c * per_group + i) * kh + ky) * kw + kx] * scale;
                                     if weight == 0.0 {
@@ -368,7 +369,7 @@ impl Lowering<'_> {
                                     }
                                     let (i_ct, i_slot) = ins[first + i];
                                     let at = (i_slot + y_slot + x_slot) % block;
-                                    let way = self.way(source.layout, at, slot);
+                                    let way = self.way((at, shift, in_period), slot);
                                     let key = (term, i_ct + y_ct + x_ct, way.rotation);
                                     if wanted.is_none_or(|w| w.contains(&key)) {
                                         table.add(key, (way.index, way.place % period), weight, count)?;
@@ -383,15 +384,16 @@ impl Lowering<'_> {
         Some(())
     }
 
-    /// How what lies at `at`, its first copy, comes to output slot `slot`.
-    fn way(&self, from: &Layout, at: usize, slot: usize) -> Way {
-        let (block, in_period) = (self.layout.block(), from.period());
+    /// How what lies at `at`, its first copy, comes to output slot `slot`; its copy there is `shift` further on, and the input
+    /// repeats with `in_period`.
+    fn way(&self, (at, shift, in_period): (usize, usize, usize), slot: usize) -> Way {
+        let block = self.layout.block();
         if self.round {
             // Rotations by a multiple of the input's period do nothing.
             // An input that repeats faster than the output leaves nothing to fold.
             let partial = self.folding && in_period >= self.out_period;
             let modulus = if partial { self.out_period } else { in_period };
-            let from = from.copy_near(at, slot);
+            let from = (at + shift) % block;
             let rotation = (from + block - slot) % modulus;
             let place = if partial { from + self.ring * 2 - rotation } else { slot };
             return Way { rotation, index: rotation, place };
@@ -406,7 +408,7 @@ impl Lowering<'_> {
         } else if in_period < block {
             (next(at, in_period, slot, block), slot)
         } else {
-            (from.copy_near(at, slot), slot)
+            ((at + shift) % block, slot)
         };
         let index = from + block - place;
         Way { rotation: (index + self.layout.slots - block) % self.layout.slots, index, place }

@@ -158,17 +158,14 @@ impl Layout {
             .unwrap_or(self.block())
     }
 
-    /// Of the copies of an element whose first copy is at slot `base`, the one in the same copy of
-    /// the tensor as slot `near`.
+    /// How far behind an element's first copy the one lies that is in the same copy of the tensor as slot `near`; modulo the block.
     #[must_use]
-    pub fn copy_near(&self, base: usize, near: usize) -> usize {
-        let mut slot = base;
-        for digit in &self.repeats {
-            if let Place::Slot(stride) = digit.place {
-                slot += near / stride % digit.size * stride;
-            }
-        }
-        slot % self.block()
+    pub fn copy_shift(&self, near: usize) -> usize {
+        let shift = |d: &Digit| match d.place {
+            Place::Slot(stride) => near / stride % d.size * stride,
+            _ => 0,
+        };
+        self.repeats.iter().map(shift).sum()
     }
 
     /// The slots of all copies of an element whose first copy is at `base`, within one image's block.
@@ -356,8 +353,8 @@ mod tests {
     #[test]
     fn copies_stay_in_the_copy_of_the_near_slot() {
         let layout = Layout::vector(10, 64);
-        assert_eq!(layout.copy_near(3, 0), 3);
-        assert_eq!(layout.copy_near(3, 50), 51);
+        assert_eq!(layout.copy_shift(0), 0);
+        assert_eq!(layout.copy_shift(50), 48);
         assert_eq!(layout.copies(3), vec![3, 19, 35, 51]);
     }
 }

@@ -1,8 +1,8 @@
 //! Unit costs of the machine at hand, measured in about a second.
 //!
 //! Small parameters of the same ring degree stand in for the plan's: costs are per limb, so a few
-//! limbs tell. Each figure is the least of several repetitions, because other work on the machine can
-//! only add to it.
+//! limbs tell. Every thread of a run measures at the same time, each on its own data: memory is shared, and what one core does alone
+//! with data that fit its caches says little about a run. Each figure is the median of several repetitions.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -22,21 +22,43 @@ const SPECIALS: usize = 2;
 const ROTATIONS: usize = 5;
 /// Repetitions of each measurement.
 const REPEATS: usize = 5;
-/// Terms of a measured sum of products.
+/// Terms of a measured sum of products, each of another ciphertext.
 const TERMS: usize = 8;
+/// How much of a run's work keeps all threads busy: steps are spread over them by ciphertext, sum and limb.
+const SHARED: f64 = 0.9;
 
 /// Measures the unit costs at ring degree `2^log_n`.
 ///
 /// # Errors
 /// Where no parameters exist at that degree.
 pub fn measure_unit_costs(log_n: u32) -> Result<UnitCosts, CkksError> {
-    let threads = rayon::current_num_threads() as f64;
-    // Steps of a plan are spread over threads by ciphertext and sum; not all of it scales.
-    let speedup = 1.0 + (threads - 1.0) * 0.8;
-    // Costs are those of one thread; a pool of one keeps the engine's own threads out.
-    match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
+    let threads = rayon::current_num_threads();
+    let speedup = 1.0 + (threads - 1) as f64 * SHARED;
+    // Costs are those of one thread among several; pools of one keep the engine's own threads out.
+    let alone = || match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
         Ok(pool) => pool.install(|| measure(log_n, speedup)),
         Err(_) => measure(log_n, speedup),
+    };
+    let all: Vec<UnitCosts> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(alone)).collect();
+        running.into_iter().filter_map(|thread| thread.join().ok()).collect::<Result<_, _>>()
+    })?;
+    match all.as_slice() {
+        [] => alone(),
+        all => Ok(mean(all)),
+    }
+}
+
+fn mean(all: &[UnitCosts]) -> UnitCosts {
+    let of = |part: fn(&UnitCosts) -> f64| all.iter().map(part).sum::<f64>() / all.len().max(1) as f64;
+    UnitCosts {
+        ntt_ns: of(|u| u.ntt_ns),
+        mac_full_ns: of(|u| u.mac_full_ns),
+        mac_periodic_ns: of(|u| u.mac_periodic_ns),
+        key_mac_ns: of(|u| u.key_mac_ns),
+        convert_ns: of(|u| u.convert_ns),
+        embed_ns: of(|u| u.embed_ns),
+        speedup: of(|u| u.speedup),
     }
 }
 
@@ -52,7 +74,9 @@ fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
     let parameters = Parameters::new_insecure(literal)?;
     let n = parameters.degree();
     let level = LIMBS - 1;
-    let ciphertext = random_ciphertext(&parameters, level)?;
+    let ciphertexts =
+        (0..TERMS).map(|_| random_ciphertext(&parameters, level)).collect::<Result<Vec<_>, _>>()?;
+    let ciphertext = ciphertexts.first().ok_or(CkksError::NoTerms)?;
     let encoder = Encoder::new(&parameters);
     let slots: Vec<f64> = (0..n).map(|i| (i % 7) as f64 / 7.0).collect();
     let body = key_body(&parameters, level);
@@ -64,28 +88,28 @@ fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
     let evaluator = Evaluator::with_keys(&parameters, keys.into())?;
     let limbs = LIMBS as f64;
 
-    let table = &parameters.tables(level)[0];
-    let mut limb = ciphertext.parts()[0].limb(0).to_vec();
-    let ntt_ns = least(|| {
-        table.forward(black_box(&mut limb));
+    let tables = parameters.tables(level);
+    let mut poly = ciphertext.parts()[0].clone().into_raw();
+    let ntt_ns = median(|| {
+        tables.iter().zip(poly.chunks_exact_mut(n)).for_each(|(table, limb)| table.forward(black_box(limb)));
         Ok(())
-    })?;
+    })? / limbs;
     let full = EncodedWeights::Full(encoder.encode(&slots, level, 2f64.powi(30))?);
     let periodic =
         EncodedWeights::Periodic(encoder.encode_periodic(&slots[..16.min(n)], level, 2f64.powi(30))?);
     let sum = |weights: &EncodedWeights| {
-        let terms = vec![(&ciphertext, weights); TERMS];
-        least(|| evaluator.linear_combination(black_box(&terms)).map(drop))
+        let terms: Vec<_> = ciphertexts.iter().map(|ciphertext| (ciphertext, weights)).collect();
+        median(|| evaluator.linear_combination(black_box(&terms)).map(drop))
     };
     let mac_full_ns = sum(&full)? / (2.0 * limbs * TERMS as f64);
     let mac_periodic_ns = sum(&periodic)? / (2.0 * limbs * TERMS as f64);
-    let encode_ns = least(|| encoder.encode(black_box(&slots), level, 2f64.powi(30)).map(drop))?;
+    let encode_ns = median(|| encoder.encode(black_box(&slots), level, 2f64.powi(30)).map(drop))?;
     let embed_ns = (encode_ns - limbs * ntt_ns).max(0.0);
 
     // One decomposition and one key product each: the difference tells the two apart.
-    let one = least(|| evaluator.rotate_hoisted(black_box(&ciphertext), &[1]).map(drop))?;
+    let one = median(|| evaluator.rotate_hoisted(black_box(ciphertext), &[1]).map(drop))?;
     let all: Vec<usize> = (1..=ROTATIONS).collect();
-    let many = least(|| evaluator.rotate_hoisted(black_box(&ciphertext), &all).map(drop))?;
+    let many = median(|| evaluator.rotate_hoisted(black_box(ciphertext), &all).map(drop))?;
     let switch_ns = (many - one).max(0.0) / (ROTATIONS - 1) as f64;
     let decompose_ns = (one - switch_ns).max(0.0);
     // The planner's counts of both parts (see its cost model), solved for the unknown unit costs.
@@ -98,16 +122,17 @@ fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
     Ok(UnitCosts { ntt_ns, mac_full_ns, mac_periodic_ns, key_mac_ns, convert_ns, embed_ns, speedup })
 }
 
-/// Nanoseconds of the quickest of several repetitions, after one to warm up.
-fn least(mut work: impl FnMut() -> Result<(), CkksError>) -> Result<f64, CkksError> {
+/// Median nanoseconds of several repetitions, after one to warm up.
+fn median(mut work: impl FnMut() -> Result<(), CkksError>) -> Result<f64, CkksError> {
     work()?;
-    let mut best = f64::INFINITY;
-    for _ in 0..REPEATS {
+    let mut times = [0.0f64; REPEATS];
+    for time in &mut times {
         let started = Instant::now();
         work()?;
-        best = best.min(started.elapsed().as_secs_f64() * 1e9);
+        *time = started.elapsed().as_secs_f64() * 1e9;
     }
-    Ok(best)
+    times.sort_by(f64::total_cmp);
+    Ok(times[REPEATS / 2])
 }
 
 fn random_ciphertext(parameters: &Parameters, level: usize) -> Result<Ciphertext, CkksError> {

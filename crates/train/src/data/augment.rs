@@ -38,12 +38,14 @@ pub(super) fn augmented(
     };
     let shape = [view.shape[0], sides[0], sides[1]];
     if hard {
-        if rng.next_u32() & 1 == 1 {
-            border_strip(&mut values, shape, rng);
-        } else {
-            let factor = uniform(rng, 1.2, 1.8);
-            let extremes = extremes(&values);
-            stretch_contrast(&mut values, factor, extremes);
+        match below(rng, 3) {
+            0 => border_strip(&mut values, shape, rng),
+            1 => marks(&mut values, shape, rng),
+            _ => {
+                let factor = uniform(rng, 1.2, 1.8);
+                let extremes = extremes(&values);
+                stretch_contrast(&mut values, factor, extremes);
+            }
         }
     }
     if settings.contrast > 0.0 {
@@ -57,6 +59,30 @@ pub(super) fn augmented(
 
 fn extremes(image: &[f32]) -> (f32, f32) {
     image.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)))
+}
+
+/// Cells of a mark, across and down.
+const CELLS: [usize; 2] = [4, 5];
+
+/// Up to four marks, as people write letters, arrows and scores into medical images: boxes of black and white cells, at most a sixth of
+/// the image's side, with the sharpest edges that there can be.
+fn marks(image: &mut [f32], [channels, height, width]: [usize; 3], rng: &mut impl Rng) {
+    for _ in 0..=below(rng, 4) {
+        let cells = rng.next_u32();
+        let largest = (height.min(width) / 6).max(1);
+        let (high, wide) = (1 + below(rng, largest), 1 + below(rng, largest));
+        let (top, left) =
+            (below(rng, height + 1 - high.min(height)), below(rng, width + 1 - wide.min(width)));
+        for channel in 0..channels {
+            for row in 0..high.min(height) {
+                for column in 0..wide.min(width) {
+                    let cell = row * CELLS[1] / high * CELLS[0] + column * CELLS[0] / wide;
+                    let value = if cells >> cell & 1 == 1 { 255.0 } else { 0.0 };
+                    image[(channel * height + top + row) * width + left + column] = value;
+                }
+            }
+        }
+    }
 }
 
 /// A strip along one border, up to an eighth of the side, at the darkest or brightest value.
@@ -150,8 +176,23 @@ mod tests {
         let settings = Augmentation { hard_cases: 0.5, flip: true, ..Augmentation::default() };
         for minor in 0..50 {
             assert_eq!(change(&settings, minor), change(&settings, minor));
-            let top = ramp().len() as f32;
-            assert!(change(&settings, minor).iter().all(|v| (-1e-3..=top).contains(v)));
+            assert!(change(&settings, minor).iter().all(|v| (-1e-3..=255.0).contains(v)));
         }
+    }
+
+    #[test]
+    fn marks_are_black_and_white_boxes_inside_the_image() {
+        let shape = [2, 24, 30];
+        for minor in 0..30 {
+            let mut image = vec![100.0; shape.iter().product()];
+            marks(&mut image, shape, &mut generator(3, "marks", 0, minor));
+            let (first, second) = image.split_at(24 * 30);
+            assert_eq!(first, second);
+            let marked = first.iter().filter(|&&v| v != 100.0).count();
+            assert!(first.iter().all(|v| [0.0, 100.0, 255.0].contains(v)));
+            assert!((1..=4 * 16).contains(&marked), "{marked}");
+        }
+        // Smaller than a mark.
+        marks(&mut [0.0], [1, 1, 1], &mut generator(3, "marks", 0, 0));
     }
 }

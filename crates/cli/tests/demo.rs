@@ -97,6 +97,20 @@ fn demo_keeps_the_sides_apart_and_reports() {
     // The networks it leaves serve the other commands.
     let eval = ok(d, &["eval", "shown/student.onnx", "--data", "bars"]);
     assert_eq!(eval["accuracy"], result["student"]["accuracy"]);
+    // A line an image says the same.
+    ok(d, &["eval", "shown/student.onnx", "--data", "bars", "--predictions", "lines.csv"]);
+    let lines = std::fs::read_to_string(d.join("lines.csv")).unwrap();
+    let mut lines = lines.lines();
+    assert!(lines.next().unwrap().starts_with("index,image,class,predicted,score "));
+    let right: Vec<bool> = lines
+        .map(|line| {
+            let cells: Vec<&str> = line.split(',').collect();
+            cells[2] == cells[3]
+        })
+        .collect();
+    assert_eq!(right.len() as u64, eval["n"].as_u64().unwrap());
+    let share = right.iter().filter(|&&r| r).count() as f64 / right.len() as f64;
+    assert!((share - eval["accuracy"].as_f64().unwrap()).abs() < 1e-9);
     // An image set of another shape is refused by every command that takes both.
     let text = refused(d, &["eval", "shown/student.onnx", "--data", "mnist5k"], 3);
     assert!(text.contains("[1, 28, 28]") && text.contains("[1, 12, 12]"), "{text}");

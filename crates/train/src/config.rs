@@ -171,7 +171,7 @@ pub struct Augmentation {
     pub brightness: f32,
     /// Largest relative change of contrast.
     pub contrast: f32,
-    /// Share of images given a border strip or a strong contrast: single odd images overflow first.
+    /// Share of images given a border strip, marks (letters, arrows) or a strong contrast: single odd images overflow first.
     pub hard_cases: f32,
     /// Largest share of another image of the batch that is mixed into each one, with its label (mixup: Zhang et al.,
     /// arXiv 1710.09412). The share is uniform from 0 to this. In a conversion the teacher sees the same mixture, so it

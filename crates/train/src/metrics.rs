@@ -55,6 +55,8 @@ pub struct Evaluation {
     pub sources: Vec<(String, Metrics)>,
     /// Whether each image was put into its class, in the order asked for.
     pub correct: Vec<bool>,
+    /// The scores of each image, in that order; none where they are not finite.
+    pub scores: Vec<Option<Vec<f32>>>,
 }
 
 /// Figures of one class.
@@ -281,6 +283,7 @@ pub fn evaluate_by_source(
         correct: indices.iter().zip(&scores).map(found).collect(),
         whole: figures(&|_| true),
         sources: if known { names.into_iter().map(of).collect() } else { Vec::new() },
+        scores,
     })
 }
 

@@ -36,6 +36,10 @@ const SCORES: f64 = 8.0;
 /// The planner asks for this many times less error than the user allows.
 const MARGIN: f64 = 2.0;
 
+/// How many times the error asked for a plan may promise for another layout to be worth a try: layouts differ in precision by a few
+/// bits.
+const HOPELESS: f64 = 1e6;
+
 /// What a plan is sought for.
 pub(crate) struct Search<'a> {
     pub graph: &'a Graph,
@@ -64,9 +68,20 @@ impl Search<'_> {
             if let Some(plan) = self.cheapest(masks, &mut failure) {
                 return Ok(plan);
             }
+            if failure.as_ref().is_some_and(|error| self.is_hopeless(error)) {
+                break;
+            }
         }
         let (least, deepest) = least_levels(self.ir);
         Err(failure.unwrap_or_else(|| too_deep(least, deepest)))
+    }
+
+    /// Whether in the largest ring the error is so large that no other layout can help: values grow from layer to layer, and with
+    /// them the least error of an early one.
+    fn is_hopeless(&self, error: &PlanError) -> bool {
+        let largest = self.rings.iter().map(|r| r.log_n).max();
+        matches!(error, PlanError::Imprecise { max_log_n, wanted, best, .. }
+            if Some(*max_log_n) == largest && best.is_finite() && *best > HOPELESS * wanted)
     }
 
     /// Standard deviations between a typical error and the largest of a batch: the largest of n normal deviates grows as the root
@@ -119,7 +134,13 @@ impl Search<'_> {
                         focus = (rank == 0).then_some(style);
                         break;
                     }
-                    Err(error) => *failure = Some(error),
+                    Err(error) => {
+                        let hopeless = self.is_hopeless(&error);
+                        *failure = Some(error);
+                        if hopeless {
+                            break;
+                        }
+                    }
                 }
             }
             if last {

@@ -53,12 +53,12 @@ fuzz_target!(|bytes: &[u8]| {
 
 fn read_images<C: Stored>(file: &[u8]) {
     if let Ok(mut reader) = CiphertextReader::<_, C>::open(file, &PARAMS, &PLAN) {
-        while let Ok(Some(_)) = reader.next_image() {}
+        while let Ok(Some(_)) = reader.next_batch() {}
     }
 }
 
 fn count() -> Vec<u8> {
-    let count = Count { images: 1, per_image: 1 };
+    let count = Count { images: 1, batch: 1, per_batch: 1 };
     let mut writer = writer(Kind::Results);
     write_record(&mut writer, "index", &count).expect("memory takes everything");
     let mut reader = writer.finish().expect("memory takes everything");

@@ -33,7 +33,7 @@ fn server(plan: &ServerPlan) {
     {
         return;
     }
-    let lowered = plan.lowered();
+    let Ok(lowered) = plan.lowered() else { return };
     let _ = Work::count(plan, &lowered.iter().map(Option::as_ref).collect::<Vec<_>>());
     for (step, diagonals) in plan.steps.iter().zip(&lowered) {
         if let (StepKind::Linear(linear), Some(diagonals)) = (&step.kind, diagonals) {

@@ -67,17 +67,8 @@ pub struct Within {
 /// When the entry is not the JSON of a [`Preprocessing`] with one positive deviation a mean.
 pub fn preprocessing(graph: &Graph) -> Result<Option<Preprocessing>, TrainError> {
     let found: Option<Preprocessing> = read(graph, PREPROCESSING)?;
-    let sound = |p: &Preprocessing| {
-        p.scale.is_finite()
-            && !p.mean.is_empty()
-            && p.mean.len() == p.std.len()
-            && p.mean.iter().chain(&p.std).all(|v| v.is_finite())
-            && p.std.iter().all(|&s| s > 0.0)
-            && p.standardise.is_none_or(|limit| limit.is_finite() && limit > 0.0)
-            && p.geometry.is_none_or(|g| g.is_sound())
-    };
     match found {
-        Some(p) if !sound(&p) => Err(TrainError::Metadata {
+        Some(p) if !p.is_sound() => Err(TrainError::Metadata {
             key: PREPROCESSING.to_owned(),
             reason: "expected one finite mean and one positive deviation a channel, a positive limit where images are standardised, and sizes that images can have".to_owned(),
         }),

@@ -69,9 +69,14 @@ pub fn preprocessing(graph: &Graph) -> Result<Option<Preprocessing>, CliError> {
 
 /// Pre-processing from its JSON form.
 pub fn parse_preprocessing(json: Option<&str>) -> Result<Option<Preprocessing>, CliError> {
-    json.map(serde_json::from_str)
-        .transpose()
-        .map_err(|e| CliError::new(Exit::File, format!("the plan's pre-processing is not valid: {e}")))
+    let refuse =
+        |why: String| CliError::new(Exit::File, format!("the plan's pre-processing is not valid: {why}"));
+    let Some(json) = json else { return Ok(None) };
+    let found: Preprocessing = serde_json::from_str(json).map_err(|e| refuse(e.to_string()))?;
+    if !found.is_sound() {
+        return Err(refuse("a mean, deviation, limit or size that no images have".to_owned()));
+    }
+    Ok(Some(found))
 }
 
 /// Reproducible uniform noise in [0, 1) in the network's input shape, where no real image is given.
@@ -105,5 +110,17 @@ mod tests {
         assert!(a[0].data().iter().all(|v| (0.0..1.0).contains(v)));
         let mean = a[0].data().iter().sum::<f32>() / a[0].len() as f32;
         assert!((mean - 0.5).abs() < 0.05, "{mean}");
+    }
+
+    #[test]
+    fn a_pre_processing_that_no_image_survives_is_refused() {
+        let json = |std: &str, limit: &str| {
+            format!(r#"{{"scale": 0.004, "mean": [0.0], "std": [{std}], "standardise": {limit}}}"#)
+        };
+        let parse = |text: String| parse_preprocessing(Some(&text));
+        assert!(parse(json("1.0", "3.0")).is_ok_and(|p| p.is_some()));
+        for bad in [json("0.0", "3.0"), json("1.0", "-3.0"), json("1.0", "0.0"), "{}".to_owned()] {
+            assert!(parse(bad.clone()).is_err_and(|e| e.to_string().contains("pre-processing")), "{bad}");
+        }
     }
 }

@@ -135,6 +135,18 @@ impl Preprocessing {
         result
     }
 
+    /// Whether every number is one that images can be brought to input with: what comes from a file may be anything.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.scale.is_finite()
+            && !self.mean.is_empty()
+            && self.mean.len() == self.std.len()
+            && self.mean.iter().chain(&self.std).all(|v| v.is_finite())
+            && self.std.iter().all(|&s| s > 0.0)
+            && self.standardise.is_none_or(|limit| limit.is_finite() && limit > 0.0)
+            && self.geometry.is_none_or(|g| g.is_sound())
+    }
+
     /// Fills `out` (`[C, H, W]`, flat) from the bytes of one image of the same layout. Where there
     /// are more channels than means, the last mean holds.
     pub fn apply(&self, pixels: &[u8], out: &mut [f32]) {
@@ -225,6 +237,10 @@ mod tests {
         let mut spot = [0; 64];
         spot[7] = 255;
         assert_eq!(run(&spot)[7], STANDARDISED_LIMIT);
+        assert!(p.is_sound());
+        for limit in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            assert!(!Preprocessing { standardise: Some(limit), ..p.clone() }.is_sound(), "{limit}");
+        }
     }
 
     #[test]

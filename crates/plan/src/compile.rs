@@ -15,6 +15,7 @@ use crate::plan::{
 };
 use crate::scales::{HEADROOM, Scales};
 use crate::search::{RINGS, Ring, Search};
+use crate::sensitivity::Sensitivity;
 
 /// What a plan is made for.
 #[derive(Clone, Debug)]
@@ -60,8 +61,10 @@ pub fn compile_insecure_for_tests(
 fn plan(graph: &Graph, options: &CompileOptions, rings: &[Ring]) -> Result<Compiled, PlanError> {
     let ir = canonicalise(graph)?;
     let samples = calibration(graph, options)?;
+    let sensitivity = Sensitivity::measure(&ir, &samples)?;
     let (tolerance, batch) = (options.tolerance, options.batch);
-    finish(graph, Search { graph, ir: &ir, samples: &samples, tolerance, batch, rings }.run()?)
+    let search = Search { graph, ir: &ir, sensitivity: &sensitivity, tolerance, batch, rings };
+    finish(graph, search.run()?)
 }
 
 pub(crate) fn lowered<'d>(draft: &'d Draft<'_>) -> Vec<Option<&'d Diagonals>> {

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use polyveil_net::Tensor;
 use rayon::prelude::*;
 
 use crate::PlanError;
@@ -14,6 +13,7 @@ use crate::canonical::{Ir, IrId, IrKind};
 use crate::cost::product_seconds;
 use crate::diagonals::{Diagonals, MAX_NUMBERS, Source, lower_within};
 use crate::layout::{Layout, Place, SlotMap, ZERO};
+use crate::sensitivity::Sensitivity;
 
 /// A lowered network.
 pub(crate) struct Draft<'a> {
@@ -162,7 +162,8 @@ impl<'a> Draft<'a> {
 
     /// Finds the ranges of all slots by running `samples`, network inputs in element order, in the clear, as many at a time as there
     /// are images in a batch.
-    pub fn calibrate(&mut self, samples: &[Tensor]) -> Result<(), PlanError> {
+    pub fn calibrate(&mut self, sensitivity: &Sensitivity) -> Result<(), PlanError> {
+        let samples = &sensitivity.extremes;
         let mut last_use: Vec<usize> = vec![usize::MAX; self.nodes.len()];
         for (id, node) in self.ir.nodes.iter().enumerate() {
             match &node.kind {
@@ -203,12 +204,12 @@ impl<'a> Draft<'a> {
                 }
                 // Only the input is left.
                 _ => {
-                    let wide = |t: &Tensor| t.data().iter().map(|&v| f64::from(v)).collect();
+                    let wide = |t: &polyveil_net::Tensor| t.data().iter().map(|&v| f64::from(v)).collect();
                     let wide: Vec<Vec<f64>> = samples.iter().map(wide).collect();
                     wide.chunks(layout.images()).map(|images| layout.pack(images)).collect()
                 }
             };
-            let range = value.iter().map(|v| largest(v)).fold(0.0, f64::max);
+            let range = value.iter().map(|v| largest(v)).fold(sensitivity.ranges[id], f64::max);
             let rms = value.iter().map(|v| rms(v)).fold(0.0, f64::max);
             if !range.is_finite() {
                 return Err(PlanError::Overflow { layer: node.name.clone(), found: range, limit: f64::MAX });

@@ -34,7 +34,9 @@ mod predict;
 mod scales;
 mod schedule;
 mod search;
+mod sensitivity;
 mod splits;
+mod sweep;
 
 pub use bsgs::{Baby, Parts, Split};
 pub use canonical::{Ir, IrId, IrKind, IrNode, IrTerm, canonicalise};

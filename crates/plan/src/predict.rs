@@ -1,29 +1,31 @@
-//! Predicted error of every value, from the engine's noise formulas and the calibration ranges.
+//! Predicted error of the scores, from the engine's noise formulas and the network's sensitivities.
 //!
-//! Errors are standard deviations of a slot in units of the value (not of the scaled integer). Each
-//! step passes its operands' errors on (through the norm of its weights, or twice the magnitude for a
-//! square) and adds its own: rounding of weights, key switching, rescaling.
+//! Errors are standard deviations of a slot in units of the value (not of the scaled integer). Each step adds its own: rounding
+//! of weights, key switching, rescaling; how much of it reaches a score is what [`Sensitivity`] tells.
 
 use polyveil_ckks::noise;
 use rayon::prelude::*;
 
 use crate::bsgs::{Baby, Split};
+use crate::canonical::IrKind;
 use crate::diagonals::Diagonals;
 use crate::draft::{Draft, DraftWeighting, Work};
 use crate::moduli::Moduli;
 use crate::scales::Scales;
+use crate::sensitivity::{Row, Sensitivity};
 
-/// Errors of all values.
+/// Error of the scores.
 pub(crate) struct Prediction {
-    /// Standard deviation of the output's error.
+    /// Standard deviation of the worst score's error.
     pub output: f64,
-    /// Index of the value that adds most, relative to its own magnitude.
+    /// Index of the value that adds most to it.
     pub worst: usize,
 }
 
 /// What moduli and scales do not change in the errors of a draft.
 pub(crate) struct Predictor<'d, 'i> {
     pub draft: &'d Draft<'i>,
+    sensitivity: &'d Sensitivity,
     /// One a linear value.
     gains: Vec<Option<Gains>>,
 }
@@ -43,8 +45,8 @@ pub(crate) struct Gains {
 pub(crate) struct TermGain {
     /// What it reads.
     pub value: usize,
-    /// Euclidean norm of the weights that reach one output slot, at most.
-    weight: f64,
+    /// Weights of the network that reach one output element.
+    taps: f64,
     /// Products that reach one output ciphertext.
     pub products: f64,
     /// Longest period of a weight vector.
@@ -56,7 +58,7 @@ pub(crate) struct TermGain {
 }
 
 impl<'d, 'i> Predictor<'d, 'i> {
-    pub fn new(draft: &'d Draft<'i>) -> Self {
+    pub fn new(draft: &'d Draft<'i>, sensitivity: &'d Sensitivity) -> Self {
         let gains = (0..draft.nodes.len())
             .into_par_iter()
             .map(|id| match &draft.nodes[id].work {
@@ -67,7 +69,7 @@ impl<'d, 'i> Predictor<'d, 'i> {
                 _ => None,
             })
             .collect();
-        Self { draft, gains }
+        Self { draft, sensitivity, gains }
     }
 
     /// Of a linear value.
@@ -76,78 +78,103 @@ impl<'d, 'i> Predictor<'d, 'i> {
     }
 
     pub fn predict(&self, moduli: &Moduli, scales: &Scales) -> Prediction {
-        let draft = self.draft;
-        let mut error: Vec<f64> = Vec::with_capacity(draft.nodes.len());
-        let mut worst = (0.0, 0);
-        for (id, node) in draft.nodes.iter().enumerate() {
-            let (passed, own) = match &node.work {
-                Work::Input => {
-                    let (parameters, scale) = (&moduli.parameters, scales.scale[id]);
-                    let fresh = noise::fresh_symmetric(parameters, scale);
-                    (0.0, fresh.hypot(noise::encode_rounding(parameters, scale)))
-                }
-                Work::Square(of) => {
-                    let operand = &draft.nodes[*of];
-                    let own = moduli
-                        .key_switch(scales.level[*of], scales.scale[*of].powi(2))
-                        .hypot(noise::rescale(&moduli.parameters, scales.scale[id]));
-                    // Between a typical slot and the largest one: errors matter where values are large.
-                    let magnitude = operand.rms.max(operand.range / 4.0);
-                    (noise::square(error[*of], magnitude), own)
-                }
-                Work::Linear { .. } => match &self.gains[id] {
-                    Some(gains) => self.linear(moduli, scales, id, gains, &error),
-                    None => (0.0, 0.0),
-                },
-            };
-            let share = own / node.rms.max(f64::MIN_POSITIVE);
-            if share > worst.0 {
-                worst = (share, id);
-            }
-            error.push(passed.hypot(own));
-        }
-        Prediction { output: error[draft.output], worst: worst.1 }
+        let own: Vec<Own> = (0..self.draft.nodes.len()).map(|id| self.own(moduli, scales, id)).collect();
+        let (variance, worst) = self.sensitivity.worst(|id, row| own[id].reaching(row, id));
+        Prediction { output: variance.sqrt(), worst }
     }
 
-    /// Error passed on by, and added in, a linear node.
-    fn linear(
-        &self,
-        moduli: &Moduli,
-        scales: &Scales,
-        id: usize,
-        gains: &Gains,
-        error: &[f64],
-    ) -> (f64, f64) {
+    /// What comes in with a value.
+    fn own(&self, moduli: &Moduli, scales: &Scales, id: usize) -> Own {
+        let parameters = &moduli.parameters;
+        let scale = scales.scale[id];
+        match (&self.draft.nodes[id].work, &self.gains[id]) {
+            (Work::Input, _) => {
+                let fresh = noise::fresh_symmetric(parameters, scale);
+                Own::of(fresh.hypot(noise::encode_rounding(parameters, scale)).powi(2))
+            }
+            (Work::Square(of), _) => {
+                let switch = moduli.key_switch(scales.level[*of], scales.scale[*of].powi(2));
+                Own::of(switch.hypot(noise::rescale(parameters, scale)).powi(2))
+            }
+            (Work::Linear { .. }, Some(gains)) => self.of_linear(moduli, scales, id, gains),
+            (Work::Linear { .. }, None) => Own::of(0.0),
+        }
+    }
+
+    fn of_linear(&self, moduli: &Moduli, scales: &Scales, id: usize, gains: &Gains) -> Own {
         let node = &self.draft.nodes[id];
         let parameters = &moduli.parameters;
         let Gains { turns, folds, weighted, .. } = *gains;
         let (scale, level) = (scales.scale[id], scales.level[id] + usize::from(weighted));
-        let (mut passed, mut own) = (0.0, 0.0);
+        let mut own = Own::of(0.0);
         for term in &gains.terms {
             let value = term.value;
-            passed += (term.weight * error[value]).powi(2);
-            own += term.rotations * (term.weight * moduli.key_switch(level, scales.scale[value])).powi(2);
+            let mut of = OwnOfTerm {
+                value,
+                rotations: term.rotations * moduli.key_switch(level, scales.scale[value]).powi(2),
+                ..OwnOfTerm::default()
+            };
             if weighted {
                 let at = scales.weight_scale(moduli, id, value);
-                let rounding = noise::encode_periodic_rounding(parameters, term.period, at);
-                own += term.products * folds * (rounding * self.draft.nodes[value].rms).powi(2);
+                let rounding = noise::encode_periodic_rounding(parameters, term.period, at).powi(2);
+                of.weights = rounding * (term.products * folds / term.taps).max(1.0);
+                of.products = rounding * term.products * folds * self.draft.nodes[value].rms.powi(2);
             }
+            own.terms.push(of);
         }
         // Giant steps act on sums, before the rescaling.
         let before =
             if weighted { scale * moduli.prime(level) / scales.mask[id].unwrap_or(1.0) } else { scale };
-        own += turns * folds * moduli.key_switch(level, before).powi(2);
+        own.value += turns * folds * moduli.key_switch(level, before).powi(2);
         if let Some(mask) = scales.mask[id] {
-            own += (noise::encode_rounding(parameters, mask) * node.rms).powi(2);
+            own.value += (noise::encode_rounding(parameters, mask) * node.rms).powi(2);
         }
         if weighted {
-            own += folds * noise::rescale(parameters, scale).powi(2);
+            own.value += folds * noise::rescale(parameters, scale).powi(2);
         }
         if folds > 1.0 {
-            own += folds * moduli.key_switch(scales.level[id], scale).powi(2);
+            own.value += folds * moduli.key_switch(scales.level[id], scale).powi(2);
         }
-        own += noise::encode_rounding(parameters, scale).powi(2);
-        (passed.sqrt(), own.sqrt())
+        own.value += noise::encode_rounding(parameters, scale).powi(2);
+        own
+    }
+}
+
+/// Variances of the errors that come in with a value.
+struct Own {
+    /// Of every slot.
+    value: f64,
+    /// One a term of a linear value.
+    terms: Vec<OwnOfTerm>,
+}
+
+/// Variances of the errors that come in with a term.
+#[derive(Default)]
+struct OwnOfTerm {
+    value: usize,
+    /// Of what it reads, by rotating it.
+    rotations: f64,
+    /// Of a weight.
+    weights: f64,
+    /// Of all products that reach a slot, where weights err in each slot for itself.
+    products: f64,
+}
+
+impl Own {
+    fn of(value: f64) -> Self {
+        Self { value, terms: Vec::new() }
+    }
+
+    /// Variance that a score has of it.
+    fn reaching(&self, row: &Row, id: usize) -> f64 {
+        let mut sum = self.value * row.reach[id];
+        for (own, reach) in self.terms.iter().zip(&row.terms[id]) {
+            // One rotated copy of an input serves many outputs, so that its error may add up as the input's own does.
+            sum += own.rotations * reach.inputs.max(row.reach[own.value]);
+            // A vector repeats its weights, and their errors with them, unless something else differs from position to position.
+            sum += (own.weights * reach.weights).max(own.products * row.reach[id]);
+        }
+        sum
     }
 }
 
@@ -156,6 +183,11 @@ impl Gains {
         let inputs = draft.inputs(id);
         let (babies, giants) = split.counts(diagonals, draft.slots);
         let mut terms = term_gains(diagonals, &inputs);
+        if let IrKind::Linear { terms: of, .. } = &draft.ir.nodes[id].kind {
+            for (gain, term) in terms.iter_mut().zip(of) {
+                gain.taps = (term.op.weight.len() as f64 / term.op.output[0] as f64).max(1.0);
+            }
+        }
         for (term, gain) in terms.iter_mut().enumerate() {
             let any = |part: fn(&Baby) -> usize| babies.iter().any(|b| b.0 == term && part(b) != 0);
             gain.rotations = f64::from(u8::from(any(|b| b.2)) + u8::from(any(|b| b.3)));
@@ -167,10 +199,9 @@ impl Gains {
 }
 
 fn term_gains(diagonals: &Diagonals, inputs: &[usize]) -> Vec<TermGain> {
-    let folds: usize = 1 << diagonals.folds.len();
     let none = |&value: &usize| TermGain {
         value,
-        weight: 0.0,
+        taps: 1.0,
         products: 0.0,
         period: 1,
         largest: 0.0,
@@ -183,19 +214,6 @@ fn term_gains(diagonals: &Diagonals, inputs: &[usize]) -> Vec<TermGain> {
             let period = own.iter().map(|d| d.weights.len()).max().unwrap_or(1);
             let all = own.iter().flat_map(|d| &d.weights);
             gain.largest = all.fold(gain.largest, |m, &w| m.max(f64::from(w.abs())));
-            let mut squares = vec![0.0f64; period];
-            for d in &own {
-                for block in squares.chunks_mut(d.weights.len()) {
-                    for (q, &w) in block.iter_mut().zip(&d.weights) {
-                        *q += f64::from(w).powi(2);
-                    }
-                }
-            }
-            // Folds add slots that lie apart: their sum is near the mean over the vector.
-            let peak = squares.iter().copied().fold(0.0, f64::max);
-            let mean = squares.iter().sum::<f64>() / period as f64;
-            let sum = if folds > 1 { (mean * folds as f64).max(peak) } else { peak };
-            gain.weight = gain.weight.max(sum.sqrt());
             gain.products = gain.products.max(own.len() as f64);
             gain.period = gain.period.max(period);
         }

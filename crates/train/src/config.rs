@@ -173,6 +173,9 @@ pub struct Augmentation {
     pub contrast: f32,
     /// Share of images given a border strip, marks (letters, arrows) or a strong contrast: single odd images overflow first.
     pub hard_cases: f32,
+    /// Inputs are made larger by up to this share, beyond what pre-processing lets through, or smaller by up to half of it: what
+    /// stays in range for these does so with room to spare for images as they are. In a conversion the teacher sees the same.
+    pub amplify: f32,
     /// Largest share of another image of the batch that is mixed into each one, with its label (mixup: Zhang et al.,
     /// arXiv 1710.09412). The share is uniform from 0 to this. In a conversion the teacher sees the same mixture, so it
     /// shows what it does between its training images (Beyer et al., arXiv 2106.05237).
@@ -198,6 +201,7 @@ impl Augmentation {
             brightness: 0.0,
             contrast: 0.0,
             hard_cases: 0.0,
+            amplify: 0.0,
             mix: 0.0,
         }
     }
@@ -210,6 +214,7 @@ impl Augmentation {
         in_range("augmentation.brightness", self.brightness, 0.0, 1.0, "0 to 1")?;
         in_range("augmentation.contrast", self.contrast, 0.0, 1.0, "0 to 1")?;
         in_range("augmentation.hard_cases", self.hard_cases, 0.0, 1.0, "0 to 1")?;
+        in_range("augmentation.amplify", self.amplify, 0.0, 1.0, "0 to 1")?;
         in_range("augmentation.mix", self.mix, 0.0, 0.5, "0 to 0.5")
     }
 }

@@ -137,6 +137,7 @@ fn remove_range_control(config: &mut ConvertConfig) {
     config.normalise.rescale = false;
     config.normalise.freeze_from = 1.0;
     config.augmentation.hard_cases = 0.0;
+    config.augmentation.amplify = 0.0;
 }
 
 #[cfg(test)]

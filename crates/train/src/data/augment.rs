@@ -57,6 +57,14 @@ pub(super) fn augmented(
     values
 }
 
+/// Makes a pre-processed image larger or smaller as a whole.
+pub(super) fn amplify(input: &mut [f32], settings: &Augmentation, rng: &mut impl Rng) {
+    if settings.amplify > 0.0 {
+        let factor = 1.0 + settings.amplify * uniform(rng, -0.5, 1.0);
+        input.iter_mut().for_each(|v| *v *= factor);
+    }
+}
+
 fn extremes(image: &[f32]) -> (f32, f32) {
     image.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)))
 }
@@ -178,6 +186,24 @@ mod tests {
             assert_eq!(change(&settings, minor), change(&settings, minor));
             assert!(change(&settings, minor).iter().all(|v| (-1e-3..=255.0).contains(v)));
         }
+    }
+
+    #[test]
+    fn amplified_inputs_keep_their_shape_and_their_limits() {
+        let settings = Augmentation { amplify: 0.5, ..Augmentation::none() };
+        let factors: Vec<f32> = (0..200)
+            .map(|minor| {
+                let mut input = [1.0, -2.0];
+                amplify(&mut input, &settings, &mut generator(1, "amplify", 0, minor));
+                assert_eq!(input[1], -2.0 * input[0]);
+                input[0]
+            })
+            .collect();
+        let (low, high) = extremes(&factors);
+        assert!((0.75..0.8).contains(&low) && (1.45..1.5).contains(&high), "{low} {high}");
+        let mut input = [1.0];
+        amplify(&mut input, &Augmentation::none(), &mut generator(1, "amplify", 0, 0));
+        assert_eq!(input, [1.0]);
     }
 
     #[test]

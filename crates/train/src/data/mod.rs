@@ -302,7 +302,9 @@ impl DataSet {
     ) -> Tensor {
         let [_, height, width] = self.parts.shape;
         let values = augment::augmented(self.stored(index), [height, width], augmentation, rng);
-        self.input(values, preprocessing)
+        let mut input = self.input(values, preprocessing);
+        augment::amplify(input.data_mut(), augmentation, rng);
+        input
     }
 
     fn input(&self, values: Vec<f32>, preprocessing: &Preprocessing) -> Tensor {

@@ -67,7 +67,7 @@ impl Geometry {
 }
 
 /// Where standardised values are cut: three deviations.
-const STANDARDISED_LIMIT: f32 = 3.0;
+const STANDARDISED_LIMIT: f32 = 2.5;
 /// Least deviation that is divided by, in scaled values: what is nearly one grey must not become noise.
 const LEAST_DEVIATION: f64 = 0.02;
 

@@ -1,0 +1,196 @@
+//! What an error in each value does to the scores, from derivatives at the calibration inputs.
+//!
+//! An error that enters a value as independent deviations σ of its elements x reaches a score y with the variance
+//! σ²·Σ(∂y/∂x)², as long as it is small. The sum is taken by going back through the network from a score (reverse
+//! differentiation), once for each image and score looked at; layouts do not change it, so once a network does for all of them.
+//! Norms of weights multiplied layer by layer would bound the same from above, by many orders of magnitude in a deep network.
+
+use polyveil_net::Tensor;
+
+use crate::PlanError;
+use crate::canonical::{Ir, IrId, IrKind, IrTerm};
+use crate::sweep::{backwards, forwards, weight_products};
+
+/// Images gone back through: those with the largest values among all calibration inputs.
+const IMAGES: usize = 2;
+/// Images that are run slot by slot, for what lies in unused slots; most of them have the largest values.
+const IN_SLOTS: usize = 4;
+/// Up to so many scores are looked at one by one.
+const ONE_BY_ONE: usize = 4;
+/// Sums of all scores with random signs where they are more: the mean square of such a sum's derivative is the sum of the
+/// scores' squared ones.
+const PROBES: usize = 3;
+
+/// What the calibration inputs show of a network, whatever its layout.
+#[derive(Debug)]
+pub(crate) struct Sensitivity {
+    /// Largest magnitude of every value.
+    pub ranges: Vec<f64>,
+    /// The inputs with the largest values, these first.
+    pub extremes: Vec<Tensor>,
+    /// One for each image and score looked at.
+    rows: Vec<Row>,
+}
+
+/// How the error of one score comes about, as factors of variances.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Row {
+    /// By value: Σ(∂y/∂x)² over its elements.
+    pub reach: Vec<f64>,
+    /// By value that a linear operator makes, one a term.
+    pub terms: Vec<Vec<TermReach>>,
+}
+
+/// What errors inside a linear operator do.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TermReach {
+    /// Of the operator's inputs, each time they are read: Σ(∂y/∂x)²·Σw² over its outputs.
+    pub inputs: f64,
+    /// Of its weights: Σ(∂y/∂w)². A weight errs alike wherever it is used.
+    pub weights: f64,
+}
+
+impl Sensitivity {
+    /// Runs the network on all `samples`, and back from the scores of some of them.
+    ///
+    /// # Errors
+    /// [`PlanError::Overflow`] where a value is not finite.
+    pub fn measure(ir: &Ir, samples: &[Tensor]) -> Result<Self, PlanError> {
+        let mut largest: Vec<Vec<f64>> = Vec::new();
+        for sample in samples {
+            largest.push(forwards(ir, sample).iter().map(|value| largest_of(value)).collect());
+        }
+        for (id, node) in ir.nodes.iter().enumerate() {
+            let found = largest.iter().map(|image| image[id]).fold(0.0, f64::max);
+            if !found.is_finite() {
+                return Err(PlanError::Overflow { layer: node.name.clone(), found, limit: f64::MAX });
+            }
+        }
+        // How near to the largest of all images its values come, over all layers.
+        let nodes = 0..ir.nodes.len();
+        let ranges: Vec<f64> =
+            nodes.map(|id| largest.iter().map(|image| image[id]).fold(f64::MIN_POSITIVE, f64::max)).collect();
+        let near = |image: &Vec<f64>| -> f64 {
+            image.iter().zip(&ranges).map(|(v, range)| (v / range).max(f64::MIN_POSITIVE).ln()).sum()
+        };
+        let mut order: Vec<(f64, usize)> = largest.iter().map(near).zip(0..).collect();
+        order.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let extremes: Vec<Tensor> = order.iter().take(IN_SLOTS).map(|&(_, at)| samples[at].clone()).collect();
+        let rows = extremes.iter().take(IMAGES).flat_map(|sample| of_image(ir, sample)).collect();
+        Ok(Self { ranges, extremes, rows })
+    }
+
+    /// Variance of the worst score's error where element errors of value `id` have the variance `own(id, row)` gives, summed up;
+    /// and the value that adds most to it.
+    pub fn worst(&self, own: impl Fn(IrId, &Row) -> f64) -> (f64, IrId) {
+        let mut worst = (0.0, 0);
+        for row in &self.rows {
+            let parts: Vec<f64> = (0..row.reach.len()).map(|id| own(id, row)).collect();
+            let sum = parts.iter().sum::<f64>();
+            if sum > worst.0 || sum.is_nan() {
+                let most = parts.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+                worst = (sum, most.map_or(0, |(id, _)| id));
+            }
+        }
+        worst
+    }
+}
+
+fn largest_of(value: &[f64]) -> f64 {
+    value.iter().fold(0.0, |m, v| if v.is_nan() { f64::INFINITY } else { m.max(v.abs()) })
+}
+
+/// The rows of one image.
+fn of_image(ir: &Ir, sample: &Tensor) -> Vec<Row> {
+    let values = forwards(ir, sample);
+    let scores = values[ir.output].len();
+    if scores <= ONE_BY_ONE {
+        let one = |k: usize| (0..scores).map(|j| f64::from(u8::from(j == k))).collect::<Vec<f64>>();
+        return (0..scores).map(|k| of_sum(ir, &values, one(k))).collect();
+    }
+    // The mean over the scores, raised to the one whose last weights are the largest.
+    let share = spread(ir) / (scores * PROBES) as f64;
+    let mut mean = Row::default();
+    for probe in 0..PROBES {
+        let signs = (0..scores).map(|k| sign(probe * scores + k)).collect();
+        mean.add(&of_sum(ir, &values, signs), share);
+    }
+    vec![mean]
+}
+
+impl Row {
+    fn add(&mut self, other: &Self, share: f64) {
+        self.reach.resize(other.reach.len(), 0.0);
+        self.terms.resize_with(other.terms.len(), Vec::new);
+        for (sum, v) in self.reach.iter_mut().zip(&other.reach) {
+            *sum += share * v;
+        }
+        for (sums, own) in self.terms.iter_mut().zip(&other.terms) {
+            sums.resize(own.len(), TermReach::default());
+            for (sum, v) in sums.iter_mut().zip(own) {
+                sum.inputs += share * v.inputs;
+                sum.weights += share * v.weights;
+            }
+        }
+    }
+}
+
+/// The row of a sum of scores with these factors.
+fn of_sum(ir: &Ir, values: &[Vec<f64>], factors: Vec<f64>) -> Row {
+    let derivatives = backwards(ir, values, factors);
+    let squares = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>();
+    let terms = |id: IrId| match &ir.nodes[id].kind {
+        IrKind::Linear { terms, .. } => {
+            let one = |term: &IrTerm| {
+                let plane = ir.nodes[id].shape[1] * ir.nodes[id].shape[2];
+                let of = &derivatives[id][term.offset * plane..][..term.op.output[0] * plane];
+                TermReach {
+                    inputs: through(term, of),
+                    weights: weight_products(&term.op, &values[term.value], of),
+                }
+            };
+            terms.iter().map(one).collect()
+        }
+        _ => Vec::new(),
+    };
+    Row {
+        reach: derivatives.iter().map(|d| squares(d)).collect(),
+        terms: (0..ir.nodes.len()).map(terms).collect(),
+    }
+}
+
+/// Σd²·Σw² over the outputs of a term; windows that hang over the border count whole.
+fn through(term: &IrTerm, derivatives: &[f64]) -> f64 {
+    let op = &term.op;
+    let plane = op.output[1] * op.output[2];
+    let each = op.weight.len() / op.output[0].max(1);
+    let channels = derivatives.chunks(plane.max(1)).zip(op.weight.chunks(each.max(1)));
+    let of = |(derivatives, weights): (&[f64], &[f32])| {
+        let scale = |at: usize| op.position_scale.as_ref().map_or(1.0, |s| f64::from(s[at]));
+        let sum: f64 = derivatives.iter().enumerate().map(|(at, d)| (d * scale(at)).powi(2)).sum();
+        sum * weights.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>()
+    };
+    channels.map(of).sum()
+}
+
+/// Σw² of the score that has the largest, over the mean of all scores.
+fn spread(ir: &Ir) -> f64 {
+    let IrKind::Linear { terms, .. } = &ir.nodes[ir.output].kind else { return 1.0 };
+    let mut norms = vec![0.0; ir.nodes[ir.output].shape[0]];
+    for term in terms {
+        let each = term.op.weight.len() / term.op.output[0].max(1);
+        for (norm, weights) in norms[term.offset..].iter_mut().zip(term.op.weight.chunks(each.max(1))) {
+            *norm += weights.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>();
+        }
+    }
+    let mean = norms.iter().sum::<f64>() / norms.len() as f64;
+    if mean > 0.0 { norms.iter().copied().fold(0.0, f64::max) / mean } else { 1.0 }
+}
+
+/// One of two signs, as good as random and the same everywhere (splitmix64).
+fn sign(k: usize) -> f64 {
+    let mut z = (k as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    if (z >> 63) == 0 { 1.0 } else { -1.0 }
+}

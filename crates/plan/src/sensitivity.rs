@@ -194,3 +194,90 @@ fn sign(k: usize) -> f64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     if (z >> 63) == 0 { 1.0 } else { -1.0 }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+mod tests {
+    use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
+    use polyveil_net::{Graph, Op, Quadratic, exec};
+
+    use super::*;
+    use crate::canonical::canonicalise;
+
+    fn network(scores: usize) -> Graph {
+        let mut b = GraphBuilder::new("n", &[2, 6, 5], 3);
+        let x = b.input();
+        let x = b.conv("conv", x, 3, ConvSpec::new(3).pad(1));
+        let t = |v: [f32; 3]| Tensor::new(vec![3], v.to_vec()).unwrap();
+        let quadratic = Quadratic { a: t([0.3, -0.2, 0.0]), b: t([0.5, 1.0, 0.7]), c: t([0.1, 0.0, 0.2]) };
+        let x = b.push("act", Op::Quadratic(quadratic), vec![x]);
+        let x = b.avg_pool("pool", x, PoolSpec::new(2).stride(2));
+        let x = b.flatten("flat", x);
+        let x = b.linear("fc", x, scores);
+        b.finish(x).unwrap()
+    }
+
+    fn sample(factor: f32) -> Tensor {
+        let data = (0..60).map(|k| factor * ((k * 37 % 29) as f32 / 14.0 - 1.0)).collect();
+        Tensor::new(vec![2, 6, 5], data).unwrap()
+    }
+
+    /// Squared derivative of every score by every element of the input, from differences.
+    fn squares(graph: &Graph, at: &Tensor, scores: usize) -> Vec<f64> {
+        let mut sums = vec![0.0; scores];
+        for k in 0..at.len() {
+            let moved = |by: f32| {
+                let mut x = at.clone();
+                x.data_mut()[k] += by;
+                exec::run(graph, &x).unwrap()
+            };
+            // Scores are quadratic, so that central differences are exact but for rounding.
+            let (up, down) = (moved(0.5), moved(-0.5));
+            for (sum, (u, d)) in sums.iter_mut().zip(up.data().iter().zip(down.data())) {
+                *sum += f64::from(u - d).powi(2);
+            }
+        }
+        sums
+    }
+
+    #[test]
+    fn errors_of_the_input_reach_the_scores_by_their_derivatives() {
+        let graph = network(3);
+        let ir = canonicalise(&graph).unwrap();
+        let found = Sensitivity::measure(&ir, &[sample(0.1), sample(1.0)]).unwrap();
+        // The image with the larger values first, a row for each score.
+        assert_eq!(found.extremes[0], sample(1.0));
+        assert_eq!(found.rows.len(), 6);
+        for (image, rows) in [sample(1.0), sample(0.1)].iter().zip(found.rows.chunks(3)) {
+            for (row, expected) in rows.iter().zip(squares(&graph, image, 3)) {
+                assert!((row.reach[0] / expected - 1.0).abs() < 1e-3, "{} {expected}", row.reach[0]);
+            }
+        }
+        let largest =
+            exec::run(&graph, &sample(1.0)).unwrap().data().iter().fold(0f32, |m, v| m.max(v.abs()));
+        assert!((found.ranges[ir.output] / f64::from(largest) - 1.0).abs() < 1e-5);
+        let (worst, id) = found.worst(|id, row| if id == 0 { row.reach[0] } else { 0.0 });
+        let expected = squares(&graph, &sample(1.0), 3).into_iter().fold(0.0, f64::max);
+        assert!((worst / expected - 1.0).abs() < 1e-3 && id == 0);
+    }
+
+    #[test]
+    fn random_sums_of_many_scores_are_near_the_worst_one() {
+        let graph = network(40);
+        let ir = canonicalise(&graph).unwrap();
+        let found = Sensitivity::measure(&ir, &[sample(1.0)]).unwrap();
+        assert_eq!(found.rows.len(), 1);
+        let worst = squares(&graph, &sample(1.0), 40).into_iter().fold(0.0, f64::max);
+        let ratio = found.rows[0].reach[0] / worst;
+        assert!((0.4..2.5).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_named() {
+        let ir = canonicalise(&network(3)).unwrap();
+        let mut image = sample(1.0);
+        image.data_mut()[3] = f32::NAN;
+        let error = Sensitivity::measure(&ir, &[sample(1.0), image]).unwrap_err();
+        assert!(matches!(&error, PlanError::Overflow { layer, .. } if !layer.is_empty()), "{error}");
+    }
+}

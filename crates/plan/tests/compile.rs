@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
-use polyveil_net::{Graph, Tensor};
+use polyveil_net::{Graph, Op, Tensor};
 use polyveil_plan::{
     CompileOptions, PlanError, Source, StepKind, UnitCosts, Weighting, Work, ZERO, compile, estimate,
     lower_within,
@@ -142,6 +142,37 @@ fn relu_and_max_pool_are_listed_at_once() {
     for part in ["2 nodes", "r1 (Relu)", "m1 (MaxPool)", "polyveil convert"] {
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[test]
+fn a_network_that_answers_to_the_least_error_is_refused_before_it_is_laid_out() {
+    // Two branches that are the same, taken apart with weights of 1e14: nothing is left but what they err differently.
+    let mut b = GraphBuilder::new("net", &[1, 8, 8], 3);
+    let x = b.input();
+    let branches = ["left", "right"].map(|name| {
+        let fc = b.conv(name, x, 1, ConvSpec::new(8));
+        b.quadratic(&format!("{name}_act"), fc, [0.1, 0.5, 0.1])
+    });
+    let both = b.concat("both", &branches);
+    let flat = b.flatten("flat", both);
+    let fc = b.linear("fc", flat, 1);
+    let mut graph = b.finish(fc).unwrap();
+    let left = graph.nodes.iter().find(|n| n.name == "left").unwrap().op.clone();
+    for node in &mut graph.nodes {
+        match (&mut node.op, node.name.as_str()) {
+            (op, "right") => *op = left.clone(),
+            (Op::Linear(linear), _) => {
+                linear.weight.data_mut().copy_from_slice(&[1e14, -1e14]);
+                linear.bias = Some(Tensor::full(vec![1], 1.0));
+            }
+            _ => {}
+        }
+    }
+    let error = compile(&graph, &CompileOptions::default()).unwrap_err();
+    assert!(
+        matches!(&error, PlanError::Imprecise { best, layer, .. } if *best > 1e-3 && layer != "fc"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub(crate) fn assemble(
     draft: &Draft<'_>,
     parameters: &ParametersLiteral,
     scales: &Scales,
-    max_error: f64,
+    (max_error, output_range): (f64, f64),
 ) -> ServerPlan {
     let values = draft
         .nodes
@@ -97,7 +97,6 @@ pub(crate) fn assemble(
         })
         .collect::<Vec<_>>();
     let steps = draft.nodes.iter().enumerate().skip(1).map(|(id, _)| step(draft, scales, id)).collect();
-    let output_range = draft.nodes[draft.output].range;
     let mut plan = ServerPlan {
         id: [0; 32],
         network: graph.name.clone(),

@@ -12,7 +12,10 @@ use crate::diagonals::Diagonals;
 use crate::draft::{Draft, DraftWeighting, Work};
 use crate::moduli::Moduli;
 use crate::scales::Scales;
-use crate::sensitivity::{Row, Sensitivity};
+use crate::sensitivity::{Row, Sensitivity, TermReach};
+
+/// Least scale of a mask.
+const LEAST_MASK: f64 = 2.0;
 
 /// Error of the scores.
 pub(crate) struct Prediction {
@@ -83,6 +86,33 @@ impl<'d, 'i> Predictor<'d, 'i> {
         Prediction { output: variance.sqrt(), worst }
     }
 
+    /// The scale of the mask of a linear node whose products come out at scale `product`, which mask and weights share: where
+    /// rounding of the mask reaches the scores with deviation α/m and that of the weights with β·m, m² = α/β is best.
+    pub fn mask_scale(&self, moduli: &Moduli, id: usize, scale: &[f64], product: f64) -> f64 {
+        let Some(gains) = &self.gains[id] else { return LEAST_MASK };
+        let rounding = noise::encode_rounding(&moduli.parameters, 1.0) * self.draft.nodes[id].rms;
+        let (mut mask, mut weights) = (0.0, 0.0);
+        for row in &self.sensitivity.rows {
+            mask += rounding.powi(2) * row.reach[id];
+            for (term, reach) in gains.terms.iter().zip(&row.terms[id]) {
+                let own = self.of_weights(moduli, term, gains.folds, product / scale[term.value]);
+                weights += own.weights_reaching(row.reach[id], reach);
+            }
+        }
+        (mask / weights.max(f64::MIN_POSITIVE)).powf(0.25).max(LEAST_MASK)
+    }
+
+    /// Rounding of the weights of a term at a scale.
+    fn of_weights(&self, moduli: &Moduli, term: &TermGain, folds: f64, scale: f64) -> OwnOfTerm {
+        let rounding = noise::encode_periodic_rounding(&moduli.parameters, term.period, scale).powi(2);
+        OwnOfTerm {
+            value: term.value,
+            rotations: 0.0,
+            weights: rounding * (term.products * folds / term.taps).max(1.0),
+            products: rounding * term.products * folds * self.draft.nodes[term.value].rms.powi(2),
+        }
+    }
+
     /// What comes in with a value.
     fn own(&self, moduli: &Moduli, scales: &Scales, id: usize) -> Own {
         let parameters = &moduli.parameters;
@@ -109,17 +139,12 @@ impl<'d, 'i> Predictor<'d, 'i> {
         let mut own = Own::of(0.0);
         for term in &gains.terms {
             let value = term.value;
-            let mut of = OwnOfTerm {
-                value,
-                rotations: term.rotations * moduli.key_switch(level, scales.scale[value]).powi(2),
-                ..OwnOfTerm::default()
+            let mut of = if weighted {
+                self.of_weights(moduli, term, folds, scales.weight_scale(moduli, id, value))
+            } else {
+                OwnOfTerm { value, ..OwnOfTerm::default() }
             };
-            if weighted {
-                let at = scales.weight_scale(moduli, id, value);
-                let rounding = noise::encode_periodic_rounding(parameters, term.period, at).powi(2);
-                of.weights = rounding * (term.products * folds / term.taps).max(1.0);
-                of.products = rounding * term.products * folds * self.draft.nodes[value].rms.powi(2);
-            }
+            of.rotations = term.rotations * moduli.key_switch(level, scales.scale[value]).powi(2);
             own.terms.push(of);
         }
         // Giant steps act on sums, before the rescaling.
@@ -160,6 +185,14 @@ struct OwnOfTerm {
     products: f64,
 }
 
+impl OwnOfTerm {
+    /// Variance that a score has of the weights, where errors of the value they make reach it by `reach`.
+    fn weights_reaching(&self, reach: f64, term: &TermReach) -> f64 {
+        // A vector repeats its weights, and their errors with them, unless something else differs from position to position.
+        (self.weights * term.weights).max(self.products * reach)
+    }
+}
+
 impl Own {
     fn of(value: f64) -> Self {
         Self { value, terms: Vec::new() }
@@ -171,8 +204,7 @@ impl Own {
         for (own, reach) in self.terms.iter().zip(&row.terms[id]) {
             // One rotated copy of an input serves many outputs, so that its error may add up as the input's own does.
             sum += own.rotations * reach.inputs.max(row.reach[own.value]);
-            // A vector repeats its weights, and their errors with them, unless something else differs from position to position.
-            sum += (own.weights * reach.weights).max(own.products * row.reach[id]);
+            sum += own.weights_reaching(row.reach[id], reach);
         }
         sum
     }

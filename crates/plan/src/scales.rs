@@ -5,7 +5,7 @@ use crate::PlanError;
 use crate::canonical::{IrId, IrKind};
 use crate::draft::{Draft, DraftWeighting, Work};
 use crate::moduli::Moduli;
-use crate::predict::{Gains, Predictor, TermGain};
+use crate::predict::{Predictor, TermGain};
 
 /// Headroom over the calibration ranges, for inputs that were not seen.
 pub(crate) const HEADROOM: f64 = 4.0;
@@ -46,10 +46,18 @@ impl Scales {
                 Work::Linear { weighting, .. } => match weighting {
                     DraftWeighting::Constant(c) => scales.scale[draft.inputs(id)[0]] / c,
                     DraftWeighting::Weighted { masked } => {
-                        let scale = wanted[id].min(caps[id]);
-                        if let (true, Some(gains)) = (*masked, predictor.gains(id)) {
-                            let product = scale * moduli.prime(scales.level[id] + 1);
-                            scales.mask[id] = Some(mask_scale(draft, id, gains, &scales.scale, product));
+                        let prime = moduli.prime(scales.level[id] + 1);
+                        // The product scale at which the weights of every term are as large as they may be.
+                        let most = predictor.gains(id).map_or(f64::INFINITY, |gains| {
+                            let of = |t: &TermGain| MAX_WEIGHT / t.largest.max(1e-9) * scales.scale[t.value];
+                            gains.terms.iter().map(of).fold(f64::INFINITY, f64::min)
+                        });
+                        let mut scale = wanted[id].min(caps[id]);
+                        if *masked {
+                            let mask = predictor.mask_scale(moduli, id, &scales.scale, scale * prime);
+                            scales.mask[id] = Some(mask.max(scale * prime / most));
+                        } else {
+                            scale = scale.min(most / prime);
                         }
                         scale
                     }
@@ -64,13 +72,6 @@ impl Scales {
                 });
             }
             scales.scale.push(scale);
-            for term in predictor.gains(id).filter(|g| g.weighted).iter().flat_map(|g| &g.terms) {
-                let (found, limit) = (term.largest, MAX_WEIGHT / scales.weight_scale(moduli, id, term.value));
-                if found > limit {
-                    let layer = draft.ir.nodes[id].name.clone();
-                    return Err(PlanError::Overflow { layer, found, limit });
-                }
-            }
         }
         Ok(scales)
     }
@@ -122,15 +123,4 @@ impl Scales {
         let prime = moduli.prime(self.level[id] + 1);
         self.scale[id] * prime / (self.scale[value] * self.mask[id].unwrap_or(1.0))
     }
-}
-
-/// Balances the rounding of one full-size mask against that of many weights, which share the scale of the `product`: where
-/// mask rounding is α/m and weight rounding β·m, m² = α/β is best.
-fn mask_scale(draft: &Draft<'_>, id: IrId, gains: &Gains, scale: &[f64], product: f64) -> f64 {
-    let rounding = |term: &TermGain| {
-        let share = term.period as f64 / draft.slots as f64;
-        share * term.products * (draft.nodes[term.value].rms * scale[term.value]).powi(2)
-    };
-    let weights = gains.terms.iter().map(rounding).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
-    (draft.nodes[id].rms * product / weights).sqrt().max(2.0)
 }

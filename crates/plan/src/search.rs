@@ -36,7 +36,7 @@ const PEAK: f64 = 6.0;
 /// Scores of an image, about: the largest error of a batch is the largest of as many times more.
 const SCORES: f64 = 8.0;
 /// The planner asks for this many times less error than the user allows.
-const MARGIN: f64 = 2.0;
+const MARGIN: f64 = 1.5;
 
 /// How many times the error asked for a plan may promise for another layout to be worth a try: layouts differ in precision by a few
 /// bits.
@@ -147,8 +147,9 @@ impl Search<'_> {
                     draft.calibrate(self.sensitivity).and_then(|()| candidate(self, &mut draft, *ring));
                 match sound {
                     Ok((moduli, scales, max_error)) => {
+                        let precision = (max_error, self.sensitivity.ranges[self.ir.output]);
                         let plan =
-                            assemble(self.graph, &draft, moduli.parameters.literal(), &scales, max_error);
+                            assemble(self.graph, &draft, moduli.parameters.literal(), &scales, precision);
                         let cost = cost::Work::count(&plan, &lowered(&draft)).relative_cost(draft.slots);
                         if cost < most {
                             best = Some((cost, plan));
@@ -280,7 +281,7 @@ impl Search<'_> {
     fn cost(&self, draft: &mut Draft<'_>, splits: &Splits, literal: &ParametersLiteral) -> f64 {
         splits.choose(draft, literal);
         let scale = literal.q.last().map_or(1.0, |&q| q as f64);
-        let plan = assemble(self.graph, draft, literal, &Scales::nominal(draft, scale), 1.0);
+        let plan = assemble(self.graph, draft, literal, &Scales::nominal(draft, scale), (1.0, 1.0));
         cost::Work::count(&plan, &lowered(draft)).relative_cost(draft.slots)
     }
 
@@ -344,7 +345,7 @@ fn candidate(
     draft: &mut Draft<'_>,
     ring: Ring,
 ) -> Result<(Moduli, Scales, f64), PlanError> {
-    let range = draft.nodes[draft.output].range.max(f64::MIN_POSITIVE);
+    let range = search.sensitivity.ranges[draft.output].max(f64::MIN_POSITIVE);
     let (tolerance, peak) = (search.tolerance, search.peak());
     let wanted = range * tolerance / MARGIN;
     let least = least_scale_bits(ring.log_n);

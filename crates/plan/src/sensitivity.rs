@@ -29,7 +29,7 @@ pub(crate) struct Sensitivity {
     /// The inputs with the largest values, these first.
     pub extremes: Vec<Tensor>,
     /// One for each image and score looked at.
-    rows: Vec<Row>,
+    pub rows: Vec<Row>,
 }
 
 /// How the error of one score comes about, as factors of variances.

@@ -3,11 +3,11 @@
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// Memory that a new piece of work can have, in bytes: what is free or can be reclaimed, and no
-/// more than the control group of the process allows.
+/// more than the control group of the process allows. What the group holds of files can be reclaimed as well.
 pub fn available_memory() -> u64 {
     let system = memory();
     let free = system.available_memory();
-    system.cgroup_limits().map_or(free, |group| free.min(group.free_memory))
+    system.cgroup_limits().map_or(free, |group| free.min(group.total_memory.saturating_sub(group.rss)))
 }
 
 /// All memory of the machine, in bytes.

@@ -1,6 +1,7 @@
 //! A network for timing encrypted runs, without training: `quadratic SOURCE OUT.onnx [WEIGHTS.safetensors]`.
 //!
-//! `SOURCE` is an ONNX file or `ARCHITECTURE:CxHxW:CLASSES`. Max-pools become average pools. Every ReLU becomes the quadratic
+//! `SOURCE` is an ONNX file or `ARCHITECTURE:CxHxW:CLASSES`; `alexnet@WIDTH` is AlexNet with as many times the channels and units,
+//! its first stride fitted to the image, for seeing how cost grows. Max-pools become average pools. Every ReLU becomes the quadratic
 //! `x²/2R + x/2 + R/8`, where `R` is the largest magnitude that reaches it on four images of noise in [0, 1); every quadratic
 //! that is a mere square becomes `x²/R`, so that values neither vanish nor overflow however deep the network is. Its scores
 //! mean nothing; depth, shapes and ranges are those of a converted network.
@@ -8,8 +9,9 @@
 use std::error::Error;
 use std::path::Path;
 
+use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
 use polyveil_net::weights::{Naming, load_path};
-use polyveil_net::{Graph, Op, Quadratic, Tensor, builders, exec, onnx};
+use polyveil_net::{Graph, Op, Quadratic, ShapeError, Tensor, builders, exec, onnx};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,8 +49,37 @@ fn open(source: &str) -> Result<Graph, Box<dyn Error>> {
         return Ok(onnx::from_path(Path::new(source))?);
     };
     let shape: Vec<usize> = shape.split('x').map(str::parse).collect::<Result<_, _>>()?;
+    if let Some(width) = architecture.strip_prefix("alexnet@") {
+        return Ok(alexnet_like(&shape, width.parse()?, classes.parse()?)?);
+    }
     let graph = builders::by_name(architecture, &shape, classes.parse()?, 1);
     Ok(graph.ok_or_else(|| format!("no architecture `{architecture}`: {:?}", builders::ARCHITECTURES))??)
+}
+
+/// AlexNet (torchvision's) for images of any size from 32 on: the first stride is 4 at 224 pixels, 2 at 128, 1 below.
+fn alexnet_like(input: &[usize], width: f64, classes: usize) -> Result<Graph, ShapeError> {
+    let wide = |channels: usize| ((channels as f64 * width) as usize).max(1);
+    let stride = (input.get(1).copied().unwrap_or(0) / 56).clamp(1, 4);
+    let mut b = GraphBuilder::new("alexnet_like", input, 1);
+    let mut x = b.input();
+    x = b.conv("conv0", x, wide(64), ConvSpec::new(11).stride(stride).pad(2));
+    x = b.relu("relu0", x);
+    x = b.max_pool("pool0", x, PoolSpec::new(3).stride(2));
+    x = b.conv("conv1", x, wide(192), ConvSpec::new(5).pad(2));
+    x = b.relu("relu1", x);
+    x = b.max_pool("pool1", x, PoolSpec::new(3).stride(2));
+    for (k, channels) in [(2, 384), (3, 256), (4, 256)] {
+        x = b.conv(&format!("conv{k}"), x, wide(channels), ConvSpec::new(3).pad(1));
+        x = b.relu(&format!("relu{k}"), x);
+    }
+    x = b.max_pool("pool4", x, PoolSpec::new(3).stride(2));
+    x = b.flatten("flat", x);
+    for k in [5, 6] {
+        x = b.linear(&format!("fc{k}"), x, wide(4096));
+        x = b.relu(&format!("relu{k}"), x);
+    }
+    x = b.linear("fc7", x, classes);
+    b.finish(x)
 }
 
 fn coefficients(a: f32, b: f32, c: f32) -> Op {

@@ -35,8 +35,6 @@ const ATTEMPTS: usize = 4;
 const PEAK: f64 = 6.0;
 /// Scores of an image, about: the largest error of a batch is the largest of as many times more.
 const SCORES: f64 = 8.0;
-/// The planner asks for this many times less error than the user allows.
-const MARGIN: f64 = 1.5;
 
 /// How many times the error asked for a plan may promise for another layout to be worth a try: layouts differ in precision by a few
 /// bits.
@@ -89,7 +87,7 @@ impl Search<'_> {
         let max_log_n = self.rings.iter().map(|ring| ring.log_n).max().unwrap_or(0);
         let rounding = (f64::from(max_log_n).exp2() / 12.0).sqrt() / MAX_SCALE;
         let range = self.sensitivity.ranges[self.ir.output].max(f64::MIN_POSITIVE);
-        let best = gain.sqrt() * rounding * self.peak() * MARGIN / range;
+        let best = gain.sqrt() * rounding * self.peak() / range;
         if best <= self.tolerance {
             return Ok(());
         }
@@ -347,7 +345,7 @@ fn candidate(
 ) -> Result<(Moduli, Scales, f64), PlanError> {
     let range = search.sensitivity.ranges[draft.output].max(f64::MIN_POSITIVE);
     let (tolerance, peak) = (search.tolerance, search.peak());
-    let wanted = range * tolerance / MARGIN;
+    let wanted = range * tolerance;
     let least = least_scale_bits(ring.log_n);
     let Some(sizes) = Sizes::uniform(ring.log_n, draft.levels(), least, least, ring.limit) else {
         return Err(too_deep(draft.levels(), draft.ir.nodes[draft.output].name.clone()));
@@ -357,7 +355,7 @@ fn candidate(
     let imprecise = |error: f64, worst: usize| PlanError::Imprecise {
         max_log_n: ring.log_n,
         wanted: tolerance,
-        best: error * peak * MARGIN / range,
+        best: error * peak / range,
         layer: ir.nodes[worst].name.clone(),
     };
     let mut aim = wanted / peak;

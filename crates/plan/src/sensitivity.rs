@@ -196,7 +196,6 @@ fn sign(k: usize) -> f64 {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 mod tests {
     use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
     use polyveil_net::{Graph, Op, Quadratic, exec};

@@ -27,10 +27,7 @@ fn wide_by<L: Loop>(backend: Backend, body: L) -> L::Output {
         #[cfg(target_arch = "x86_64")]
         Backend::Avx2(token) => token.wide(body),
         #[cfg(target_arch = "x86_64")]
-        Backend::Avx512(_) => match super::avx2::Avx2::detect() {
-            Some(token) => token.wide(body),
-            None => body.run(),
-        },
+        Backend::Avx512(token) => token.wide(body),
     }
 }
 

@@ -5,7 +5,7 @@ use polyveil_net::window::{Span, spans};
 use polyveil_net::{Hw, Pool};
 
 use super::value::Value;
-use super::wide::{sums, update};
+use super::wide::{any, sums, update};
 
 /// What every output row and every output column sees.
 struct Spans {
@@ -105,9 +105,8 @@ pub(super) fn max_pool(pool: &Pool, x: &Value, out: Hw) -> Value {
     let (width, kernel) = (x.size[1], pool.kernel[1]);
     let mut lines = [Vec::new(), Vec::new()];
     for (map, y) in x.data.chunks(x.plane()).zip(y.data.chunks_mut(out[0] * out[1])) {
-        // NaN wins, so that it is not hidden; the test of each value for it would cost more than this one sum.
-        let nan = sums(map, map, |v, _| [if v.is_nan() { 1.0 } else { 0.0 }])[0] > 0.0;
-        if nan {
+        // NaN wins, so that it is not hidden; the test of each value for it would cost more than this one pass.
+        if any(map, f32::is_nan) {
             each_maximum(spans, width, map, |position, at| y[position] = map[at]);
         } else {
             let f = |l: f32, v: f32| if v > l { v } else { l };
@@ -125,8 +124,7 @@ pub(super) fn max_pool_backward(pool: &Pool, x: &Value, grad: &Value) -> Value {
     let mut phases = Phases::new(pool, width, grad.size[1]);
     let maps = x.data.chunks(x.plane()).zip(grad.data.chunks(grad.plane()));
     for (dx, (map, dy)) in dx.data.chunks_mut(x.plane()).zip(maps) {
-        let [odd] = sums(map, map, |v, _| [if v.is_finite() { 0.0 } else { 1.0 }]);
-        if odd > 0.0 {
+        if any(map, |v| !v.is_finite()) {
             each_maximum(spans, width, map, |position, at| dx[at] += dy[position]);
         } else {
             wide(Winners { spans, width, map, dy, dx, phases: &mut phases });

@@ -5,6 +5,7 @@ use polyveil_math::simd::wide::{Loop, wide};
 struct Map<'a, F>(&'a mut [f32], &'a [f32], F);
 struct Map2<'a, F>(&'a mut [f32], [&'a [f32]; 2], F);
 struct Update2<'a, F>(&'a mut [f32], [&'a [f32]; 2], F);
+struct Any<'a, F>(&'a [f32], F);
 struct Sums<'a, F, const K: usize>(&'a [f32], &'a [f32], F);
 
 impl<F: Fn(f32) -> f32> Loop for Map<'_, F> {
@@ -33,6 +34,21 @@ impl<F: Fn(f32, f32, f32) -> f32> Loop for Update2<'_, F> {
     fn run(self) {
         let [a, b] = self.1;
         self.0.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (&a, &b))| *y = (self.2)(*y, a, b));
+    }
+}
+
+impl<F: Fn(f32) -> bool> Loop for Any<'_, F> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run(self) -> bool {
+        let (whole, rest) = self.0.as_chunks::<64>();
+        // No early end: it would keep the loop from being vectorised.
+        let mut found = [0u32; 64];
+        for x in whole {
+            found.iter_mut().zip(x).for_each(|(f, &x)| *f |= u32::from((self.1)(x)));
+        }
+        found.iter().any(|&f| f > 0) || rest.iter().any(|&x| (self.1)(x))
     }
 }
 
@@ -80,6 +96,11 @@ pub(super) fn update(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32) {
 /// `y = f(y, a, b)`.
 pub(super) fn update2(y: &mut [f32], a: &[f32], b: &[f32], f: impl Fn(f32, f32, f32) -> f32) {
     wide(Update2(y, [a, b], f));
+}
+
+/// Does `f` hold for any value?
+pub(super) fn any(x: &[f32], f: impl Fn(f32) -> bool) -> bool {
+    wide(Any(x, f))
 }
 
 /// Sums of `f(x, y)` over two slices, in eight strands each: that vectorises, and rounds less than one long

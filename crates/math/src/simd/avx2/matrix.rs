@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 use std::cell::RefCell;
 
 /// Rows of a tile.
-const ROWS: usize = 4;
+pub(in crate::simd) const ROWS: usize = 4;
 /// Columns of a panel.
 const COLUMNS: usize = 24;
 
@@ -26,7 +26,7 @@ pub(super) fn product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>)
     if k == 0 || n == 0 || a.rows == 0 {
         return scalar::product(a, b, start, out);
     }
-    any(a, k, n, start, out, |panel, terms, columns| pack_rows(panel, &b, terms, columns));
+    any(a, k, n, start, out, |panel, terms, columns, vectors| pack_rows(panel, &b, terms, columns, vectors));
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -35,10 +35,11 @@ pub(super) fn product_transposed(a: Left<'_>, b: Lines<'_>, start: Start<'_>, ou
     if k == 0 || n == 0 || a.rows == 0 {
         return scalar::product_transposed(a, b, start, out);
     }
-    any(a, k, n, start, out, |panel, terms, columns| pack_columns(panel, &b, terms, columns));
+    any(a, k, n, start, out, |panel, terms, columns, vectors| {
+        pack_columns(panel, &b, terms, columns, vectors)
+    });
 }
 
-/// `pack(panel, terms, columns)` writes a panel, term by term, `columns` rounded up to eights.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn any(
@@ -47,34 +48,59 @@ fn any(
     n: usize,
     start: Start<'_>,
     out: Out<'_>,
-    pack: impl Fn(&mut [f32], Span, Span),
+    pack: impl Fn(&mut [f32], Span, Span, usize),
+) {
+    each_panel(&a, k, n, [COLUMNS, 8], pack, |Packed { left, panel, terms, columns }| {
+        let start = if terms.from == 0 { start } else { Start::Keep };
+        match columns.len.div_ceil(8) {
+            1 => column::<1>(left, panel, a.rows, terms, columns, start, out.data, out.stride),
+            2 => column::<2>(left, panel, a.rows, terms, columns, start, out.data, out.stride),
+            _ => column::<3>(left, panel, a.rows, terms, columns, start, out.data, out.stride),
+        }
+    });
+}
+
+/// Both operands, packed: the left-hand matrix in tiles of four rows, and some columns of the other.
+pub(in crate::simd) struct Packed<'a> {
+    pub(in crate::simd) left: &'a [f32],
+    pub(in crate::simd) panel: &'a [f32],
+    pub(in crate::simd) terms: Span,
+    pub(in crate::simd) columns: Span,
+}
+
+/// Packs panels of at most `most` columns, one after another, and calls `tiles` for each.
+/// `pack(panel, terms, columns, vectors)` writes one, term by term, as so many vectors of eight: `columns` rounded up to
+/// `lanes`. Lanes beyond the columns hold anything.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(in crate::simd) fn each_panel(
+    a: &Left<'_>,
+    k: usize,
+    n: usize,
+    [most, lanes]: [usize; 2],
+    pack: impl Fn(&mut [f32], Span, Span, usize),
+    mut tiles: impl FnMut(Packed<'_>),
 ) {
     PACKED.with_borrow_mut(|[left, panel]| {
         let depth = depth(k);
         let left = aligned(left, a.rows.next_multiple_of(ROWS) * depth);
-        let panel = aligned(panel, COLUMNS * depth);
+        let panel = aligned(panel, most * depth);
         for from in (0..k).step_by(depth) {
             let terms = Span { from, len: depth.min(k - from) };
-            pack_left(left, &a, terms);
-            let start = if from == 0 { start } else { Start::Keep };
-            for from in (0..n).step_by(COLUMNS) {
-                let columns = Span { from, len: COLUMNS.min(n - from) };
-                pack(panel, terms, columns);
-                let (left, panel) = (&left[..], &panel[..]);
-                match columns.len.div_ceil(8) {
-                    1 => column::<1>(left, panel, a.rows, terms, columns, start, out.data, out.stride),
-                    2 => column::<2>(left, panel, a.rows, terms, columns, start, out.data, out.stride),
-                    _ => column::<3>(left, panel, a.rows, terms, columns, start, out.data, out.stride),
-                }
+            pack_left(left, a, terms);
+            for from in (0..n).step_by(most) {
+                let columns = Span { from, len: most.min(n - from) };
+                pack(panel, terms, columns, columns.len.next_multiple_of(lanes) / 8);
+                tiles(Packed { left, panel, terms, columns });
             }
         }
     });
 }
 
 #[derive(Clone, Copy)]
-struct Span {
-    from: usize,
-    len: usize,
+pub(in crate::simd) struct Span {
+    pub(in crate::simd) from: usize,
+    pub(in crate::simd) len: usize,
 }
 
 /// At least `len` values of `buffer` from a multiple of 64 bytes on.
@@ -285,11 +311,16 @@ fn turn(rows: [&[f32; 4]; 4]) -> [[f32; 4]; 4] {
 /// a masked load a piece.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn pack_rows(panel: &mut [f32], b: &Lines<'_>, terms: Span, columns: Span) {
+pub(in crate::simd) fn pack_rows(
+    panel: &mut [f32],
+    b: &Lines<'_>,
+    terms: Span,
+    columns: Span,
+    vectors: usize,
+) {
     let starts = &b.starts[terms.from..terms.from + terms.len];
-    let vectors = columns.len.div_ceil(8);
     let panel = panel.as_chunks_mut::<8>().0;
-    for vector in 0..vectors {
+    for vector in 0..columns.len.div_ceil(8) {
         let from = columns.from + 8 * vector;
         let lanes = 8.min(columns.from + columns.len - from);
         let places = panel[vector..].iter_mut().step_by(vectors);
@@ -335,9 +366,14 @@ fn mask(from: usize, len: usize) -> __m256i {
 /// Columns of a panel that are lines themselves: blocks of eight by eight are transposed.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn pack_columns(panel: &mut [f32], b: &Lines<'_>, terms: Span, columns: Span) {
+pub(in crate::simd) fn pack_columns(
+    panel: &mut [f32],
+    b: &Lines<'_>,
+    terms: Span,
+    columns: Span,
+    vectors: usize,
+) {
     let starts = &b.starts[columns.from..columns.from + columns.len];
-    let vectors = columns.len.div_ceil(8);
     let panel = panel.as_chunks_mut::<8>().0;
     for (vector, starts) in starts.chunks(8).enumerate() {
         let mut places = panel[vector..].iter_mut().step_by(vectors);

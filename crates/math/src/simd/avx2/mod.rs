@@ -19,7 +19,7 @@
 //! the processor features, which the existence of an [`Avx2`] proves.
 #![allow(unsafe_code, reason = "vector instructions; see the module's text")]
 
-mod matrix;
+pub(super) mod matrix;
 mod mirror;
 mod ntt;
 mod pointwise;

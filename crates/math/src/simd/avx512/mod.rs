@@ -10,11 +10,13 @@
 //! the processor features, which the existence of an [`Avx512`] proves.
 #![allow(unsafe_code, reason = "vector instructions; see the module's text")]
 
+mod matrix;
 mod ntt;
 mod pointwise;
 mod product;
 mod sums;
 
+use super::matrix::{Left, Lines, Out, Start};
 use super::{KeyProduct, Target, Term, Twiddles};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
@@ -32,7 +34,9 @@ macro_rules! entries {
             /// Looks at the processor.
             #[must_use]
             pub fn detect() -> Option<Self> {
-                (is_x86_feature_detected!("avx512f")
+                (is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vbmi")
                     && is_x86_feature_detected!("avx512ifma"))
@@ -73,6 +77,21 @@ entries! {
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
     sums::convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]);
     sums::convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>);
+    matrix::product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);
+    matrix::product_transposed(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);
+}
+
+impl Avx512 {
+    /// See [`super::wide::wide`].
+    #[inline]
+    pub fn wide<L: super::wide::Loop>(self, body: L) -> L::Output {
+        #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+        fn entry<L: super::wide::Loop>(body: L) -> L::Output {
+            body.run()
+        }
+        // SAFETY: `self` exists only where the features were detected.
+        unsafe { entry(body) }
+    }
 }
 
 /// A modulus spread over a vector.

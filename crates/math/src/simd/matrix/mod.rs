@@ -103,12 +103,8 @@ fn product_by(backend: Backend, a: Left<'_>, b: Lines<'_>, start: Start<'_>, out
         Backend::Scalar => scalar::product(a, b, start, out),
         #[cfg(target_arch = "x86_64")]
         Backend::Avx2(token) => token.product(a, b, start, out),
-        // No kernel of its own yet: these processors have the other features too.
         #[cfg(target_arch = "x86_64")]
-        Backend::Avx512(_) => match super::avx2::Avx2::detect() {
-            Some(token) => token.product(a, b, start, out),
-            None => scalar::product(a, b, start, out),
-        },
+        Backend::Avx512(token) => token.product(a, b, start, out),
     }
 }
 
@@ -127,10 +123,7 @@ fn product_transposed_by(backend: Backend, a: Left<'_>, b: Lines<'_>, start: Sta
         #[cfg(target_arch = "x86_64")]
         Backend::Avx2(token) => token.product_transposed(a, b, start, out),
         #[cfg(target_arch = "x86_64")]
-        Backend::Avx512(_) => match super::avx2::Avx2::detect() {
-            Some(token) => token.product_transposed(a, b, start, out),
-            None => scalar::product_transposed(a, b, start, out),
-        },
+        Backend::Avx512(token) => token.product_transposed(a, b, start, out),
     }
 }
 

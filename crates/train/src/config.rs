@@ -36,6 +36,8 @@ pub struct TrainConfig {
     /// First epochs in which only the last layer with weights is trained: a fresh one would otherwise spoil the
     /// features of a network with given weights (Kumar et al., arXiv 2202.10054).
     pub head_epochs: usize,
+    /// The learning rate of these epochs. That of the optimiser, warm-up included, begins after them.
+    pub head_rate: f32,
     /// By what the epoch is chosen whose network is kept.
     pub keep: Keep,
     /// Step sizes.
@@ -56,6 +58,7 @@ impl Default for TrainConfig {
             initialise: true,
             label_smoothing: 0.0,
             head_epochs: 0,
+            head_rate: 1e-3,
             keep: Keep::Accuracy,
             optimiser: OptimiserConfig { learning_rate: 2e-3, ..OptimiserConfig::default() },
             augmentation: Augmentation::default(),
@@ -79,6 +82,7 @@ impl TrainConfig {
                 expected: "less than epochs",
             });
         }
+        in_range("head_rate", self.head_rate, 0.0, 10.0, "0 to 10")?;
         in_range("label_smoothing", self.label_smoothing, 0.0, 0.5, "0 to 0.5")?;
         self.optimiser.check()?;
         self.guard.check()?;

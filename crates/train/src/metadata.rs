@@ -137,6 +137,8 @@ pub(crate) struct Provenance<'a, C: Serialize> {
     pub(crate) seed: u64,
     pub(crate) data: &'a str,
     pub(crate) data_fingerprint: &'a str,
+    /// Images without labels that it learnt from as well.
+    pub(crate) unlabelled: usize,
     pub(crate) best_epoch: Option<usize>,
     pub(crate) validation_accuracy: f64,
     pub(crate) verdict: &'a Verdict,

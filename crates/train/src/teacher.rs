@@ -52,6 +52,7 @@ pub fn train_teacher(
         batch: config.batch,
         patience: config.patience,
         head_epochs: config.head_epochs,
+        head_rate: config.head_rate,
         keep: config.keep,
         label_smoothing: config.label_smoothing,
         optimiser: &config.optimiser,
@@ -76,6 +77,7 @@ pub fn train_teacher(
             seed: config.seed,
             data: data.name(),
             data_fingerprint: data.fingerprint(),
+            unlabelled: 0,
             best_epoch: output.history.best_epoch,
             validation_accuracy: output.validation_accuracy,
             verdict: &Verdict::Accepted,
@@ -117,6 +119,10 @@ pub(crate) fn fingerprint(
     part(kind.as_bytes());
     part(&postcard::to_stdvec(config).map_err(encode)?);
     part(data.fingerprint().as_bytes());
+    // A teacher learns nothing from images without labels.
+    if kind != "teacher" && !data.unlabelled().is_empty() {
+        part(data.unlabelled_fingerprint().as_bytes());
+    }
     for graph in graphs {
         part(&postcard::to_stdvec(graph).map_err(encode)?);
     }

@@ -27,6 +27,10 @@ pub struct ConvertArgs {
     /// The data set it was trained on.
     #[arg(long, required_unless_present = "template")]
     data: Option<String>,
+    /// More images for the student to learn its teacher's answers on; no labels are needed. A data set, or a folder of
+    /// image files. Those that the data set holds are left out. May be given several times.
+    #[arg(long, value_name = "DATA")]
+    unlabelled: Vec<String>,
     #[command(flatten)]
     images: DataArgs,
     /// Where the HE-friendly network goes (ONNX).
@@ -135,6 +139,8 @@ pub fn run(args: ConvertArgs, session: &Session) -> Result<(), CliError> {
     let teacher = models::load(&teacher)?;
     let data = data::open_for(&source, &teacher, &args.images, session)?;
     data::require_shape(&data, teacher.input_shape())?;
+    let options = data::options_for(&teacher, &args.images)?;
+    let data = data::with_unlabelled(data, &args.unlabelled, &options, session)?;
     let checkpoints = training::checkpoint_dir(args.checkpoint, &out)?;
 
     let started = std::time::Instant::now();

@@ -88,7 +88,7 @@ struct Worker<'a> {
     store: Store,
     session: &'a Session,
     /// The data set opened last: one is large, and runs on it follow each other.
-    opened: Option<(String, DataOptions, DataSet)>,
+    opened: Option<(Vec<String>, DataOptions, DataSet)>,
     done: usize,
     total: usize,
     made: usize,
@@ -120,7 +120,7 @@ impl<'a> Worker<'a> {
                     }
                 }
                 let options = self.suite.options(network, source)?;
-                self.opened = Some((source.path.clone(), options, data));
+                self.opened = Some((paths(source), options, data));
             }
         }
         Ok(())
@@ -129,9 +129,10 @@ impl<'a> Worker<'a> {
     fn open(&mut self, network: &Network, source: &Source) -> Result<DataSet, CliError> {
         let options = self.suite.options(network, source)?;
         match self.opened.take() {
-            Some((path, opened, data)) if path == source.path && opened == options => Ok(data),
+            Some((opened, by, data)) if opened == paths(source) && by == options => Ok(data),
             _ => {
                 let data = data::open_with(&source.path, &options, self.session)?;
+                let data = data::with_unlabelled(data, &source.unlabelled, &options, self.session)?;
                 for split in [Split::Train, Split::Validation, Split::Test] {
                     if data.indices(split).is_empty() {
                         let message = format!(
@@ -259,4 +260,9 @@ impl<'a> Worker<'a> {
             "suite_file": text,
         }))
     }
+}
+
+/// Everything that a data set is read from.
+fn paths(source: &Source) -> Vec<String> {
+    std::iter::once(&source.path).chain(&source.unlabelled).cloned().collect()
 }

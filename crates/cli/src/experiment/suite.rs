@@ -64,6 +64,9 @@ pub struct Source {
     pub name: String,
     /// As `--data`; a path is relative to the suite file.
     pub path: String,
+    /// As `convert --unlabelled`: more images for students; paths are relative to the suite file.
+    #[serde(default)]
+    pub unlabelled: Vec<String>,
     /// How images become input: `image_size`, `resize`, `color`, `normalise`, ...
     #[serde(default)]
     pub images: Value,
@@ -122,9 +125,10 @@ impl Suite {
             }
             network.weights = network.weights.take().map(|w| folder.join(w));
         }
-        for source in &mut suite.data {
-            if source.path != polyveil_train::data::mnist5k::NAME {
-                source.path = folder.join(&source.path).display().to_string();
+        for path in suite.data.iter_mut().flat_map(|s| std::iter::once(&mut s.path).chain(&mut s.unlabelled))
+        {
+            if path != polyveil_train::data::mnist5k::NAME {
+                *path = folder.join(&*path).display().to_string();
             }
         }
         suite.check().map_err(|e| e.at(path))?;

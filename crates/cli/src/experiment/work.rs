@@ -99,11 +99,13 @@ pub struct Run<'a> {
 impl Run<'_> {
     /// The row of this run: found, or made.
     pub fn row(&self, store: &mut Store, session: &Session) -> Result<Row, CliError> {
-        let run_fingerprint = fingerprint(&[
-            &encode(self.config)?,
-            self.data.fingerprint().as_bytes(),
-            self.teacher.fingerprint.as_bytes(),
-        ]);
+        let settings = encode(self.config)?;
+        let mut parts =
+            vec![&settings[..], self.data.fingerprint().as_bytes(), self.teacher.fingerprint.as_bytes()];
+        if !self.data.unlabelled().is_empty() {
+            parts.push(self.data.unlabelled_fingerprint().as_bytes());
+        }
+        let run_fingerprint = fingerprint(&parts);
         if let Some(row) = store.row(&self.key) {
             if row.run_fingerprint != run_fingerprint {
                 return Err(changed("run").at(&named(self.stem, "onnx")));

@@ -169,9 +169,14 @@ pub fn open_for(
     choices: &DataArgs,
     session: &Session,
 ) -> Result<DataSet, CliError> {
+    open_with(spec, &options_for(graph, choices)?, session)
+}
+
+/// How a network takes its images.
+pub fn options_for(graph: &Graph, choices: &DataArgs) -> Result<DataOptions, CliError> {
     let classes = polyveil_train::metadata::class_names(graph).map_err(|e| CliError::new(Exit::Model, e))?;
     let base = fitting(graph.input_shape(), models::preprocessing(graph)?.as_ref(), classes);
-    open_with(spec, &choices.over(base), session)
+    Ok(choices.over(base))
 }
 
 /// Opens a data set as a plan takes it.
@@ -207,6 +212,21 @@ fn fitting(
         },
         _ => DataOptions { classes, ..DataOptions::default() },
     }
+}
+
+/// Adds images without labels to a data set, and says how many.
+pub fn with_unlabelled(
+    mut data: DataSet,
+    sources: &[String],
+    options: &DataOptions,
+    session: &Session,
+) -> Result<DataSet, CliError> {
+    for source in sources {
+        let before = data.unlabelled().len();
+        data = data.with_unlabelled(source, options).map_err(refused)?;
+        session.note(&format!("{source}: {} images to learn from", data.unlabelled().len() - before));
+    }
+    Ok(data)
 }
 
 /// Opens a data set, and says what is odd about it.

@@ -302,7 +302,7 @@ pub struct RangeControl {
     /// Inputs are clamped to ± this while training (never in the exported network); 0 = off. The
     /// penalty sees the values before clamping.
     pub clamp: f32,
-    /// Share of the epochs in which clamping is on.
+    /// Share of the epochs in which they are clamped to that; afterwards, to the declared bound.
     pub clamp_fraction: f32,
     /// The bound that the run declares: only a network whose activation inputs stay within ± this on
     /// all training and validation images, in inference mode, may be exported. 0 = none declared.

@@ -39,8 +39,12 @@ impl Images {
     }
 
     pub(super) fn push(&mut self, picture: &Picture) {
-        self.places.push(Place { start: self.pixels.len(), shape: picture.shape });
-        self.pixels.extend_from_slice(&picture.pixels);
+        self.put(picture.shape, &picture.pixels);
+    }
+
+    pub(super) fn put(&mut self, shape: [usize; 3], pixels: &[u8]) {
+        self.places.push(Place { start: self.pixels.len(), shape });
+        self.pixels.extend_from_slice(pixels);
     }
 
     /// Number of images.

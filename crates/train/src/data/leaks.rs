@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
+use super::unlabelled::digest;
 use super::{Parts, Split};
 
 /// What two splits share.
@@ -37,14 +38,7 @@ impl Leaks {
     pub(super) fn find(parts: &Parts, images: &super::Images) -> Self {
         let digests: Vec<Option<[u8; 32]>> = (0..images.len())
             .into_par_iter()
-            .map(|index| {
-                let view = images.get(index)?;
-                let mut hash = blake3::Hasher::new();
-                view.shape.iter().for_each(|&d| {
-                    hash.update(&(d as u64).to_le_bytes());
-                });
-                Some(*hash.update(view.pixels).finalize().as_bytes())
-            })
+            .map(|index| images.get(index).map(|view| digest(&view)))
             .collect();
         let splits = [
             (Split::Train, &parts.train),

@@ -5,6 +5,7 @@
 //! | `mnist5k`, embedded | [`mnist5k`] |
 //! | folder with a `manifest.csv` | [`manifest`] |
 //! | folder with one sub-folder a class, also below `train`, `val`, `test` | `tree` |
+//! | more images, without labels, to imitate the teacher on | `unlabelled` |
 //! | folder of idx files | [`idx`] |
 //! | CIFAR files (`.bin`, `.bin.gz`) or a folder of them | [`cifar`] |
 //! | `.npz` | [`npz`] |
@@ -34,6 +35,7 @@ mod preprocessing;
 mod split;
 pub mod tensors;
 mod tree;
+mod unlabelled;
 
 pub use error::DataError;
 pub use images::{Images, View};
@@ -142,6 +144,9 @@ pub struct DataSet {
     preprocessing: Preprocessing,
     leaks: Leaks,
     fingerprint: String,
+    /// Images in no split.
+    unlabelled: Vec<usize>,
+    unlabelled_fingerprint: String,
 }
 
 impl DataSet {
@@ -202,7 +207,8 @@ impl DataSet {
             return Err(DataError::Leak { data: parts.name, leaks });
         }
         let fingerprint = fingerprint(&parts, &images);
-        Ok(Self { parts, images, preprocessing, leaks, fingerprint })
+        let (unlabelled, unlabelled_fingerprint) = (Vec::new(), String::new());
+        Ok(Self { parts, images, preprocessing, leaks, fingerprint, unlabelled, unlabelled_fingerprint })
     }
 
     /// Name of the set.
@@ -217,7 +223,7 @@ impl DataSet {
         self.parts.shape
     }
 
-    /// Number of images of all splits.
+    /// Number of images of all splits, and of those without labels.
     #[must_use]
     pub fn len(&self) -> usize {
         self.parts.labels.len()
@@ -361,7 +367,7 @@ impl DataSet {
         &self.preprocessing
     }
 
-    /// BLAKE3 over shape, pixels, labels, classes and splits, in hexadecimal.
+    /// BLAKE3 over shape, pixels, labels, classes and splits, in hexadecimal. It leaves out unlabelled images.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint

@@ -58,6 +58,25 @@ pub(super) fn load(directory: &Path, options: &DataOptions) -> Result<Parts, Dat
     gather::load(folder::name(directory), classes, entries, options)
 }
 
+/// Whether a folder holds images itself.
+pub(super) fn is_flat(directory: &Path) -> bool {
+    images(directory).is_ok_and(|files| !files.is_empty())
+}
+
+/// Loads the images of a folder, all of one class.
+pub(super) fn load_flat(directory: &Path, options: &DataOptions) -> Result<Parts, DataError> {
+    let entry = |path: PathBuf| Entry {
+        name: folder::name(&path),
+        path,
+        label: 0,
+        split: Some(Split::Train),
+        source: None,
+        patient: None,
+    };
+    let entries = images(directory)?.into_iter().map(entry).collect();
+    gather::load(folder::name(directory), vec!["unlabelled".to_owned()], entries, options)
+}
+
 fn split_of(directory: &Path) -> Option<Split> {
     Split::parse(directory.file_name()?.to_str()?)
 }

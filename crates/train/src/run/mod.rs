@@ -52,6 +52,8 @@ pub(crate) struct Recipe<'a> {
     pub(crate) patience: usize,
     /// First epochs in which only the last layer with weights is trained.
     pub(crate) head_epochs: usize,
+    /// The learning rate of these.
+    pub(crate) head_rate: f32,
     /// By what the epoch is chosen that is kept.
     pub(crate) keep: Keep,
     pub(crate) label_smoothing: f32,
@@ -68,6 +70,15 @@ pub(crate) struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
+    /// The learning rate at a position in epochs.
+    fn rate(&self, position: f64) -> f32 {
+        let head = self.head_epochs as f64;
+        if position < head {
+            return self.head_rate;
+        }
+        learning_rate(self.optimiser, position - head, self.epochs - self.head_epochs)
+    }
+
     /// Position in epochs from which every activation is what it will be.
     fn settled(&self) -> f64 {
         self.conversion.as_ref().map_or(0, |c| c.transition.settled()) as f64
@@ -105,6 +116,13 @@ impl Conversion<'_> {
     /// Are inputs of activations clamped in training, at a position in epochs of the recipe?
     fn clamped(&self, position: f64, epochs: usize) -> bool {
         self.range.clamp > 0.0 && position < f64::from(self.range.clamp_fraction) * epochs as f64
+    }
+
+    /// To what inputs of activations are clamped in training. Later on to the declared bound: what goes beyond is refused in
+    /// any case, and would grow from layer to layer to a gradient of no meaning.
+    fn clamp(&self, position: f64, epochs: usize) -> Option<f32> {
+        let limit = if self.clamped(position, epochs) { self.range.clamp } else { self.range.declared };
+        (self.range.clamp > 0.0 && limit > 0.0).then_some(limit)
     }
 
     /// What acts inside the network, at a position in epochs of the recipe.
@@ -332,7 +350,14 @@ fn trainable(recipe: &Recipe<'_>, graph: &Graph) -> Vec<ParameterId> {
 }
 
 fn steps_per_epoch(recipe: &Recipe<'_>, data: &DataSet) -> usize {
-    (data.indices(Split::Train).len() / recipe.batch).max(1)
+    (learnt(recipe, data).len() / recipe.batch).max(1)
+}
+
+/// The images of an epoch: the training split, and for a student of a teacher those without labels.
+fn learnt(recipe: &Recipe<'_>, data: &DataSet) -> Vec<usize> {
+    let taught = recipe.conversion.as_ref().is_some_and(|c| c.distillation.alpha > 0.0);
+    let further = if taught { data.unlabelled() } else { &[] };
+    [data.indices(Split::Train), further].concat()
 }
 
 /// No better acceptable network for `patience` epochs?
@@ -354,7 +379,7 @@ fn run_epoch(
     let epoch = state.epoch;
     let network = &mut state.network;
     let head = (epoch < recipe.head_epochs).then(|| head(&network.graph, trainable));
-    let mut order = data.indices(Split::Train).to_vec();
+    let mut order = learnt(recipe, data);
     shuffle(&mut generator(recipe.seed, "order", epoch as u64, 0), &mut order);
     let steps = steps_per_epoch(recipe, data);
     let mut sums = Sums::default();
@@ -390,7 +415,7 @@ fn run_epoch(
             state.history.events.push(Event::SkippedStep { epoch: epoch + 1, step: step + 1, layer });
             continue;
         }
-        let base = learning_rate(recipe.optimiser, position, recipe.epochs) * state.rate_factor;
+        let base = recipe.rate(position) * state.rate_factor;
         let factor = recipe.conversion.as_ref().map_or(1.0, |c| c.activation_rate);
         let rates = Rates { base, activation: base * factor, weight_decay: recipe.optimiser.weight_decay };
         network.optimiser.step(&mut network.graph, trainable, &output.gradients, rates);
@@ -450,11 +475,10 @@ fn options(recipe: &Recipe<'_>, graph: &Graph, position: f64, training: bool) ->
         return ForwardOptions { batch_statistics, ..ForwardOptions::default() };
     };
     let share = c.transition.share(position);
-    let clamped = training && c.clamped(position, recipe.epochs);
     ForwardOptions {
         transition: c.transition.per_node(share, graph.nodes.len()),
         units: c.units.clone(),
-        clamp: clamped.then_some(c.range.clamp),
+        clamp: c.clamp(position, recipe.epochs).filter(|_| training),
         bound: (training && c.range.penalty > 0.0).then_some(c.range.bound),
         batch_statistics,
     }

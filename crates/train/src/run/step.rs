@@ -3,9 +3,9 @@
 use polyveil_net::{Graph, Tensor};
 use rayon::prelude::*;
 
-use super::{Recipe, malformed};
+use super::{Recipe, learnt, malformed};
 use crate::config::Augmentation;
-use crate::data::{DataSet, Preprocessing, Split};
+use crate::data::{DataSet, Preprocessing};
 use crate::engine::{
     Batch, Features, ForwardOptions, ParameterId, Soft, StepOutput, Terms, gradient_step, infer, soft_targets,
 };
@@ -19,6 +19,8 @@ pub(crate) const PORTION: usize = 256;
 pub(super) struct Stepper<'a> {
     recipe: &'a Recipe<'a>,
     data: &'a DataSet,
+    /// The class of every image: the teacher's answer where it has no label.
+    labels: Vec<u32>,
     /// The teacher's scores by image, where the images are the same in every epoch.
     cached: Option<Cache>,
 }
@@ -40,18 +42,19 @@ struct Cache {
 impl<'a> Stepper<'a> {
     /// Scores all training images by the teacher at once where no augmentation changes them.
     pub(super) fn new(recipe: &'a Recipe<'a>, data: &'a DataSet) -> Result<Self, TrainError> {
-        let mut stepper = Self { recipe, data, cached: None };
+        let mut stepper = Self { recipe, data, labels: data.labels().to_vec(), cached: None };
+        if let Some(c) = &recipe.conversion {
+            let graded =
+                each_score(c.teacher, recipe.preprocessing, data, data.unlabelled(), |image, row| {
+                    stepper.labels[image] = argmax(row);
+                });
+            graded?;
+        }
         let distils = recipe.conversion.as_ref().filter(|c| c.distillation.alpha > 0.0);
         if let Some(c) = distils.filter(|_| *recipe.augmentation == Augmentation::none()) {
             let mut rows = vec![Vec::new(); data.len()];
-            for portion in data.indices(Split::Train).chunks(PORTION) {
-                let images = inputs(data, recipe.preprocessing, portion);
-                let scores = infer(c.teacher, &images, data.shape(), &ForwardOptions::default())
-                    .ok_or_else(|| malformed(c.teacher))?;
-                for (&image, row) in portion.iter().zip(scores.values.chunks(scores.classes.max(1))) {
-                    rows[image] = row.to_vec();
-                }
-            }
+            let put = |image: usize, row: &[f32]| rows[image] = row.to_vec();
+            each_score(c.teacher, recipe.preprocessing, data, &learnt(recipe, data), put)?;
             stepper.cached = Some(Cache { rows });
         }
         Ok(stepper)
@@ -68,7 +71,7 @@ impl<'a> Stepper<'a> {
         let mut batch = Batch {
             shape,
             images,
-            labels: indices.iter().map(|&i| data.labels()[i]).collect(),
+            labels: indices.iter().map(|&i| self.labels[i]).collect(),
             mixed: Vec::new(),
         };
         if augmentation.mix > 0.0 {
@@ -115,6 +118,28 @@ impl<'a> Stepper<'a> {
         terms.soft = soft.as_ref();
         gradient_step(graph, trainable, batch, terms, options).ok_or_else(|| malformed(graph))
     }
+}
+
+/// Calls `f(image, scores)` for every image of a list, not augmented.
+fn each_score(
+    graph: &Graph,
+    preprocessing: &Preprocessing,
+    data: &DataSet,
+    indices: &[usize],
+    mut f: impl FnMut(usize, &[f32]),
+) -> Result<(), TrainError> {
+    for portion in indices.chunks(PORTION) {
+        let images = inputs(data, preprocessing, portion);
+        let scores = infer(graph, &images, data.shape(), &ForwardOptions::default())
+            .ok_or_else(|| malformed(graph))?;
+        portion.iter().zip(scores.values.chunks(scores.classes.max(1))).for_each(|(&i, row)| f(i, row));
+    }
+    Ok(())
+}
+
+fn argmax(row: &[f32]) -> u32 {
+    let best = row.iter().enumerate().max_by(|l, r| l.1.total_cmp(r.1));
+    best.map_or(0, |(class, _)| class as u32)
 }
 
 /// Images as the network takes them, without augmentation, one after another.

@@ -44,6 +44,18 @@ impl Progress {
         Self { label: label.to_string(), total, started, display }
     }
 
+    /// Progress of work whose end cannot be foreseen: the time that has passed, and what is under way.
+    pub fn open(label: &str, quiet: bool) -> Self {
+        let progress = Self::new(label, 0, quiet);
+        if let Display::Bar(bar) = &progress.display
+            && let Ok(style) =
+                ProgressStyle::with_template("{prefix:<12} {spinner}  {elapsed} elapsed  {msg}")
+        {
+            bar.set_style(style);
+        }
+        progress
+    }
+
     /// `done` of the total are done; `message` says what is under way.
     pub fn set(&self, done: u64, message: &str) {
         match &self.display {

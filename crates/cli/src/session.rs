@@ -80,6 +80,11 @@ impl Session {
         Progress::new(label, total, self.common.quiet)
     }
 
+    /// A display of work whose end cannot be foreseen.
+    pub fn activity(&self, label: &str) -> Progress {
+        Progress::open(label, self.common.quiet)
+    }
+
     /// Prints the result: `value` with `--json`, else `text`.
     pub fn emit(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), CliError> {
         if !self.common.json {

@@ -16,6 +16,7 @@ use crate::plan::{
 use crate::scales::{HEADROOM, Scales};
 use crate::search::{RINGS, Ring, Search};
 use crate::sensitivity::Sensitivity;
+use crate::watch::{Stage, Watch};
 
 /// What a plan is made for.
 #[derive(Clone, Debug)]
@@ -41,9 +42,21 @@ impl Default for CompileOptions {
 /// # Errors
 /// See [`PlanError`]; every error names the layer.
 pub fn compile(graph: &Graph, options: &CompileOptions) -> Result<Compiled, PlanError> {
+    compile_watched(graph, options, &|_| true)
+}
+
+/// As [`compile`], which a deep network keeps busy for minutes: `watch` hears what is being done, and answers whether to go on.
+///
+/// # Errors
+/// As [`compile`]; [`PlanError::Cancelled`] after an answer of no.
+pub fn compile_watched(
+    graph: &Graph,
+    options: &CompileOptions,
+    watch: &(dyn Fn(Stage) -> bool + Sync),
+) -> Result<Compiled, PlanError> {
     let rings: Vec<Ring> =
         RINGS.map(|log_n| Ring { log_n, limit: table_limit(log_n), insecure: false }).collect();
-    plan(graph, options, &rings)
+    plan(graph, options, &rings, &Watch(watch))
 }
 
 /// As [`compile`], in one small ring without any security, for tests that want to be quick.
@@ -55,15 +68,20 @@ pub fn compile_insecure_for_tests(
     options: &CompileOptions,
     log_n: u32,
 ) -> Result<Compiled, PlanError> {
-    plan(graph, options, &[Ring { log_n, limit: u32::MAX, insecure: true }])
+    plan(graph, options, &[Ring { log_n, limit: u32::MAX, insecure: true }], &Watch(&|_| true))
 }
 
-fn plan(graph: &Graph, options: &CompileOptions, rings: &[Ring]) -> Result<Compiled, PlanError> {
+fn plan(
+    graph: &Graph,
+    options: &CompileOptions,
+    rings: &[Ring],
+    watch: &Watch<'_>,
+) -> Result<Compiled, PlanError> {
     let ir = canonicalise(graph)?;
     let samples = calibration(graph, options)?;
-    let sensitivity = Sensitivity::measure(&ir, &samples)?;
+    let sensitivity = Sensitivity::measure(&ir, &samples, watch)?;
     let (tolerance, batch) = (options.tolerance, options.batch);
-    let search = Search { graph, ir: &ir, sensitivity: &sensitivity, tolerance, batch, rings };
+    let search = Search { graph, ir: &ir, sensitivity: &sensitivity, tolerance, batch, rings, watch };
     finish(graph, search.run()?)
 }
 

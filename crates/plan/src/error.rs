@@ -14,6 +14,9 @@ pub struct Unplannable {
 /// Errors of planning.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
+    /// The caller asked to stop.
+    #[error("planning was stopped")]
+    Cancelled,
     /// The graph is malformed.
     #[error("the network graph is not sound: {0}")]
     Graph(#[from] polyveil_net::ShapeError),

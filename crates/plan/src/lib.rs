@@ -37,10 +37,11 @@ mod search;
 mod sensitivity;
 mod splits;
 mod sweep;
+mod watch;
 
 pub use bsgs::{Baby, Parts, Split};
 pub use canonical::{Ir, IrId, IrKind, IrNode, IrTerm, canonicalise};
-pub use compile::{CompileOptions, compile, compile_insecure_for_tests};
+pub use compile::{CompileOptions, compile, compile_insecure_for_tests, compile_watched};
 pub use cost::{Estimate, StepWork, UnitCosts, Work, double_hoisting_pays, estimate, log_qp};
 pub use diagonals::{Diagonal, Diagonals, MAX_NUMBERS, Source, lower_within};
 pub use error::{PlanError, Unplannable};
@@ -51,3 +52,4 @@ pub use plan::{
     Weighting,
 };
 pub use schedule::{Giant, OutputSchedule, Product, Schedule};
+pub use watch::Stage;

@@ -22,6 +22,7 @@ use crate::predict::Predictor;
 use crate::scales::Scales;
 use crate::sensitivity::Sensitivity;
 use crate::splits::Splits;
+use crate::watch::{Stage, Watch};
 
 /// Rings that the planner considers, as log2 of the degree.
 pub(crate) const RINGS: std::ops::RangeInclusive<u32> = 12..=16;
@@ -53,6 +54,7 @@ pub(crate) struct Search<'a> {
     /// Images that share ciphertexts.
     pub batch: usize,
     pub rings: &'a [Ring],
+    pub watch: &'a Watch<'a>,
 }
 
 impl Search<'_> {
@@ -69,7 +71,7 @@ impl Search<'_> {
         let mut failure: Option<PlanError> = None;
         // Masks everywhere cost precision and time, so they are drawn up only where nothing else works.
         for masks in [Masks::Margins, Masks::Always] {
-            if let Some(plan) = self.cheapest(masks, &mut failure) {
+            if let Some(plan) = self.cheapest(masks, &mut failure)? {
                 return Ok(plan);
             }
             if failure.as_ref().is_some_and(|error| self.is_hopeless(error)) {
@@ -122,7 +124,11 @@ impl Search<'_> {
     }
 
     /// The cheapest plan with such masks; why there is none is left in `failure`.
-    fn cheapest(&self, masks: Masks, failure: &mut Option<PlanError>) -> Option<ServerPlan> {
+    fn cheapest(
+        &self,
+        masks: Masks,
+        failure: &mut Option<PlanError>,
+    ) -> Result<Option<ServerPlan>, PlanError> {
         let (least, _) = least_levels(self.ir);
         let mut best: Option<(f64, ServerPlan)> = None;
         // The style that proved best where nothing spoke against it.
@@ -133,14 +139,15 @@ impl Search<'_> {
             let last = best.is_some();
             let most = best.as_ref().map_or(f64::INFINITY, |b| b.0);
             let drafts = match focus {
-                None => self.drafts(*ring, masks, most, failure),
-                Some(style) => self.again(*ring, style, most, failure),
+                None => self.drafts(*ring, masks, most, failure)?,
+                Some(style) => self.again(*ring, style, most, failure)?,
             };
             for (rank, (guess, style, mut draft)) in drafts.into_iter().enumerate() {
                 // A ring that does worse before it is calibrated does not get better.
                 if guess > 1.5 * most {
                     break;
                 }
+                self.watch.enter(Stage::Moduli { log_n: ring.log_n })?;
                 let sound =
                     draft.calibrate(self.sensitivity).and_then(|()| candidate(self, &mut draft, *ring));
                 match sound {
@@ -168,7 +175,7 @@ impl Search<'_> {
                 break;
             }
         }
-        best.map(|(_, plan)| plan)
+        Ok(best.map(|(_, plan)| plan))
     }
 
     /// The network laid out in every way that is tried in one ring, cheapest first.
@@ -178,11 +185,14 @@ impl Search<'_> {
         masks: Masks,
         most: f64,
         failure: &mut Option<PlanError>,
-    ) -> Vec<(f64, Style, Draft<'_>)> {
+    ) -> Result<Vec<(f64, Style, Draft<'_>)>, PlanError> {
         let mut drafts: Vec<(f64, Style, Draft<'_>)> = Vec::new();
         let mut cache = Cache::default();
         let mut least = most;
-        for grid in coarse_grids(self.ir, self.batch) {
+        let grids = coarse_grids(self.ir, self.batch);
+        for (index, &grid) in grids.iter().enumerate() {
+            // Variants of the best one follow.
+            self.watch.enter(Stage::Layout { log_n: ring.log_n, number: index + 1, of: grids.len() + 2 })?;
             // One that is tried for a second chance may cost somewhat more.
             let budget = Budget { seconds: 2.0 * least, ..Budget::default() };
             drafts.extend(self.draft(ring, Style { grid, masks, gaps: false }, budget, &mut cache, failure));
@@ -190,6 +200,8 @@ impl Search<'_> {
         }
         drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
         if let Some(&(least, style, _)) = drafts.first() {
+            let number = grids.len() + 1;
+            self.watch.enter(Stage::Layout { log_n: ring.log_n, number, of: number + 1 })?;
             let budget = Budget { seconds: least, ..Budget::default() };
             drafts.extend(self.draft(ring, Style { gaps: true, ..style }, budget, &mut cache, failure));
             drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -199,6 +211,8 @@ impl Search<'_> {
             let limbs = best.levels() / 2 + 1;
             let spared = mask_seconds(best, limbs) + masked_pools(best) as f64 * least / limbs as f64;
             if spared > 0.0 {
+                let number = grids.len() + 2;
+                self.watch.enter(Stage::Layout { log_n: ring.log_n, number, of: number })?;
                 let vector = cost::product_seconds(best.slots, 0, best.slots, limbs);
                 let numbers = best.numbers() + (spared / vector * best.slots as f64) as usize;
                 let budget = Budget { numbers: numbers.min(MAX_NUMBERS), seconds: *least, levels: 0 };
@@ -212,7 +226,7 @@ impl Search<'_> {
                 drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
             }
         }
-        drafts
+        Ok(drafts)
     }
 
     /// In a further ring the grid that was best, and the next finer one: there are more slots.
@@ -222,17 +236,19 @@ impl Search<'_> {
         style: Style,
         most: f64,
         failure: &mut Option<PlanError>,
-    ) -> Vec<(f64, Style, Draft<'_>)> {
+    ) -> Result<Vec<(f64, Style, Draft<'_>)>, PlanError> {
         let grids = coarse_grids(self.ir, self.batch);
         let at = grids.iter().position(|&g| g == style.grid).unwrap_or(0);
         let mut cache = Cache::default();
         let budget = Budget { seconds: most, ..Budget::default() };
-        let mut drafts: Vec<_> = grids[at.saturating_sub(1)..=at]
-            .iter()
-            .filter_map(|&grid| self.draft(ring, Style { grid, ..style }, budget, &mut cache, failure))
-            .collect();
+        let tried = &grids[at.saturating_sub(1)..=at];
+        let mut drafts = Vec::new();
+        for (index, &grid) in tried.iter().enumerate() {
+            self.watch.enter(Stage::Layout { log_n: ring.log_n, number: index + 1, of: tried.len() })?;
+            drafts.extend(self.draft(ring, Style { grid, ..style }, budget, &mut cache, failure));
+        }
         drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
-        drafts
+        Ok(drafts)
     }
 
     /// The network laid out in one way, with its cost at moduli of a typical size; none where it exceeds the budget.

@@ -10,6 +10,7 @@ use polyveil_net::Tensor;
 use crate::PlanError;
 use crate::canonical::{Ir, IrId, IrKind, IrTerm};
 use crate::sweep::{backwards, forwards, weight_products};
+use crate::watch::{Stage, Watch};
 
 /// Images gone back through: those with the largest values among all calibration inputs.
 const IMAGES: usize = 2;
@@ -54,10 +55,11 @@ impl Sensitivity {
     /// Runs the network on all `samples`, and back from the scores of some of them.
     ///
     /// # Errors
-    /// [`PlanError::Overflow`] where a value is not finite.
-    pub fn measure(ir: &Ir, samples: &[Tensor]) -> Result<Self, PlanError> {
+    /// [`PlanError::Overflow`] where a value is not finite; [`PlanError::Cancelled`].
+    pub fn measure(ir: &Ir, samples: &[Tensor], watch: &Watch<'_>) -> Result<Self, PlanError> {
         let mut largest: Vec<Vec<f64>> = Vec::new();
-        for sample in samples {
+        for (done, sample) in samples.iter().enumerate() {
+            watch.enter(Stage::Ranges { done, of: samples.len() })?;
             largest.push(forwards(ir, sample).iter().map(|value| largest_of(value)).collect());
         }
         for (id, node) in ir.nodes.iter().enumerate() {
@@ -66,6 +68,7 @@ impl Sensitivity {
                 return Err(PlanError::Overflow { layer: node.name.clone(), found, limit: f64::MAX });
             }
         }
+        watch.enter(Stage::Sensitivity)?;
         // How near to the largest of all images its values come, over all layers.
         let nodes = 0..ir.nodes.len();
         let ranges: Vec<f64> =
@@ -243,7 +246,7 @@ mod tests {
     fn errors_of_the_input_reach_the_scores_by_their_derivatives() {
         let graph = network(3);
         let ir = canonicalise(&graph).unwrap();
-        let found = Sensitivity::measure(&ir, &[sample(0.1), sample(1.0)]).unwrap();
+        let found = Sensitivity::measure(&ir, &[sample(0.1), sample(1.0)], &Watch(&|_| true)).unwrap();
         // The image with the larger values first, a row for each score.
         assert_eq!(found.extremes[0], sample(1.0));
         assert_eq!(found.rows.len(), 6);
@@ -264,7 +267,7 @@ mod tests {
     fn random_sums_of_many_scores_are_near_the_worst_one() {
         let graph = network(40);
         let ir = canonicalise(&graph).unwrap();
-        let found = Sensitivity::measure(&ir, &[sample(1.0)]).unwrap();
+        let found = Sensitivity::measure(&ir, &[sample(1.0)], &Watch(&|_| true)).unwrap();
         assert_eq!(found.rows.len(), 1);
         let worst = squares(&graph, &sample(1.0), 40).into_iter().fold(0.0, f64::max);
         let ratio = found.rows[0].reach[0] / worst;
@@ -276,7 +279,7 @@ mod tests {
         let ir = canonicalise(&network(3)).unwrap();
         let mut image = sample(1.0);
         image.data_mut()[3] = f32::NAN;
-        let error = Sensitivity::measure(&ir, &[sample(1.0), image]).unwrap_err();
+        let error = Sensitivity::measure(&ir, &[sample(1.0), image], &Watch(&|_| true)).unwrap_err();
         assert!(matches!(&error, PlanError::Overflow { layer, .. } if !layer.is_empty()), "{error}");
     }
 }

@@ -4,9 +4,10 @@
 use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
 use polyveil_net::{Graph, Op, Tensor};
 use polyveil_plan::{
-    CompileOptions, PlanError, Source, StepKind, UnitCosts, Weighting, Work, ZERO, compile, estimate,
-    lower_within,
+    CompileOptions, PlanError, Source, Stage, StepKind, UnitCosts, Weighting, Work, ZERO, compile,
+    compile_watched, estimate, lower_within,
 };
+use std::sync::atomic::Ordering::SeqCst;
 
 fn network(activations: usize) -> Graph {
     let mut b = GraphBuilder::new("net", &[1, 8, 8], 3);
@@ -241,4 +242,26 @@ fn a_plan_that_contradicts_itself_is_refused() {
             l.bias = vec![f32::INFINITY; 2];
         }
     });
+}
+
+#[test]
+fn whoever_waits_hears_every_stage_and_can_stop_at_each() {
+    let heard = std::sync::Mutex::new(Vec::new());
+    let note = |stage: Stage| {
+        heard.lock().unwrap().push(stage);
+        true
+    };
+    compile_watched(&network(1), &CompileOptions::default(), &note).unwrap();
+    let heard = heard.into_inner().unwrap();
+    let kind = |wanted: fn(&Stage) -> bool| heard.iter().filter(|s| wanted(s)).count();
+    assert_eq!(kind(|s| matches!(s, Stage::Ranges { of: 4, .. })), 4);
+    assert_eq!(kind(|s| matches!(s, Stage::Sensitivity)), 1);
+    assert!(kind(|s| matches!(s, Stage::Layout { number, of, .. } if number <= of)) > 0);
+    assert!(kind(|s| matches!(s, Stage::Moduli { .. })) > 0);
+    for last in 0..heard.len() {
+        let left = std::sync::atomic::AtomicUsize::new(last);
+        let stop = |_| left.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
+        let error = compile_watched(&network(1), &CompileOptions::default(), &stop).unwrap_err();
+        assert!(matches!(error, PlanError::Cancelled), "stage {last}: {error}");
+    }
 }

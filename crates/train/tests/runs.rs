@@ -7,8 +7,8 @@ use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
 use polyveil_net::{Graph, Op};
 use polyveil_train::data::Parts;
 use polyveil_train::{
-    Ablation, BatchNormPolicy, ConvertConfig, DataSet, Event, Granularity, Method, Progress, Refusal,
-    RunControl, Split, StartCoefficients, TrainConfig, TrainError, TransitionKind, Verdict,
+    Ablation, BatchNormPolicy, ConvertConfig, DataOptions, DataSet, Event, Granularity, Method, Progress,
+    Refusal, RunControl, Split, StartCoefficients, TrainConfig, TrainError, TransitionKind, Verdict,
     attempt_conversion, convert, evaluate, metadata, metrics, train_teacher,
 };
 
@@ -500,4 +500,37 @@ fn the_medical_set_opens_with_its_own_splits() {
         (data.shape(), data.class_names()),
         ([1, 28, 28], ["normal", "pneumonia"].map(str::to_owned).as_slice())
     );
+}
+
+#[test]
+fn students_learn_from_images_without_labels_and_nobody_else_does() {
+    let few = patterns();
+    let folder = tempfile::tempdir().unwrap();
+    for shade in 0..40u8 {
+        let side = SIDE as u32;
+        let picture =
+            image::GrayImage::from_fn(side, side, |x, y| image::Luma([if x == y { 220 } else { shade }]));
+        picture.save(folder.path().join(format!("{shade}.png"))).unwrap();
+    }
+    let more = few.clone().with_unlabelled(folder.path().to_str().unwrap(), &DataOptions::default()).unwrap();
+    assert_eq!(more.unlabelled().len(), 40);
+
+    let teacher_of =
+        |data| train_teacher(&network(), data, &teacher_config(), &RunControl::default()).unwrap();
+    let (teacher, other) = (teacher_of(&few), teacher_of(&more));
+    assert_eq!(teacher.graph, other.graph);
+    assert_eq!(teacher.timing.images, other.timing.images);
+
+    let student_of =
+        |data, config: &ConvertConfig| convert(&teacher.graph, data, config, &RunControl::default()).unwrap();
+    let (without, with) = (student_of(&few, &student_config()), student_of(&more, &student_config()));
+    // 120 labelled images, in batches of 20, for 6 epochs.
+    assert_eq!([without.timing.images, with.timing.images], [6 * 120, 6 * 160]);
+    assert_ne!(without.graph.nodes, with.graph.nodes);
+    assert!(with.graph.metadata[metadata::PROVENANCE].contains("\"unlabelled\":40"));
+    assert!(evaluate(&with.graph, &more, Split::Test).unwrap().accuracy > 0.9);
+
+    let mut alone = student_config();
+    alone.distillation.alpha = 0.0;
+    assert_eq!(student_of(&more, &alone).timing.images, 6 * 120);
 }

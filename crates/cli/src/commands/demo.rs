@@ -174,7 +174,7 @@ pub fn run(args: &DemoArgs, session: &Session) -> Result<(), CliError> {
 
     session.note("3/4 compiling it, and simulating the plan on all test images");
     let timer = Instant::now();
-    let (server_plan, client_plan) = compile(&student.graph, &data)?;
+    let (server_plan, client_plan) = compile(&student.graph, &data, session)?;
     let compile_s = timer.elapsed().as_secs_f64();
     let sizes = planning::sizes(&server_plan)?;
     session.require_memory("running the plan", sizes.server_memory_bytes)?;
@@ -347,13 +347,13 @@ fn convert(
     Ok(converted)
 }
 
-fn compile(student: &Graph, data: &DataSet) -> Result<(ServerPlan, ClientPlan), CliError> {
+fn compile(student: &Graph, data: &DataSet, session: &Session) -> Result<(ServerPlan, ClientPlan), CliError> {
     let preprocessing = models::preprocessing(student)?;
     let train = data.indices(Split::Train);
     let chosen = spread(train.len(), planning::CALIBRATION_IMAGES.min(train.len()))?;
     let indices: Vec<usize> = chosen.iter().map(|&at| train[at]).collect();
     let calibration = data::tensors(data, &indices, student.input_shape(), preprocessing.as_ref())?;
-    let compiled = planning::compile(student, calibration, TOLERANCE, 1)?;
+    let compiled = planning::compile(student, calibration, TOLERANCE, 1, session)?;
     Ok((compiled.server, compiled.client))
 }
 

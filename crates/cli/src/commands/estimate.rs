@@ -79,19 +79,22 @@ pub struct LayerCost {
 
 /// Loads or makes the plan, estimates, prints.
 pub fn run(args: &EstimateArgs, session: &Session) -> Result<(), CliError> {
-    let plan = load(args)?;
+    let plan = load(args, session)?;
     let costs = Costs::new(&planning::estimate(&plan)?, session.threads());
     session.emit(&costs, || costs.text())
 }
 
-fn load(EstimateArgs { file: path, tolerance, batch }: &EstimateArgs) -> Result<ServerPlan, CliError> {
+fn load(
+    EstimateArgs { file: path, tolerance, batch }: &EstimateArgs,
+    session: &Session,
+) -> Result<ServerPlan, CliError> {
     if files::is_ours(path) {
         return store::load_server_plan(path);
     }
     let graph = models::load(path)?;
     models::require_he_friendly(&graph, path)?;
     // Says what a batch would take, also where there is no room for it.
-    Ok(planning::compile(&graph, Vec::new(), *tolerance, *batch)?.server)
+    Ok(planning::compile(&graph, Vec::new(), *tolerance, *batch, session)?.server)
 }
 
 impl Costs {

@@ -2,7 +2,7 @@
 
 use polyveil_exec::{Program, measure_unit_costs};
 use polyveil_net::{Graph, Tensor};
-use polyveil_plan::{CompileOptions, Compiled, Estimate, PlanError, ServerPlan, UnitCosts, Work};
+use polyveil_plan::{CompileOptions, Compiled, Estimate, PlanError, ServerPlan, Stage, UnitCosts, Work};
 
 use crate::error::{CliError, Exit};
 use crate::pipeline::client;
@@ -18,8 +18,24 @@ pub fn compile(
     calibration: Vec<Tensor>,
     tolerance: f64,
     batch: usize,
+    session: &Session,
 ) -> Result<Compiled, CliError> {
-    polyveil_plan::compile(graph, &CompileOptions { calibration, tolerance, batch }).map_err(refused)
+    watched(graph, &CompileOptions { calibration, tolerance, batch }, session)
+}
+
+/// Plans, and shows what it is at.
+fn watched(graph: &Graph, options: &CompileOptions, session: &Session) -> Result<Compiled, CliError> {
+    let display = session.activity("compile");
+    let watch = |stage: Stage| {
+        display.set(0, &stage.to_string());
+        session.check_cancel().is_ok()
+    };
+    match polyveil_plan::compile_watched(graph, options, &watch) {
+        Err(PlanError::Cancelled) => {
+            Err(session.check_cancel().err().unwrap_or_else(|| refused(PlanError::Cancelled)))
+        }
+        other => other.map_err(refused),
+    }
 }
 
 /// As [`compile`], for several images at a time; refuses a batch that needs more memory than there is, and says which one does not.
@@ -31,7 +47,7 @@ pub fn compile_batch(
     session: &Session,
 ) -> Result<Compiled, CliError> {
     let mut options = CompileOptions { calibration, tolerance, batch };
-    let compiled = polyveil_plan::compile(graph, &options).map_err(refused)?;
+    let compiled = watched(graph, &options, session)?;
     if batch == 1 {
         return Ok(compiled);
     }
@@ -45,9 +61,8 @@ pub fn compile_batch(
     }
     options.batch = batch.next_power_of_two();
     while options.batch > 1 {
-        session.check_cancel()?;
         options.batch /= 2;
-        let smaller = polyveil_plan::compile(graph, &options).map_err(refused)?;
+        let smaller = watched(graph, &options, session)?;
         if memory(&smaller.server).is_ok() {
             error.message += &format!("; the largest batch that fits is {}", options.batch);
             return Err(
@@ -115,6 +130,7 @@ pub fn refused(error: PlanError) -> CliError {
             CliError::new(Exit::Parameters, &error).help(format!("use `--batch {limit}` or less"))
         }
         PlanError::Unsound { .. } => CliError::new(Exit::File, error),
+        PlanError::Cancelled => CliError::new(Exit::Interrupted, error),
         _ => CliError::new(Exit::Parameters, error),
     }
 }

@@ -21,12 +21,21 @@ impl Graph {
     /// # Errors
     /// The first fault in graph order, with the node's name and both sides of a mismatch.
     pub fn infer_shapes(&self) -> Result<Vec<Vec<usize>>, ShapeError> {
+        self.infer_shapes_for(self.input_shape())
+    }
+
+    /// The same for an input of another shape, such as a part of an image: a network without fully connected layers on maps
+    /// takes any size that its windows fit.
+    ///
+    /// # Errors
+    /// As [`Graph::infer_shapes`].
+    pub fn infer_shapes_for(&self, input: &[usize]) -> Result<Vec<Vec<usize>>, ShapeError> {
         self.check_structure()?;
         let mut shapes: Vec<Vec<usize>> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
             let inputs: Vec<&[usize]> = node.inputs.iter().map(|&i| shapes[i].as_slice()).collect();
-            let shape = output_shape(node, &inputs)?;
-            shapes.push(shape);
+            let own = output_shape(node, &inputs)?;
+            shapes.push(if matches!(node.op, Op::Input { .. }) { input.to_vec() } else { own });
         }
         Ok(shapes)
     }

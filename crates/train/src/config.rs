@@ -184,6 +184,11 @@ pub struct Augmentation {
     /// arXiv 1710.09412). The share is uniform from 0 to this. In a conversion the teacher sees the same mixture, so it
     /// shows what it does between its training images (Beyer et al., arXiv 2106.05237).
     pub mix: f32,
+    /// Side of a square cut from a random place of each image, in pixels of the network's input; 0 = none. A student then learns from
+    /// parts of images, at a fraction of the time a step; for networks without fully connected layers on maps.
+    pub patch: usize,
+    /// Share of the epochs with such parts; whole images follow.
+    pub patch_fraction: f32,
 }
 
 impl Default for Augmentation {
@@ -207,6 +212,8 @@ impl Augmentation {
             hard_cases: 0.0,
             amplify: 0.0,
             mix: 0.0,
+            patch: 0,
+            patch_fraction: 0.8,
         }
     }
 
@@ -219,7 +226,8 @@ impl Augmentation {
         in_range("augmentation.contrast", self.contrast, 0.0, 1.0, "0 to 1")?;
         in_range("augmentation.hard_cases", self.hard_cases, 0.0, 1.0, "0 to 1")?;
         in_range("augmentation.amplify", self.amplify, 0.0, 1.0, "0 to 1")?;
-        in_range("augmentation.mix", self.mix, 0.0, 0.5, "0 to 0.5")
+        in_range("augmentation.mix", self.mix, 0.0, 0.5, "0 to 0.5")?;
+        in_range("augmentation.patch_fraction", self.patch_fraction, 0.0, 1.0, "0 to 1")
     }
 }
 

@@ -534,3 +534,58 @@ fn students_learn_from_images_without_labels_and_nobody_else_does() {
     alone.distillation.alpha = 0.0;
     assert_eq!(student_of(&more, &alone).timing.images, 6 * 120);
 }
+
+/// Takes images of any size.
+fn convolutional() -> Graph {
+    let mut b = GraphBuilder::new("conv", &[1, SIDE, SIDE], 5);
+    let x = b.input();
+    let x = b.conv("c1", x, 6, ConvSpec::new(3).pad(1));
+    let x = b.relu("r1", x);
+    let x = b.max_pool("p1", x, PoolSpec::new(2).stride(2));
+    let x = b.conv("c2", x, 8, ConvSpec::new(3).pad(1));
+    let x = b.relu("r2", x);
+    let x = b.conv("c3", x, 3, ConvSpec::new(1));
+    let x = b.global_avg_pool("p2", x);
+    let x = b.flatten("flat", x);
+    b.finish(x).unwrap()
+}
+
+#[test]
+fn a_student_learns_from_parts_of_images_where_its_network_takes_them() {
+    let data = patterns();
+    let mut config = TrainConfig { epochs: 20, ..teacher_config() };
+    let teacher = train_teacher(&convolutional(), &data, &config, &RunControl::default()).unwrap().graph;
+    let accuracy = |graph: &Graph| evaluate(graph, &data, Split::Test).unwrap().accuracy;
+    let mut parts = student_config();
+    parts.epochs = 10;
+    parts.augmentation.patch = 6;
+    parts.augmentation.patch_fraction = 0.5;
+    let student = convert(&teacher, &data, &parts, &RunControl::default()).unwrap();
+    assert!(
+        accuracy(&student.graph) >= accuracy(&teacher) - 0.1,
+        "{} {}",
+        accuracy(&student.graph),
+        accuracy(&teacher)
+    );
+    assert_eq!(student.graph.input_shape(), [1, SIDE, SIDE]);
+
+    // Parts of the same size as the image are the image.
+    let mut whole = parts.clone();
+    whole.augmentation.patch = SIDE;
+    let mut none = parts.clone();
+    none.augmentation.patch = 0;
+    let graph = |config: &ConvertConfig| {
+        convert(&teacher, &data, config, &RunControl::default()).unwrap().graph.nodes
+    };
+    assert_eq!(graph(&whole), graph(&none));
+    assert_ne!(graph(&none), student.graph.nodes);
+
+    let refusal = |error: TrainError| error.to_string();
+    parts.augmentation.patch = SIDE + 1;
+    let message = refusal(convert(&teacher, &data, &parts, &RunControl::default()).unwrap_err());
+    assert!(message.contains("augmentation.patch") && message.contains('9'), "{message}");
+    // A fully connected layer counts on every position.
+    config.augmentation.patch = 6;
+    let message = refusal(train_teacher(&network(), &data, &config, &RunControl::default()).unwrap_err());
+    assert!(message.contains("augmentation.patch") && message.contains("fully connected"), "{message}");
+}

@@ -24,7 +24,7 @@ pub(crate) fn infer(
     shape: [usize; 3],
     options: &ForwardOptions,
 ) -> Option<Scores> {
-    let network = Network::new(graph)?;
+    let network = Network::new(graph, &shape)?;
     let size: usize = shape.iter().product();
     let at_once = images_at_once(&network, images.len() / size.max(1), options);
     let chunks: Vec<&[f32]> = images.chunks((at_once * size).max(1)).collect();
@@ -46,7 +46,7 @@ pub(crate) fn infer_observed(
     options: &ForwardOptions,
     observe: &mut dyn FnMut(NodeId, Option<&Value>, &Value),
 ) -> Option<Scores> {
-    let network = Network::new(graph)?;
+    let network = Network::new(graph, &shape)?;
     let size: usize = shape.iter().product();
     let at_once = images_at_once(&network, images.len() / size.max(1), options);
     let chunks: Vec<&[f32]> = images.chunks((at_once * size).max(1)).collect();

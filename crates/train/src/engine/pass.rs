@@ -20,9 +20,9 @@ pub(super) struct Network<'a> {
 }
 
 impl<'a> Network<'a> {
-    /// None when the graph is not well formed: callers check it before the first pass.
-    pub(super) fn new(graph: &'a Graph) -> Option<Self> {
-        let shapes = graph.infer_shapes().ok()?;
+    /// For images of a shape. None when the graph is not well formed: callers check it before the first pass.
+    pub(super) fn new(graph: &'a Graph, shape: &[usize]) -> Option<Self> {
+        let shapes = graph.infer_shapes_for(shape).ok()?;
         let shapes = shapes.iter().map(|shape| match shape[..] {
             [channels] => Some((channels, [1, 1])),
             [channels, h, w] => Some((channels, [h, w])),

@@ -36,7 +36,7 @@ pub(crate) fn refit(
 ) -> Option<()> {
     let size = shape.iter().product::<usize>().max(1);
     let structure = graph.clone();
-    let (own, other) = (Network::new(&structure)?, Network::new(reference)?);
+    let (own, other) = (Network::new(&structure, &shape)?, Network::new(reference, &shape)?);
     if own.shapes != other.shapes {
         return None;
     }

@@ -127,9 +127,9 @@ pub(crate) fn gradient_step(
     let total = batch.labels.len();
     let per_part = total.div_ceil(PARTS).max(1);
     let ranges: Vec<_> = (0..total).step_by(per_part).map(|s| s..(s + per_part).min(total)).collect();
-    let network = Network::new(graph)?;
+    let network = Network::new(graph, &batch.shape)?;
     let reference = match terms.features {
-        Some(features) => Some(Network::new(features.reference)?),
+        Some(features) => Some(Network::new(features.reference, &batch.shape)?),
         None => None,
     };
     let trained = Trained::new(graph, trainable);

@@ -70,6 +70,32 @@ pub(crate) struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
+    /// The shape of training images in an epoch.
+    fn patch(&self, epoch: usize, whole: [usize; 3]) -> [usize; 3] {
+        let (side, share) = (self.augmentation.patch, f64::from(self.augmentation.patch_fraction));
+        if side == 0 || epoch as f64 >= share * self.epochs as f64 { whole } else { [whole[0], side, side] }
+    }
+
+    /// Refuses parts of images that the images do not hold, or the networks do not take.
+    fn check_patch(&self, graph: &Graph, whole: [usize; 3]) -> Result<(), TrainError> {
+        let part = self.patch(0, whole);
+        let takes = |graph: &Graph| match (graph.infer_shapes_for(&part), graph.infer_shapes()) {
+            (Ok(part), Ok(whole)) => part.get(graph.output) == whole.get(graph.output),
+            _ => false,
+        };
+        let fits = (1..3).all(|axis| (1..=whole[axis]).contains(&part[axis]));
+        if part == whole || fits && takes(graph) && self.conversion.as_ref().is_none_or(|c| takes(c.teacher))
+        {
+            return Ok(());
+        }
+        Err(TrainError::Config {
+            key: "augmentation.patch",
+            value: self.augmentation.patch.to_string(),
+            expected: "0, or a side within the image for which the network yields as many scores: one without fully \
+                       connected layers on maps",
+        })
+    }
+
     /// The learning rate at a position in epochs.
     fn rate(&self, position: f64) -> f32 {
         let head = self.head_epochs as f64;
@@ -208,6 +234,7 @@ pub(crate) fn run(
             return Err(TrainError::EmptySplit { name: data.name().to_owned(), split });
         }
     }
+    recipe.check_patch(&graph, data.shape())?;
     let checkpoint = match &control.checkpoint_dir {
         Some(folder) => Some(Checkpoint::open(folder, recipe.name, recipe.fingerprint)?),
         None => None,

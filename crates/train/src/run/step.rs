@@ -1,6 +1,7 @@
 //! Batches, the teacher's scores for them, and one step.
 
 use polyveil_net::{Graph, Tensor};
+use rand_core::Rng;
 use rayon::prelude::*;
 
 use super::{Recipe, learnt, malformed};
@@ -10,7 +11,7 @@ use crate::engine::{
     Batch, Features, ForwardOptions, ParameterId, Soft, StepOutput, Terms, gradient_step, infer, soft_targets,
 };
 use crate::error::TrainError;
-use crate::random::{generator, uniform};
+use crate::random::{below, generator, uniform};
 
 /// Images taken at a time where a whole split is run: as `f32` it may be large.
 pub(crate) const PORTION: usize = 256;
@@ -62,11 +63,13 @@ impl<'a> Stepper<'a> {
 
     /// The images of a step, changed as this epoch changes them.
     pub(super) fn batch(&self, indices: &[usize], epoch: usize) -> Batch {
-        let (data, shape, seed) = (self.data, self.data.shape(), self.recipe.seed);
+        let (data, seed) = (self.data, self.recipe.seed);
         let (preprocessing, augmentation) = (self.recipe.preprocessing, self.recipe.augmentation);
+        let shape = self.recipe.patch(epoch, data.shape());
         let images = filled(shape, indices, |index| {
             let mut rng = generator(seed, "augmentation", epoch as u64, index as u64);
-            data.training_image(index, preprocessing, augmentation, &mut rng)
+            let image = data.training_image(index, preprocessing, augmentation, &mut rng);
+            patch(image, data.shape(), shape, &mut rng)
         });
         let mut batch = Batch {
             shape,
@@ -140,6 +143,26 @@ fn each_score(
 fn argmax(row: &[f32]) -> u32 {
     let best = row.iter().enumerate().max_by(|l, r| l.1.total_cmp(r.1));
     best.map_or(0, |(class, _)| class as u32)
+}
+
+/// A part of an image, from a random place.
+fn patch(
+    image: Tensor,
+    [channels, height, width]: [usize; 3],
+    part: [usize; 3],
+    rng: &mut impl Rng,
+) -> Tensor {
+    let [_, rows, columns] = part;
+    if [rows, columns] == [height, width] {
+        return image;
+    }
+    let (top, left) = (below(rng, height - rows + 1), below(rng, width - columns + 1));
+    let mut out = Tensor::full(part.to_vec(), 0.0);
+    let lines = (0..channels).flat_map(|c| (0..rows).map(move |row| (c * height + top + row) * width + left));
+    for (to, from) in out.data_mut().chunks_mut(columns).zip(lines) {
+        to.copy_from_slice(&image.data()[from..from + columns]);
+    }
+    out
 }
 
 /// Images as the network takes them, without augmentation, one after another.

@@ -171,6 +171,11 @@ pub enum Event {
         /// Factor on the learning rate from now on.
         rate_factor: f32,
     },
+    /// Scores or activation inputs of single images were out of range; all inputs are multiplied by this, which brings them back.
+    InputsReduced {
+        /// Below 1.
+        factor: f32,
+    },
     /// The run ended here: no roll-back was left.
     GaveUp {
         /// Epoch, from 1.

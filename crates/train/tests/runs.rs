@@ -589,3 +589,46 @@ fn a_student_learns_from_parts_of_images_where_its_network_takes_them() {
     let message = refusal(train_teacher(&network(), &data, &config, &RunControl::default()).unwrap_err());
     assert!(message.contains("augmentation.patch") && message.contains("fully connected"), "{message}");
 }
+
+#[test]
+fn inputs_are_made_smaller_where_values_would_be_out_of_range() {
+    let data = patterns();
+    let teacher = teacher(&data);
+    let mut config = student_config();
+    config.range.clamp = 0.0;
+    config.range.declared = 1000.0;
+    config.augmentation.amplify = 0.8;
+    let attempt =
+        |config: &ConvertConfig| attempt_conversion(&teacher, &data, config, &RunControl::default()).unwrap();
+    let free = attempt(&config);
+    assert_eq!(free.verdict, Verdict::Accepted);
+    let units = |r: &metadata::RangeRecord| r.min.abs().max(r.max.abs()) / r.bound.unwrap() * 1000.0;
+    let most = free.ranges.values().filter(|r| r.bound.is_some()).map(units).fold(0.0, f32::max);
+
+    // A little less than what training images reach.
+    config.range.declared = 0.95 * most;
+    let tight = attempt(&config);
+    assert_eq!(tight.verdict, Verdict::Accepted);
+    assert_eq!(tight.graph.nodes, free.graph.nodes);
+    let Some(Event::InputsReduced { factor }) = tight.history.events.last() else {
+        panic!("{:?}", tight.history.events)
+    };
+    assert!((0.6..1.0).contains(factor), "{factor}");
+    let std = |graph: &Graph| metadata::preprocessing(graph).unwrap().unwrap().std[0];
+    assert!((std(&tight.graph) * factor / std(&free.graph) - 1.0).abs() < 1e-6);
+    assert!(
+        tight
+            .ranges
+            .values()
+            .filter_map(|r| r.within)
+            .all(|w| w.train == Some(1.0) && w.validation == Some(1.0))
+    );
+    assert!(evaluate(&tight.graph, &data, Split::Test).unwrap().accuracy > 0.8);
+
+    // What it was not trained for is not done.
+    config.range.declared = 0.2 * most;
+    assert!(matches!(
+        attempt(&config).verdict,
+        Verdict::NotAcceptable { refusal: Refusal::OutOfRange { .. } }
+    ));
+}

@@ -89,7 +89,7 @@ enum NormaliseArg {
     Data,
     /// Those of ImageNet, for networks that start from its weights.
     Imagenet,
-    /// Each image by itself, cut at three deviations: brightness and contrast of a device do not matter.
+    /// Each image by itself, cut at 2.5 deviations: brightness and contrast of a device do not matter.
     Image,
 }
 

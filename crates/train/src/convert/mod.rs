@@ -155,6 +155,7 @@ pub fn attempt_conversion(
     };
     let output = run(&recipe, graph, data, control)?;
 
+    let preprocessing = if output.gain == 1.0 { preprocessing } else { preprocessing.amplified(output.gain) };
     let mut graph = output.graph;
     basis::fold(&mut graph, &bases);
     let ranges = ranges::measure(&graph, data, &preprocessing, &declared)?;

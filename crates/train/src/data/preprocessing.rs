@@ -66,7 +66,7 @@ impl Geometry {
     }
 }
 
-/// Where standardised values are cut: three deviations.
+/// Where standardised values are cut, in deviations.
 const STANDARDISED_LIMIT: f32 = 2.5;
 /// Least deviation that is divided by, in scaled values: what is nearly one grey must not become noise.
 const LEAST_DEVIATION: f64 = 0.02;
@@ -100,6 +100,11 @@ impl Preprocessing {
         };
         let standardise = (normalise == Normalise::Image).then_some(STANDARDISED_LIMIT);
         Ok(Self { scale: 1.0 / 255.0, mean, std, standardise, geometry })
+    }
+
+    /// The same with inputs multiplied by `factor`.
+    pub(crate) fn amplified(&self, factor: f32) -> Self {
+        Self { std: self.std.iter().map(|s| s / factor).collect(), ..self.clone() }
     }
 
     fn measure(images: &Images, train: &[usize], channels: usize) -> [Vec<f32>; 2] {

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | batches, the teacher's scores, one step | [`step`] |
 //! | validation in inference mode, which epoch is kept | [`validate`] |
+//! | smaller inputs where no epoch may be exported | [`gain`] |
 //! | moving average of the weights | [`average`] |
 //! | time spent and left | [`clock`] |
 
 mod average;
 mod clock;
+mod gain;
 mod step;
 mod validate;
 
@@ -177,6 +179,8 @@ pub(crate) struct RunOutput {
     pub(crate) history: History,
     pub(crate) timing: Timing,
     pub(crate) verdict: Verdict,
+    /// What inputs are to be multiplied by.
+    pub(crate) gain: f32,
 }
 
 /// All that changes from epoch to epoch.
@@ -309,7 +313,20 @@ pub(crate) fn run(
     if let Some(checkpoint) = &checkpoint {
         if control.keep_checkpoint { checkpoint.save(&state)? } else { checkpoint.remove()? }
     }
-    Ok(finish(state))
+    let mut output = finish(state);
+    let refused = matches!(
+        output.verdict,
+        Verdict::NotAcceptable { refusal: Refusal::NonFinite { .. } | Refusal::OutOfRange { .. } }
+    );
+    if refused
+        && recipe.conversion.is_some()
+        && let Some((factor, accuracy)) = gain::largest(recipe, &output.graph, data)?
+    {
+        tracing::info!(factor, "inputs made smaller, to keep every value in range");
+        output.history.events.push(Event::InputsReduced { factor });
+        (output.gain, output.validation_accuracy, output.verdict) = (factor, accuracy, Verdict::Accepted);
+    }
+    Ok(output)
 }
 
 fn finish(state: State) -> RunOutput {
@@ -323,7 +340,7 @@ fn finish(state: State) -> RunOutput {
         None => Verdict::Accepted,
         Some(refusal) => diverged.unwrap_or(Verdict::NotAcceptable { refusal }),
     };
-    RunOutput { graph, validation_accuracy, history, timing, verdict }
+    RunOutput { graph, validation_accuracy, history, timing, verdict, gain: 1.0 }
 }
 
 /// Keeps coefficients where the compiler can use them: `|a|` not below its floor, and the shift

@@ -6,15 +6,15 @@ use super::step::{PORTION, inputs};
 use super::{Best, Recipe, State, Sums, malformed, options};
 use crate::control::Phase;
 use crate::convert::folded;
-use crate::data::{DataSet, Split};
+use crate::data::{DataSet, Preprocessing, Split};
 use crate::engine::{ForwardOptions, Scores, infer_observed};
 use crate::error::TrainError;
 use crate::history::{ActivationRecord, EpochRecord, Refusal};
 use crate::metrics::argmax;
 
 /// What a split looks like to the network in inference mode.
-struct Pass {
-    accuracy: f64,
+pub(super) struct Pass {
+    pub(super) accuracy: f64,
     /// Mean cross-entropy of the finite rows.
     loss: f32,
     /// Rows that are not finite.
@@ -34,7 +34,7 @@ pub(super) fn close_epoch(
 ) -> Result<(EpochRecord, Option<String>), TrainError> {
     let end = state.epoch as f64 + 1.0;
     let options = options(recipe, state.network.kept(), end, false);
-    let pass = observe(recipe, state.network.kept(), data, Split::Validation, &options)?;
+    let pass = observe(recipe.preprocessing, state.network.kept(), data, Split::Validation, &options)?;
     let transition = recipe.conversion.as_ref().map_or(1.0, |c| c.transition.share(end));
     let record = EpochRecord {
         epoch: state.epoch + 1,
@@ -86,7 +86,7 @@ fn keep_if_better(
     }
     // The training images are many: they are run only where the answer matters.
     if refusal.is_none() && recipe.conversion.is_some() {
-        let training = observe(recipe, graph, data, Split::Train, options)?;
+        let training = observe(recipe.preprocessing, graph, data, Split::Train, options)?;
         refusal = refuse(recipe, graph, Split::Train, &training);
     }
     if better(&refusal, state.best.as_ref()) {
@@ -104,7 +104,7 @@ fn keep_if_better(
 
 /// Why a network may not be exported: a score that is not finite, or an activation input beyond the
 /// declared bound.
-fn refuse(recipe: &Recipe<'_>, graph: &Graph, split: Split, pass: &Pass) -> Option<Refusal> {
+pub(super) fn refuse(recipe: &Recipe<'_>, graph: &Graph, split: Split, pass: &Pass) -> Option<Refusal> {
     if pass.non_finite > 0 {
         return Some(Refusal::NonFinite { split, images: pass.non_finite, total: pass.images });
     }
@@ -135,8 +135,8 @@ fn escaped(recipe: &Recipe<'_>, state: &State, largest: &[f32]) -> Option<String
 }
 
 /// Runs a split in inference mode, in portions.
-fn observe(
-    recipe: &Recipe<'_>,
+pub(super) fn observe(
+    preprocessing: &Preprocessing,
     graph: &Graph,
     data: &DataSet,
     split: Split,
@@ -146,7 +146,7 @@ fn observe(
     let (mut correct, mut loss, mut finite) = (0usize, 0.0f64, 0usize);
     let indices = data.indices(split);
     for portion in indices.chunks(PORTION) {
-        let images = inputs(data, recipe.preprocessing, portion);
+        let images = inputs(data, preprocessing, portion);
         let scores = infer_observed(graph, &images, data.shape(), options, &mut |node, input, _| {
             if matches!(graph.nodes[node].op, Op::Quadratic(_)) {
                 largest[node] = largest[node].max(input.map_or(0.0, |v| v.max_abs()));

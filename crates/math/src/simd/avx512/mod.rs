@@ -43,7 +43,7 @@ macro_rules! entries {
                 .then_some(Self(()))
             }
             $(
-                #[doc = concat!("See [`super::", stringify!($name), "`].")]
+                #[doc = concat!("The kernel behind `", stringify!($name), "`, whose scalar twin says what it computes.")]
                 pub fn $name(self, $($arg: $type),*) {
                     // SAFETY: `self` exists only where the features were detected.
                     unsafe { $module::$name($($arg),*) }

@@ -1,5 +1,4 @@
 //! The networks in `models/`: each card's figures are those that `eval` prints.
-#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod support;
 

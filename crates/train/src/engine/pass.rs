@@ -22,7 +22,9 @@ pub(super) struct Network<'a> {
 impl<'a> Network<'a> {
     /// For images of a shape. None when the graph is not well formed: callers check it before the first pass.
     pub(super) fn new(graph: &'a Graph, shape: &[usize]) -> Option<Self> {
-        let shapes = graph.infer_shapes_for(shape).ok()?;
+        // A network of a single axis takes images as they come, flat.
+        let same = graph.input_shape().len() == shape.len();
+        let shapes = if same { graph.infer_shapes_for(shape) } else { graph.infer_shapes() }.ok()?;
         let shapes = shapes.iter().map(|shape| match shape[..] {
             [channels] => Some((channels, [1, 1])),
             [channels, h, w] => Some((channels, [h, w])),

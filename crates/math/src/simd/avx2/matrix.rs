@@ -20,25 +20,35 @@ thread_local! {
     static PACKED: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
-#[target_feature(enable = "avx2,fma")]
-pub(super) fn product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>) {
-    let (k, n) = (b.starts.len(), b.runs * b.width);
-    if k == 0 || n == 0 || a.rows == 0 {
-        return scalar::product(a, b, start, out);
-    }
-    any(a, k, n, start, out, |panel, terms, columns, vectors| pack_rows(panel, &b, terms, columns, vectors));
-}
+/// `product` and `product_transposed` of a back end with these features, from its `any`.
+macro_rules! products {
+    ($features:tt) => {
+        #[target_feature(enable = $features)]
+        pub(in crate::simd) fn product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>) {
+            let (k, n) = (b.starts.len(), b.runs * b.width);
+            if k == 0 || n == 0 || a.rows == 0 {
+                return scalar::product(a, b, start, out);
+            }
+            any(a, k, n, start, out, |panel, terms, columns, vectors| {
+                pack_rows(panel, &b, terms, columns, vectors)
+            });
+        }
 
-#[target_feature(enable = "avx2,fma")]
-pub(super) fn product_transposed(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>) {
-    let (k, n) = (b.runs * b.width, b.starts.len());
-    if k == 0 || n == 0 || a.rows == 0 {
-        return scalar::product_transposed(a, b, start, out);
-    }
-    any(a, k, n, start, out, |panel, terms, columns, vectors| {
-        pack_columns(panel, &b, terms, columns, vectors)
-    });
+        #[target_feature(enable = $features)]
+        pub(in crate::simd) fn product_transposed(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>) {
+            let (k, n) = (b.runs * b.width, b.starts.len());
+            if k == 0 || n == 0 || a.rows == 0 {
+                return scalar::product_transposed(a, b, start, out);
+            }
+            any(a, k, n, start, out, |panel, terms, columns, vectors| {
+                pack_columns(panel, &b, terms, columns, vectors)
+            });
+        }
+    };
 }
+pub(in crate::simd) use products;
+
+products!("avx2,fma");
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]

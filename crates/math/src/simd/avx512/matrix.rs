@@ -3,7 +3,7 @@
 //!
 //! Eight rows read a panel half as often as four: one of 48 columns does not stay in every first cache.
 
-use super::super::avx2::matrix::{Packed, ROWS, Span, each_panel, pack_columns, pack_rows};
+use super::super::avx2::matrix::{Packed, ROWS, Span, each_panel, pack_columns, pack_rows, products};
 use super::super::matrix::{Left, Lines, Out, Start, scalar};
 use std::arch::x86_64::*;
 
@@ -12,25 +12,7 @@ const COLUMNS: usize = 48;
 
 type V = __m512;
 
-#[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
-pub(super) fn product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>) {
-    let (k, n) = (b.starts.len(), b.runs * b.width);
-    if k == 0 || n == 0 || a.rows == 0 {
-        return scalar::product(a, b, start, out);
-    }
-    any(a, k, n, start, out, |panel, terms, columns, vectors| pack_rows(panel, &b, terms, columns, vectors));
-}
-
-#[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
-pub(super) fn product_transposed(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>) {
-    let (k, n) = (b.runs * b.width, b.starts.len());
-    if k == 0 || n == 0 || a.rows == 0 {
-        return scalar::product_transposed(a, b, start, out);
-    }
-    any(a, k, n, start, out, |panel, terms, columns, vectors| {
-        pack_columns(panel, &b, terms, columns, vectors)
-    });
-}
+products!("avx512f,avx512dq,avx2,fma");
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]

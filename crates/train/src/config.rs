@@ -38,6 +38,10 @@ pub struct TrainConfig {
     pub head_epochs: usize,
     /// The learning rate of these epochs. That of the optimiser, warm-up included, begins after them.
     pub head_rate: f32,
+    /// Passes over the training images on which the last layer is fitted by itself, before the first epoch where the
+    /// network comes with weights and after the last one: in the first pass as they are, in others changed as in training.
+    /// 0 = never. It takes place where it costs little, and is kept where the validation split gains.
+    pub head_fit: usize,
     /// By what the epoch is chosen whose network is kept.
     pub keep: Keep,
     /// Step sizes.
@@ -59,6 +63,7 @@ impl Default for TrainConfig {
             label_smoothing: 0.0,
             head_epochs: 0,
             head_rate: 1e-3,
+            head_fit: 1,
             keep: Keep::Accuracy,
             optimiser: OptimiserConfig { learning_rate: 2e-3, ..OptimiserConfig::default() },
             augmentation: Augmentation::default(),
@@ -83,10 +88,18 @@ impl TrainConfig {
             });
         }
         in_range("head_rate", self.head_rate, 0.0, 10.0, "0 to 10")?;
+        head_passes(self.head_fit)?;
         in_range("label_smoothing", self.label_smoothing, 0.0, 0.5, "0 to 0.5")?;
         self.optimiser.check()?;
         self.guard.check()?;
         self.augmentation.check()
+    }
+}
+
+fn head_passes(passes: usize) -> Result<(), TrainError> {
+    match passes {
+        0..=64 => Ok(()),
+        more => Err(TrainError::Config { key: "head_fit", value: more.to_string(), expected: "0 to 64" }),
     }
 }
 
@@ -245,16 +258,20 @@ pub struct GuardConfig {
     pub explosion: f32,
     /// Roll-backs because of explosions; after these the run goes on without.
     pub escapes: u32,
+    /// Beyond this, the loss of an image (all terms, weighted) counts by its logarithm only, so that an image whose values escape
+    /// does not outweigh all others of a step; 0 = off.
+    pub image_loss: f32,
 }
 
 impl Default for GuardConfig {
     fn default() -> Self {
-        Self { skips: 3, retries: 5, explosion: 1e3, escapes: 2 }
+        Self { skips: 3, retries: 5, explosion: 1e3, escapes: 2, image_loss: 0.0 }
     }
 }
 
 impl GuardConfig {
     fn check(&self) -> Result<(), TrainError> {
+        in_range("guard.image_loss", self.image_loss, 0.0, 1e30, "0 (off) to 1e30")?;
         in_range("guard.explosion", self.explosion, 1.0, 1e30, "1 to 1e30")
     }
 }

@@ -85,6 +85,7 @@ proptest! {
             soft: (part == 1 || part >= 3).then_some(&soft),
             penalty: if part >= 2 { 0.3 } else { 0.0 },
             features,
+            most: if part >= 2 { 0.4 } else { f32::INFINITY },
         };
         let options = ForwardOptions {
             transition: vec![share; 4],
@@ -125,7 +126,7 @@ proptest! {
         let term = |scores: &[f32]| {
             let targets = Some(soft_targets(scores, CLASSES, temperature));
             let soft = Soft { targets, temperature, weight: 1.0 };
-            let terms = Terms { cross_entropy: 0.0, smoothing: 0.0, soft: Some(&soft), penalty: 0.0, features: None };
+            let terms = Terms { cross_entropy: 0.0, smoothing: 0.0, soft: Some(&soft), penalty: 0.0, features: None, most: f32::INFINITY };
             gradient_step(&graph, &[], &batch, terms, &ForwardOptions::default()).unwrap().distillation
         };
         prop_assert!(term(&teacher) > -1e-4);

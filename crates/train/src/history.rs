@@ -176,6 +176,17 @@ pub enum Event {
         /// Below 1.
         factor: f32,
     },
+    /// The last layer was fitted by itself, which made it better on the validation split.
+    LastLayerFitted {
+        /// Its name.
+        layer: String,
+        /// The ridge that was best, relative to the mean cross-entropy of training images.
+        ridge: f32,
+        /// Accuracy on the validation split before.
+        before: f64,
+        /// And after.
+        after: f64,
+    },
     /// The run ended here: no roll-back was left.
     GaveUp {
         /// Epoch, from 1.

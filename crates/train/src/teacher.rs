@@ -53,6 +53,8 @@ pub fn train_teacher(
         patience: config.patience,
         head_epochs: config.head_epochs,
         head_rate: config.head_rate,
+        head_fit: config.head_fit,
+        pretrained: !config.initialise,
         keep: config.keep,
         label_smoothing: config.label_smoothing,
         optimiser: &config.optimiser,

@@ -400,6 +400,7 @@ fn deep_network() -> Graph {
 /// Everything that keeps activations in check is off.
 fn reckless_config() -> ConvertConfig {
     let mut config = student_config();
+    config.head_fit = 0;
     config.optimiser.learning_rate = 1.0;
     config.optimiser.warmup_epochs = 0.0;
     config.optimiser.clip_norm = 0.0;
@@ -595,6 +596,8 @@ fn inputs_are_made_smaller_where_values_would_be_out_of_range() {
     let data = patterns();
     let teacher = teacher(&data);
     let mut config = student_config();
+    // Else the last layer is another one for smaller inputs.
+    config.head_fit = 0;
     config.range.clamp = 0.0;
     config.range.declared = 1000.0;
     config.augmentation.amplify = 0.8;
@@ -631,4 +634,51 @@ fn inputs_are_made_smaller_where_values_would_be_out_of_range() {
         attempt(&config).verdict,
         Verdict::NotAcceptable { refusal: Refusal::OutOfRange { .. } }
     ));
+}
+
+#[test]
+fn a_last_layer_that_steps_leave_behind_is_fitted_by_itself() {
+    let data = patterns();
+    for (graph, last) in [(network(), "f2"), (convolutional(), "c3")] {
+        let trained = train_teacher(&graph, &data, &teacher_config(), &RunControl::default()).unwrap().graph;
+        let mut spoilt = trained.clone();
+        let (node, _) = spoilt.node(last).unwrap();
+        // One class whatever it sees.
+        for (_, tensor) in spoilt.nodes[node].op.weights_mut() {
+            tensor.data_mut().fill(0.0);
+            tensor.data_mut()[0] = 1.0;
+        }
+        let mut config = TrainConfig { epochs: 1, initialise: false, head_fit: 2, ..teacher_config() };
+        config.optimiser.learning_rate = 1e-7;
+        let run =
+            |config: &TrainConfig| train_teacher(&spoilt, &data, config, &RunControl::default()).unwrap();
+        let fitted = run(&config);
+        let test = |graph: &Graph| evaluate(graph, &data, Split::Test).unwrap().accuracy;
+        assert!(
+            test(&fitted.graph) > test(&trained) - 0.1,
+            "{last} {} {}",
+            test(&fitted.graph),
+            test(&trained)
+        );
+        let frozen = evaluate(&fitted.graph, &data, Split::Validation).unwrap().accuracy;
+        assert!((frozen - fitted.validation_accuracy).abs() < 1e-9);
+        let Some(Event::LastLayerFitted { layer, before, after, .. }) = fitted.history.events.first() else {
+            panic!("{:?}", fitted.history.events)
+        };
+        assert!(layer == last && after > before, "{layer} {before} {after}");
+
+        config.head_fit = 0;
+        let left = run(&config);
+        assert_eq!(left.history.events, []);
+        assert!(test(&left.graph) < 0.5, "{last} {}", test(&left.graph));
+
+        // A student of few steps, with and without.
+        let mut config = student_config();
+        config.epochs = 5;
+        let student = |head_fit: usize| {
+            let config = ConvertConfig { head_fit, ..config.clone() };
+            convert(&trained, &data, &config, &RunControl::default()).unwrap().validation_accuracy
+        };
+        assert!(student(1) >= student(0) - 0.05, "{last}: {} {}", student(1), student(0));
+    }
 }

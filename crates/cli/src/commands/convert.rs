@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use polyveil_train::{Ablation, Event, Method, Split};
+use polyveil_train::{Ablation, Method, Split};
 use serde::Serialize;
 
 use crate::error::CliError;
@@ -98,6 +98,8 @@ pub enum PartArg {
     Trainable,
     /// Rescaling, penalty, clamp, hard cases, frozen batch-norm statistics.
     RangeControl,
+    /// The fit of the last layer by itself.
+    LastLayer,
 }
 
 impl From<PartArg> for Ablation {
@@ -107,6 +109,7 @@ impl From<PartArg> for Ablation {
             PartArg::Transition => Self::Transition,
             PartArg::Trainable => Self::Trainable,
             PartArg::RangeControl => Self::RangeControl,
+            PartArg::LastLayer => Self::LastLayer,
         }
     }
 }
@@ -147,13 +150,7 @@ pub fn run(args: ConvertArgs, session: &Session) -> Result<(), CliError> {
     let converted = training::student(&teacher, &data, &config, Some(checkpoints.clone()), session)?;
     let seconds = started.elapsed().as_secs_f64();
     models::save(&converted.graph, &out)?;
-    for event in &converted.history.events {
-        if let Event::InputsReduced { factor } = event {
-            session.note(&format!(
-                "values of single images were out of range: the network's pre-processing makes inputs smaller, by {factor:.3}"
-            ));
-        }
-    }
+    training::tell(&converted.history, session);
     training::remove_checkpoint_dir(&checkpoints);
 
     let outcome = Outcome {

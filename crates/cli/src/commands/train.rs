@@ -85,6 +85,7 @@ pub fn run(args: TrainArgs, session: &Session) -> Result<(), CliError> {
     let trained = training::teacher(&graph, &data, &config, Some(checkpoints.clone()), session)?;
     let seconds = started.elapsed().as_secs_f64();
     models::save(&trained.graph, &args.out)?;
+    training::tell(&trained.history, session);
     training::remove_checkpoint_dir(&checkpoints);
 
     let test = Figures::of_split(&trained.graph, &data, Split::Test)?;

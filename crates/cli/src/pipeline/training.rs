@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use polyveil_net::Graph;
 use polyveil_train::{
-    ConvertConfig, ConvertOutcome, DataSet, Evaluation, Method, Metrics, Progress, RunControl, SettingsError,
-    Split, TrainConfig, TrainError, TrainOutcome,
+    ConvertConfig, ConvertOutcome, DataSet, Evaluation, Event, History, Method, Metrics, Progress,
+    RunControl, SettingsError, Split, TrainConfig, TrainError, TrainOutcome,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -39,6 +39,23 @@ pub fn student(
     watched("convert", session, checkpoint_dir, |control| {
         polyveil_train::convert(teacher, data, config, control)
     })
+}
+
+/// Says what a run did to a network beside training it.
+pub fn tell(history: &History, session: &Session) {
+    for event in &history.events {
+        match event {
+            Event::InputsReduced { factor } => session.note(&format!(
+                "values of single images were out of range: the network's pre-processing makes inputs smaller, by {factor:.3}"
+            )),
+            Event::LastLayerFitted { layer, before, after, .. } => session.note(&format!(
+                "{layer}, the last layer, fitted by itself: {:.1} -> {:.1} % of validation images",
+                100.0 * before,
+                100.0 * after
+            )),
+            Event::SkippedStep { .. } | Event::RolledBack { .. } | Event::GaveUp { .. } => {}
+        }
+    }
 }
 
 /// Measures a network on a split, in plain arithmetic.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Augmentation, GuardConfig, Keep, Method, OptimiserConfig, at_least_one, in_range};
+use super::{Augmentation, GuardConfig, Keep, Method, OptimiserConfig, at_least_one, head_passes, in_range};
 use crate::error::TrainError;
 
 /// Settings of a conversion from ReLU to quadratic activations.
@@ -22,6 +22,9 @@ pub struct ConvertConfig {
     pub patience: usize,
     /// By what the epoch is chosen whose network is kept, among those that may be exported.
     pub keep: Keep,
+    /// Passes over the training images on which the last layer is fitted by itself, as in training a ReLU network
+    /// ([`TrainConfig::head_fit`](super::TrainConfig::head_fit)).
+    pub head_fit: usize,
     /// Weights to begin with.
     pub weights: InitialWeights,
     /// The new activations.
@@ -53,6 +56,7 @@ impl Default for ConvertConfig {
             batch: 50,
             patience: 0,
             keep: Keep::Accuracy,
+            head_fit: 1,
             weights: InitialWeights::Teacher,
             activation: ActivationConfig::default(),
             transition: Transition::default(),
@@ -109,6 +113,7 @@ impl ConvertConfig {
                 expected: "at most 4096: all their values are held at once",
             });
         }
+        head_passes(self.head_fit)?;
         in_range("reconstruction.ridge", self.reconstruction.ridge, 1e-9, 10.0, "1e-9 to 10")?;
         in_range("activation.range", self.activation.range, 0.1, 1e3, "0.1 to 1000")?;
         in_range("activation.min_a", self.activation.min_a, 1e-6, 1.0, "1e-6 to 1")?;

@@ -103,11 +103,14 @@ pub enum Ablation {
     /// No rescaling, penalty, clamp, hard cases or frozen batch-norm statistics. The declared bound
     /// stays: it says which network may be exported.
     RangeControl,
+    /// The last layer is trained by steps alone.
+    LastLayer,
 }
 
 impl Ablation {
     /// All parts.
-    pub const ALL: [Self; 4] = [Self::Distillation, Self::Transition, Self::Trainable, Self::RangeControl];
+    pub const ALL: [Self; 5] =
+        [Self::Distillation, Self::Transition, Self::Trainable, Self::RangeControl, Self::LastLayer];
 
     /// The name in settings and on the command line.
     #[must_use]
@@ -117,6 +120,7 @@ impl Ablation {
             Self::Transition => "transition",
             Self::Trainable => "trainable",
             Self::RangeControl => "range_control",
+            Self::LastLayer => "last_layer",
         }
     }
 
@@ -127,6 +131,7 @@ impl Ablation {
             Self::Transition => config.transition.kind = TransitionKind::AtOnce,
             Self::Trainable => config.activation.rate_factor = 0.0,
             Self::RangeControl => remove_range_control(config),
+            Self::LastLayer => config.head_fit = 0,
         }
     }
 }

@@ -129,6 +129,8 @@ pub fn attempt_conversion(
         patience: config.patience,
         head_epochs: 0,
         head_rate: 0.0,
+        head_fit: config.head_fit,
+        pretrained: config.weights == InitialWeights::Teacher,
         keep: config.keep,
         label_smoothing: 0.0,
         optimiser: &config.optimiser,

@@ -32,15 +32,15 @@ pub(super) fn relu_backward(x: &Value, grad: &Value) -> Value {
 }
 
 /// `(1 − t)·ReLU(x) + t·(a·x² + b·x + c)` of the clamped input, and the penalty `Σ relu(|x| − B)²` of
-/// the one that is not, in square units.
-pub(super) fn quadratic(q: &Quadratic, course: Course, x: &Value) -> (Value, f32) {
+/// the one that is not, in square units, image by image.
+pub(super) fn quadratic(q: &Quadratic, course: Course, x: &Value) -> (Value, Vec<f32>) {
     let mut y = x.like();
-    let mut penalty = 0.0f32;
-    let (share, limit) = (course.share, course.clamp);
-    for (y, (channel, x)) in y.data.chunks_mut(x.plane()).zip(x.planes()) {
+    let mut penalty = vec![0.0f32; x.count];
+    let (share, limit, channels) = (course.share, course.clamp, x.channels.max(1));
+    for (plane, (y, (channel, x))) in y.data.chunks_mut(x.plane()).zip(x.planes()).enumerate() {
         let [a, b, c] = coefficients(q, channel);
         if course.bound.is_finite() {
-            penalty += sums(x, x, |x, _| [excess(x, course.bound).powi(2)])[0];
+            penalty[plane / channels] += sums(x, x, |x, _| [excess(x, course.bound).powi(2)])[0];
         }
         // a·x² + b·x + c, never (w·x)²: that has no gradient at w = 0 and cannot turn negative.
         let polynomial = |x: f32| (a * x + b) * x + c;
@@ -55,24 +55,28 @@ pub(super) fn quadratic(q: &Quadratic, course: Course, x: &Value) -> (Value, f32
             });
         }
     }
-    (y, penalty / (course.unit * course.unit))
+    penalty.iter_mut().for_each(|p| *p /= course.unit * course.unit);
+    (y, penalty)
 }
 
-/// Gradients of [`quadratic`]; `weight` is the factor of the penalty in the loss. Gradients of the
+/// Gradients of [`quadratic`]; `weights` are the factors of the images' penalties in the loss. Gradients of the
 /// coefficients are added to `sinks`.
 pub(super) fn quadratic_backward(
     q: &Quadratic,
     course: Course,
-    weight: f32,
+    weights: &[f32],
     x: &Value,
     grad: &Value,
     sinks: [Option<&mut [f32]>; 3],
 ) -> Value {
     let mut dx = x.like();
     let (share, limit, bound) = (course.share, course.clamp, course.bound);
-    let pull = 2.0 * weight / (course.unit * course.unit);
+    let channels = x.channels.max(1);
     let mut totals = vec![[0.0f32; 3]; x.channels];
-    for (dx, ((channel, x), (_, dy))) in dx.data.chunks_mut(x.plane()).zip(x.planes().zip(grad.planes())) {
+    let planes = dx.data.chunks_mut(x.plane()).zip(x.planes().zip(grad.planes()));
+    for (plane, (dx, ((channel, x), (_, dy)))) in planes.enumerate() {
+        let weight = weights.get(plane / channels).copied().unwrap_or(0.0);
+        let pull = 2.0 * weight / (course.unit * course.unit);
         let [a, b, _] = coefficients(q, channel);
         let terms = sums(x, dy, |x, dy| {
             let x = clamped(x, limit);

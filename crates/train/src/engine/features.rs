@@ -30,32 +30,41 @@ pub(crate) struct Pair {
 }
 
 impl Features<'_> {
-    /// Adds the term's gradient at the value of `node`, if that is matched.
+    /// Adds the term's gradient at the value of `node`, if that is matched. `shares`: what each image counts for.
     pub(super) fn pull(
         &self,
         node: NodeId,
         value: &Value,
         targets: &Tape,
-        total: f32,
+        shares: &[f32],
         grad: &mut Value,
     ) -> Option<()> {
         for pair in self.pairs.iter().filter(|p| p.student == node) {
-            let factor = 2.0 * self.weight * pair.weight / total;
             let target = targets.value(pair.reference)?;
-            update2(&mut grad.data, &value.data, &target.data, |g, y, t| g + factor * (y - t));
+            let image = value.image().max(1);
+            let images =
+                grad.data.chunks_mut(image).zip(value.data.chunks(image).zip(target.data.chunks(image)));
+            for ((grad, (value, target)), share) in images.zip(shares) {
+                let factor = 2.0 * self.weight * pair.weight * share;
+                update2(grad, value, target, |g, y, t| g + factor * (y - t));
+            }
         }
         Some(())
     }
 }
 
-/// `Σ_pairs weight·Σ_elements (y − t)²`, all images together. None where a value is missing.
-pub(super) fn matching(pairs: &[Pair], student: &Tape, reference: &Tape) -> Option<f32> {
-    let distance = |pair: &Pair| {
+/// `Σ_pairs weight·Σ_elements (y − t)²`, image by image. None where a value is missing.
+pub(super) fn matching(pairs: &[Pair], student: &Tape, reference: &Tape) -> Option<Vec<f32>> {
+    let mut distances = Vec::new();
+    for pair in pairs {
         let (y, t) = (student.value(pair.student)?, reference.value(pair.reference)?);
         // Plane by plane: one long sum would lose digits.
         let planes = y.planes().zip(t.planes());
-        let sum = |(y, t): (&[f32], &[f32])| sums(y, t, |y, t| [(y - t) * (y - t)])[0];
-        Some(pair.weight * planes.map(|((_, y), (_, t))| sum((y, t))).sum::<f32>())
-    };
-    pairs.iter().map(distance).sum()
+        let channels = y.channels.max(1);
+        distances.resize(y.count, 0.0);
+        for (plane, ((_, y), (_, t))) in planes.enumerate() {
+            distances[plane / channels] += pair.weight * sums(y, t, |y, t| [(y - t) * (y - t)])[0];
+        }
+    }
+    Some(distances)
 }

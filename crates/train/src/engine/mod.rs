@@ -17,6 +17,7 @@ mod conv;
 mod features;
 mod frame;
 mod infer;
+pub(crate) mod logistic;
 mod norm;
 mod observe;
 mod options;

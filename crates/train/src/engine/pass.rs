@@ -64,7 +64,7 @@ pub(super) struct Tape {
     /// Statistics of batch norms that used those of the batch.
     pub(super) statistics: Vec<(NodeId, Statistics)>,
     /// `Σ relu(|x| − B)²` over all inputs of quadratics, in square units.
-    pub(super) penalty: f32,
+    pub(super) penalty: Vec<f32>,
 }
 
 impl Tape {
@@ -84,7 +84,7 @@ pub(super) fn forward(
 ) -> Option<Tape> {
     let graph = network.graph;
     let mut tape =
-        Tape { values: Vec::with_capacity(graph.nodes.len()), statistics: Vec::new(), penalty: 0.0 };
+        Tape { values: Vec::with_capacity(graph.nodes.len()), statistics: Vec::new(), penalty: Vec::new() };
     let mut input = Some(input);
     for (index, node) in graph.nodes.iter().enumerate() {
         let out = network.shapes[index];
@@ -96,7 +96,10 @@ pub(super) fn forward(
                 let (value, effect) = apply(index, op, &inputs, out, options)?;
                 match effect {
                     Effect::None => {}
-                    Effect::Penalty(penalty) => tape.penalty += penalty,
+                    Effect::Penalty(penalty) => {
+                        tape.penalty.resize(penalty.len(), 0.0);
+                        tape.penalty.iter_mut().zip(penalty).for_each(|(sum, p)| *sum += p);
+                    }
                     Effect::Statistics(statistics) => tape.statistics.push((index, statistics)),
                 }
                 value
@@ -126,7 +129,7 @@ pub(super) fn evaluate(
 /// What applying an operator yields beside its value.
 enum Effect {
     None,
-    Penalty(f32),
+    Penalty(Vec<f32>),
     Statistics(Statistics),
 }
 
@@ -226,12 +229,12 @@ impl Trained {
 
 /// Terms of the loss that act inside the network.
 pub(super) struct Pull<'a> {
-    /// Factor of the range penalty.
-    pub(super) penalty: f32,
+    /// Factor of the range penalty, by image.
+    pub(super) penalty: &'a [f32],
     /// Values of the reference network and which of them are matched.
     pub(super) features: Option<(&'a Tape, Features<'a>)>,
-    /// Images of the whole step.
-    pub(super) total: f32,
+    /// What an image counts for in the step.
+    pub(super) shares: &'a [f32],
 }
 
 /// Walks back from the gradient of the scores and adds to `gradients` those of the trained parameters.
@@ -258,7 +261,7 @@ pub(super) fn backward(
             continue;
         }
         if let (Some((targets, features)), Some(value)) = (pull.features, &value) {
-            features.pull(index, value, targets, pull.total, &mut grad)?;
+            features.pull(index, value, targets, pull.shares, &mut grad)?;
         }
         let Some(&first) = node.inputs.first() else { continue };
         let x = tape.value(first)?;

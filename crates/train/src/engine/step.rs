@@ -79,16 +79,6 @@ pub(crate) struct StepOutput {
     pub(crate) statistics: Vec<(NodeId, Vec<f32>, Vec<f32>)>,
 }
 
-impl StepOutput {
-    /// The loss from its parts.
-    pub(super) fn add_up(&mut self, terms: Terms<'_>) {
-        self.loss = terms.cross_entropy * self.cross_entropy
-            + terms.soft.map_or(0.0, |s| s.weight) * self.distillation
-            + terms.penalty * self.penalty
-            + terms.features.map_or(0.0, |f| f.weight) * self.features;
-    }
-}
-
 /// Weights of the terms of the loss.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms<'a> {
@@ -102,6 +92,45 @@ pub(crate) struct Terms<'a> {
     pub(crate) penalty: f32,
     /// The network whose features are matched.
     pub(crate) features: Option<Features<'a>>,
+    /// From here on the loss of an image grows as a logarithm only: `c·(1 + ln(L/c))`, which has the gradient of `L` times `c/L`. Else
+    /// one image whose values escape outweighs all others of the step. Infinite: never.
+    pub(crate) most: f32,
+}
+
+impl Terms<'_> {
+    /// Weighs images by their losses, adds up what they come to, and takes the weights into the gradients `scores` (a row an image)
+    /// already has. Yields the weights, and those of the penalty, both over the images of the whole step.
+    pub(super) fn weigh(
+        &self,
+        own: &[f32],
+        (penalties, distances): (&[f32], &[f32]),
+        scores: &mut [f32],
+        total: f32,
+        output: &mut StepOutput,
+    ) -> [Vec<f32>; 2] {
+        let pull = self.features.map_or(0.0, |f| f.weight);
+        let at = |list: &[f32], image: usize| list.get(image).copied().unwrap_or(0.0);
+        let mut shares = Vec::with_capacity(own.len());
+        let rows = scores.chunks_mut((scores.len() / own.len().max(1)).max(1));
+        for (image, (own, row)) in own.iter().zip(rows).enumerate() {
+            let (penalty, distance) = (at(penalties, image), at(distances, image));
+            // A term that is off must not make a loss of its own infinity.
+            let weighted = |weight: f32, term: f32| if weight > 0.0 { weight * term } else { 0.0 };
+            let loss = own + weighted(self.penalty, penalty) + weighted(pull, distance);
+            let far = loss > self.most;
+            let weight = if far { self.most / loss } else { 1.0 };
+            output.penalty += penalty / total;
+            output.features += distance / total;
+            let counted = if far { self.most * (1.0 + (loss / self.most).ln()) } else { loss };
+            output.loss += counted / total;
+            if far {
+                row.iter_mut().for_each(|g| *g *= weight);
+            }
+            shares.push(weight / total);
+        }
+        let penalties = shares.iter().map(|share| self.penalty * share).collect();
+        [shares, penalties]
+    }
 }
 
 /// Probabilities `softmax(scores / temperature)`, row by row; the teacher's side of distillation.
@@ -237,24 +266,22 @@ fn part_step(
             (Some(tape), Some(r)) => Some(&tape.value(r.graph.output)?.data[..]),
             _ => None,
         };
-        loss.apply(&mut scores.data, batch, images.start, known, &mut output)?;
-        output.penalty += tape.penalty / total;
-        let pull = match (&teacher, terms.features) {
-            (Some(targets), Some(features)) => {
-                output.features += matching(features.pairs, &tape, targets)? / total;
-                Some((targets, features))
-            }
-            _ => None,
+        let own = loss.apply(&mut scores.data, batch, images.start, known, &mut output)?;
+        let pull = teacher.as_ref().zip(terms.features);
+        let distances = match pull {
+            Some((targets, features)) => matching(features.pairs, &tape, targets)?,
+            None => Vec::new(),
         };
+        let [shares, penalties] =
+            terms.weigh(&own, (&tape.penalty, &distances), &mut scores.data, total, &mut output);
         for (node, s) in &tape.statistics {
             statistics.push((*node, s.mean.clone(), s.variance.clone()));
         }
         if !gradients.is_empty() {
-            let pull = Pull { penalty: terms.penalty / total, features: pull, total };
+            let pull = Pull { penalty: &penalties, features: pull, shares: &shares };
             backward(network, tape, scores, options, &pull, trained, &mut gradients)?;
         }
     }
-    output.add_up(terms);
     (output.gradients, output.statistics) = (gradients, statistics);
     Some(output)
 }
@@ -270,7 +297,7 @@ pub(super) struct Loss<'a> {
 
 impl Loss<'_> {
     /// Adds the loss of these images, the first of which is the `first` of the batch, to `output`, and
-    /// replaces their scores by the gradient. `reference` are the scores of the reference network for the
+    /// replaces their scores by the gradient. Yields their weighted losses, not divided by the number of images. `reference` are the scores of the reference network for the
     /// same images. None where a teacher's row is missing.
     pub(super) fn apply(
         &self,
@@ -279,8 +306,9 @@ impl Loss<'_> {
         first: usize,
         reference: Option<&[f32]>,
         output: &mut StepOutput,
-    ) -> Option<()> {
+    ) -> Option<Vec<f32>> {
         let classes = self.classes;
+        let mut losses = Vec::new();
         let own = match (self.terms.soft, reference) {
             (Some(Soft { targets: None, temperature, .. }), Some(scores)) => {
                 Some(soft_targets(scores, classes, *temperature))
@@ -297,6 +325,7 @@ impl Loss<'_> {
             let log_softmax = log_softmax(row, 1.0);
             let cross: f32 = log_softmax.iter().enumerate().map(|(k, l)| target(k) * l).sum();
             output.cross_entropy -= cross / self.total;
+            let mut loss = -self.terms.cross_entropy * cross;
             let hard = self.terms.cross_entropy / self.total;
             let mut gradient: Vec<f32> =
                 log_softmax.iter().enumerate().map(|(k, l)| hard * (l.exp() - target(k))).collect();
@@ -312,13 +341,15 @@ impl Loss<'_> {
                 let kl = |(&p, &l): (&f32, &f32)| if p > 0.0 { p * (p.ln() - l) } else { 0.0 };
                 let divergence: f32 = targets.iter().zip(&log_softmax).map(kl).sum();
                 output.distillation += t * t * divergence / self.total;
+                loss += soft.weight * t * t * divergence;
                 let factor = soft.weight * t / self.total;
                 let pairs = log_softmax.iter().zip(targets);
                 gradient.iter_mut().zip(pairs).for_each(|(g, (l, p))| *g += factor * (l.exp() - p));
             }
             row.copy_from_slice(&gradient);
+            losses.push(loss);
         }
-        Some(())
+        Some(losses)
     }
 }
 
@@ -406,8 +437,14 @@ mod tests {
         let mut rng = generator(4, "t", 0, 0);
         let teacher: Vec<f32> = (0..18).map(|_| 2.0 * normal(&mut rng)).collect();
         let soft = Soft { targets: Some(soft_targets(&teacher, 3, 2.0)), temperature: 2.0, weight: 0.7 };
-        let terms =
-            Terms { cross_entropy: 0.3, smoothing: 0.1, soft: Some(&soft), penalty: 0.05, features: None };
+        let terms = Terms {
+            cross_entropy: 0.3,
+            smoothing: 0.1,
+            soft: Some(&soft),
+            penalty: 0.05,
+            features: None,
+            most: f32::INFINITY,
+        };
         let mut options = ForwardOptions {
             bound: Some(0.8),
             units: vec![1.5; 20],
@@ -465,7 +502,14 @@ mod tests {
         let q2 = graph.node("q2").unwrap().0;
         let pairs = [q1, q2].map(|q| super::super::Pair { student: q, reference: q, weight: 0.1 });
         let features = Some(Features { reference: &reference, pairs: &pairs, weight: 0.5 });
-        let terms = Terms { cross_entropy: 0.3, smoothing: 0.1, soft: Some(&soft), penalty: 0.05, features };
+        let terms = Terms {
+            cross_entropy: 0.3,
+            smoothing: 0.1,
+            soft: Some(&soft),
+            penalty: 0.05,
+            features,
+            most: 1.5,
+        };
         // Batch statistics are left out: the native engine takes them from each half.
         let options = ForwardOptions {
             transition: vec![0.4; graph.nodes.len()],
@@ -520,7 +564,14 @@ mod tests {
             assert!((mixed.images[2 * size + i] - (0.5 * at(2) + 0.5 * at(0))).abs() < 1e-6);
         }
         // Cross-entropy is linear in the label: that of the mixture is the mixture of both labels' ones.
-        let terms = Terms { cross_entropy: 1.0, smoothing: 0.0, soft: None, penalty: 0.0, features: None };
+        let terms = Terms {
+            cross_entropy: 1.0,
+            smoothing: 0.0,
+            soft: None,
+            penalty: 0.0,
+            features: None,
+            most: f32::INFINITY,
+        };
         let loss = |labels: &[u32]| {
             let batch = Batch { labels: labels.to_vec(), mixed: Vec::new(), ..mixed.clone() };
             gradient_step(&graph, &[], &batch, terms, &ForwardOptions::default()).unwrap().cross_entropy
@@ -539,8 +590,14 @@ mod tests {
         let scores = infer(&graph, &batch.images, SHAPE, &ForwardOptions::default()).unwrap();
         let soft =
             Soft { targets: Some(soft_targets(&scores.values, 3, 4.0)), temperature: 4.0, weight: 1.0 };
-        let terms =
-            Terms { cross_entropy: 0.0, smoothing: 0.0, soft: Some(&soft), penalty: 0.0, features: None };
+        let terms = Terms {
+            cross_entropy: 0.0,
+            smoothing: 0.0,
+            soft: Some(&soft),
+            penalty: 0.0,
+            features: None,
+            most: f32::INFINITY,
+        };
         let all = parameters(&graph);
         let output = gradient_step(&graph, &all, &batch, terms, &ForwardOptions::default()).unwrap();
         assert!(output.distillation.abs() < 1e-5, "{output:?}");

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | batches, the teacher's scores, one step | [`step`] |
 //! | validation in inference mode, which epoch is kept | [`validate`] |
+//! | the last layer by itself | [`head`] |
 //! | smaller inputs where no epoch may be exported | [`gain`] |
 //! | moving average of the weights | [`average`] |
 //! | time spent and left | [`clock`] |
@@ -11,6 +12,7 @@
 mod average;
 mod clock;
 mod gain;
+mod head;
 mod step;
 mod validate;
 
@@ -35,7 +37,7 @@ use average::Average;
 use clock::Clock;
 use step::{InnerTerms, Stepper};
 pub(crate) use step::{PORTION, inputs};
-use validate::close_epoch;
+use validate::{close_epoch, observe};
 
 /// Share of the new batch in batch-norm statistics.
 const MOMENTUM: f32 = 0.1;
@@ -56,6 +58,10 @@ pub(crate) struct Recipe<'a> {
     pub(crate) head_epochs: usize,
     /// The learning rate of these.
     pub(crate) head_rate: f32,
+    /// Passes over the training images on which the last layer is fitted by itself; 0 = never.
+    pub(crate) head_fit: usize,
+    /// Whether the features before the last layer are worth a fit before the first epoch.
+    pub(crate) pretrained: bool,
     /// By what the epoch is chosen that is kept.
     pub(crate) keep: Keep,
     pub(crate) label_smoothing: f32,
@@ -246,17 +252,25 @@ pub(crate) fn run(
     let trainable = trainable(recipe, &graph);
     let mut state = match checkpoint.as_ref().map(Checkpoint::load).transpose()?.flatten() {
         Some(state) => state,
-        None => State {
-            epoch: 0,
-            network: Trainee { optimiser: AdamW::new(&graph, &trainable), graph, average: None },
-            rate_factor: 1.0,
-            rollbacks: 0,
-            escapes: 0,
-            best: None,
-            history: History::default(),
-            timing: Timing::default(),
-            diverged: None,
-        },
+        None => {
+            let mut history = History::default();
+            let fitted = match recipe.pretrained {
+                true => head::fit(recipe, &graph, data, recipe.preprocessing, 0.0)?,
+                false => None,
+            };
+            let graph = fitted.map_or(graph, |fitted| fitted.tell(&mut history));
+            State {
+                epoch: 0,
+                network: Trainee { optimiser: AdamW::new(&graph, &trainable), graph, average: None },
+                rate_factor: 1.0,
+                rollbacks: 0,
+                escapes: 0,
+                best: None,
+                history,
+                timing: Timing::default(),
+                diverged: None,
+            }
+        }
     };
     let stepper = Stepper::new(recipe, data)?;
     let mut clock = Clock::new(recipe, data, state.epoch);
@@ -325,6 +339,14 @@ pub(crate) fn run(
         tracing::info!(factor, "inputs made smaller, to keep every value in range");
         output.history.events.push(Event::InputsReduced { factor });
         (output.gain, output.validation_accuracy, output.verdict) = (factor, accuracy, Verdict::Accepted);
+    }
+    let preprocessing = recipe.preprocessing.amplified(output.gain);
+    let end = recipe.epochs as f64;
+    if let Some(fitted) = head::fit(recipe, &output.graph, data, &preprocessing, end)? {
+        output.graph = fitted.tell(&mut output.history);
+        let options = options(recipe, &output.graph, end, false);
+        let pass = observe(&preprocessing, &output.graph, data, Split::Validation, &options)?;
+        output.validation_accuracy = pass.accuracy;
     }
     Ok(output)
 }

@@ -86,6 +86,12 @@ impl<'a> Stepper<'a> {
         batch
     }
 
+    /// From where on the loss of an image counts by its logarithm.
+    fn most(&self) -> f32 {
+        let most = self.recipe.guard.image_loss;
+        if most > 0.0 { most } else { f32::INFINITY }
+    }
+
     /// Loss and gradients of a batch of these images.
     pub(super) fn step(
         &self,
@@ -97,7 +103,8 @@ impl<'a> Stepper<'a> {
         InnerTerms { features, penalty }: InnerTerms<'_>,
     ) -> Result<StepOutput, TrainError> {
         let smoothing = self.recipe.label_smoothing;
-        let mut terms = Terms { cross_entropy: 1.0, smoothing, soft: None, penalty, features };
+        let mut terms =
+            Terms { cross_entropy: 1.0, smoothing, soft: None, penalty, features, most: self.most() };
         let mut soft = None;
         if let Some(c) = self.recipe.conversion.as_ref().filter(|c| c.distillation.alpha > 0.0) {
             terms.cross_entropy = 1.0 - c.distillation.alpha;

@@ -169,7 +169,7 @@ pub(super) fn observe(
 }
 
 /// Images found, sum of the cross-entropies of the finite rows, number of these rows.
-fn score(scores: &Scores, labels: &[u32]) -> (usize, f64, usize) {
+pub(super) fn score(scores: &Scores, labels: &[u32]) -> (usize, f64, usize) {
     let (mut correct, mut loss, mut finite) = (0usize, 0.0f64, 0usize);
     for (row, &label) in scores.values.chunks(scores.classes.max(1)).zip(labels) {
         let Some(best) = argmax(row) else { continue };

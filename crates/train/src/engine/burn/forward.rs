@@ -98,7 +98,7 @@ fn marked<const D: usize>(tensor: Tensor<D>, track: bool) -> Tensor<D> {
 pub(super) struct Forward {
     /// `[N, classes]`.
     pub(super) logits: Tensor<2>,
-    /// `Σ relu(|x| − B)²` over all elements of all quadratic inputs in units.
+    /// `Σ relu(|x| − B)²` over all elements of all quadratic inputs in units, by image.
     pub(super) penalty: Option<Tensor<1>>,
     /// Batch mean and (biased) variance of every batch norm, with the number of values behind them.
     pub(super) statistics: Vec<(NodeId, Vec<f32>, Vec<f32>)>,
@@ -243,7 +243,7 @@ impl Pass<'_> {
     fn control_range<const D: usize>(&mut self, x: Tensor<D>, course: Course) -> Tensor<D> {
         if course.bound.is_finite() {
             let excess = (x.clone() - x.clone().clamp(-course.bound, course.bound)).div_scalar(course.unit);
-            let sum = (excess.clone() * excess).sum();
+            let sum = by_image(excess.clone() * excess);
             self.penalty = Some(match self.penalty.take() {
                 Some(other) => other + sum,
                 None => sum,
@@ -251,6 +251,12 @@ impl Pass<'_> {
         }
         if course.clamp.is_finite() { x.clamp(-course.clamp, course.clamp) } else { x }
     }
+}
+
+/// Sums over all but the first axis.
+pub(super) fn by_image<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    let images = x.dims()[0];
+    x.reshape([images as i64, -1]).sum_dim(1).reshape([images as i64])
 }
 
 fn pairs([top, left, bottom, right]: Pads) -> [(usize, usize); 2] {

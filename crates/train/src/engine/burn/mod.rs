@@ -12,7 +12,7 @@ use super::infer::Scores;
 use super::step::{Batch as Images, Loss, StepOutput, Terms};
 use super::value::Value;
 use super::{Features, ForwardOptions, ParameterId};
-use forward::{Leaves, forward};
+use forward::{Leaves, by_image, forward};
 
 /// Images of one pass without gradients.
 const AT_ONCE: usize = 64;
@@ -27,11 +27,11 @@ enum Batch {
 }
 
 impl Batch {
-    /// `Σ (self − other)²`. None where one is a map and the other is not.
+    /// `Σ (self − other)²` of every image. None where one is a map and the other is not.
     fn distance(self, other: Self) -> Option<Tensor<1>> {
         match (self, other) {
-            (Self::Map(l), Self::Map(r)) => Some((l - r).square().sum()),
-            (Self::Row(l), Self::Row(r)) => Some((l - r).square().sum()),
+            (Self::Map(l), Self::Map(r)) => Some(by_image((l - r).square())),
+            (Self::Row(l), Self::Row(r)) => Some(by_image((l - r).square())),
             _ => None,
         }
     }
@@ -85,24 +85,32 @@ pub(crate) fn gradient_step(
     let known = reference.as_ref().map(|(scores, _)| &scores[..]);
     let mut scores = host(result.logits.clone());
     let mut output = StepOutput { statistics: result.statistics, ..StepOutput::default() };
-    Loss { terms, total, classes }.apply(&mut scores, batch, 0, known, &mut output)?;
-    // The gradient of Σ scores·g is g: the device need not know the loss.
-    let mut loss = (result.logits * tensor(scores, [count, classes], &device)).sum();
-    if let Some(penalty) = result.penalty {
-        output.penalty = host(penalty.clone()).first().map_or(f32::NAN, |p| p / total);
-        loss = loss + penalty.mul_scalar(terms.penalty / total);
-    }
+    let own_losses = Loss { terms, total, classes }.apply(&mut scores, batch, 0, known, &mut output)?;
+    let penalties = result.penalty.as_ref().map_or_else(Vec::new, |p| host(p.clone()));
+    let mut distance: Option<Tensor<1>> = None;
     if let (Some(features), Some((_, targets))) = (terms.features, &reference) {
         let of =
             |list: &[(NodeId, Batch)], node| list.iter().find(|(n, _)| *n == node).map(|(_, v)| v.clone());
         for pair in features.pairs {
             let (y, t) = (of(&own, pair.student)?, of(targets, pair.reference)?);
-            let distance = y.distance(t)?.mul_scalar(pair.weight / total);
-            output.features += host(distance.clone()).first().copied().unwrap_or(f32::NAN);
-            loss = loss + distance.mul_scalar(features.weight);
+            let one = y.distance(t)?.mul_scalar(pair.weight);
+            distance = Some(match distance {
+                Some(sum) => sum + one,
+                None => one,
+            });
         }
     }
-    output.add_up(terms);
+    let distances = distance.as_ref().map_or_else(Vec::new, |d| host(d.clone()));
+    let [shares, pulls] = terms.weigh(&own_losses, (&penalties, &distances), &mut scores, total, &mut output);
+    // The gradient of Σ scores·g is g: the device need not know the loss. Weights of images are constants: what they stand for has the
+    // gradient that they make.
+    let mut loss = (result.logits * tensor(scores, [count, classes], &device)).sum();
+    if let Some(penalty) = result.penalty {
+        loss = loss + (penalty * tensor(pulls, [count], &device)).sum();
+    }
+    if let (Some(distance), Some(features)) = (distance, terms.features) {
+        loss = loss + (distance * tensor(shares, [count], &device)).sum().mul_scalar(features.weight);
+    }
     if loss.is_tracked() {
         let gradients = loss.backward();
         output.gradients = trainable.iter().map(|&id| leaves.gradient(graph, id, &gradients)).collect();

@@ -82,7 +82,7 @@ impl Case {
             soft: features.is_some().then_some(&soft),
             penalty: if self.options.bound.is_some() { 0.01 } else { 0.0 },
             features,
-            most: f32::INFINITY,
+            ..Terms::NONE
         };
         gradient_step(&self.graph, &self.trained, &self.batch, terms, &self.options).map(|o| o.loss)
     }

@@ -126,7 +126,7 @@ proptest! {
         let term = |scores: &[f32]| {
             let targets = Some(soft_targets(scores, CLASSES, temperature));
             let soft = Soft { targets, temperature, weight: 1.0 };
-            let terms = Terms { cross_entropy: 0.0, smoothing: 0.0, soft: Some(&soft), penalty: 0.0, features: None, most: f32::INFINITY };
+            let terms = Terms { soft: Some(&soft), ..Terms::NONE };
             gradient_step(&graph, &[], &batch, terms, &ForwardOptions::default()).unwrap().distillation
         };
         prop_assert!(term(&teacher) > -1e-4);

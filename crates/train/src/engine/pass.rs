@@ -63,7 +63,7 @@ pub(super) struct Tape {
     values: Vec<Option<Value>>,
     /// Statistics of batch norms that used those of the batch.
     pub(super) statistics: Vec<(NodeId, Statistics)>,
-    /// `Σ relu(|x| − B)²` over all inputs of quadratics, in square units.
+    /// `Σ relu(|x| − B)²` over all inputs of quadratics, in square units, by image; empty where nothing is penalised.
     pub(super) penalty: Vec<f32>,
 }
 

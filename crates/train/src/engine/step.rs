@@ -98,6 +98,16 @@ pub(crate) struct Terms<'a> {
 }
 
 impl Terms<'_> {
+    /// No term at all, and no image held back.
+    pub(crate) const NONE: Terms<'static> = Terms {
+        cross_entropy: 0.0,
+        smoothing: 0.0,
+        soft: None,
+        penalty: 0.0,
+        features: None,
+        most: f32::INFINITY,
+    };
+
     /// Weighs images by their losses, adds up what they come to, and takes the weights into the gradients `scores` (a row an image)
     /// already has. Yields the weights, and those of the penalty, both over the images of the whole step.
     pub(super) fn weigh(
@@ -297,8 +307,9 @@ pub(super) struct Loss<'a> {
 
 impl Loss<'_> {
     /// Adds the loss of these images, the first of which is the `first` of the batch, to `output`, and
-    /// replaces their scores by the gradient. Yields their weighted losses, not divided by the number of images. `reference` are the scores of the reference network for the
-    /// same images. None where a teacher's row is missing.
+    /// replaces their scores by the gradient. Yields their weighted losses, not divided by the number of
+    /// images. `reference` are the scores of the reference network for the same images. None where a
+    /// teacher's row is missing.
     pub(super) fn apply(
         &self,
         scores: &mut [f32],
@@ -437,14 +448,8 @@ mod tests {
         let mut rng = generator(4, "t", 0, 0);
         let teacher: Vec<f32> = (0..18).map(|_| 2.0 * normal(&mut rng)).collect();
         let soft = Soft { targets: Some(soft_targets(&teacher, 3, 2.0)), temperature: 2.0, weight: 0.7 };
-        let terms = Terms {
-            cross_entropy: 0.3,
-            smoothing: 0.1,
-            soft: Some(&soft),
-            penalty: 0.05,
-            features: None,
-            most: f32::INFINITY,
-        };
+        let terms =
+            Terms { cross_entropy: 0.3, smoothing: 0.1, soft: Some(&soft), penalty: 0.05, ..Terms::NONE };
         let mut options = ForwardOptions {
             bound: Some(0.8),
             units: vec![1.5; 20],
@@ -564,14 +569,7 @@ mod tests {
             assert!((mixed.images[2 * size + i] - (0.5 * at(2) + 0.5 * at(0))).abs() < 1e-6);
         }
         // Cross-entropy is linear in the label: that of the mixture is the mixture of both labels' ones.
-        let terms = Terms {
-            cross_entropy: 1.0,
-            smoothing: 0.0,
-            soft: None,
-            penalty: 0.0,
-            features: None,
-            most: f32::INFINITY,
-        };
+        let terms = Terms { cross_entropy: 1.0, ..Terms::NONE };
         let loss = |labels: &[u32]| {
             let batch = Batch { labels: labels.to_vec(), mixed: Vec::new(), ..mixed.clone() };
             gradient_step(&graph, &[], &batch, terms, &ForwardOptions::default()).unwrap().cross_entropy
@@ -590,14 +588,7 @@ mod tests {
         let scores = infer(&graph, &batch.images, SHAPE, &ForwardOptions::default()).unwrap();
         let soft =
             Soft { targets: Some(soft_targets(&scores.values, 3, 4.0)), temperature: 4.0, weight: 1.0 };
-        let terms = Terms {
-            cross_entropy: 0.0,
-            smoothing: 0.0,
-            soft: Some(&soft),
-            penalty: 0.0,
-            features: None,
-            most: f32::INFINITY,
-        };
+        let terms = Terms { soft: Some(&soft), ..Terms::NONE };
         let all = parameters(&graph);
         let output = gradient_step(&graph, &all, &batch, terms, &ForwardOptions::default()).unwrap();
         assert!(output.distillation.abs() < 1e-5, "{output:?}");

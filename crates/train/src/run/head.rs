@@ -41,7 +41,7 @@ impl Fitted {
 }
 
 /// Fits the last layer of `graph`, run as at `position` (in epochs). None where the settings say no, where the network does not end in
-/// a layer of weights (pools and flattening aside), where it would take too long, or where no fit is better than what is there.
+/// a layer of weights with a bias (pools and flattening aside), where it would take too long, or where no fit is better than what is there.
 pub(super) fn fit(
     recipe: &Recipe<'_>,
     graph: &Graph,
@@ -142,7 +142,7 @@ fn last_layer(graph: &Graph) -> Option<(NodeId, usize)> {
     let mut node = graph.output;
     let mut pooled = false;
     loop {
-        let at = graph.nodes.get(node)?;
+        let at = graph.nodes.get(node).filter(|at| !graph.is_fixed(&at.name))?;
         match &at.op {
             Op::Flatten => {}
             Op::GlobalAvgPool => pooled = true,
@@ -154,9 +154,6 @@ fn last_layer(graph: &Graph) -> Option<(NodeId, usize)> {
                 return plain.then_some((node, outputs));
             }
             _ => return None,
-        }
-        if graph.is_fixed(&at.name) {
-            return None;
         }
         node = *at.inputs.first()?;
     }

@@ -104,7 +104,7 @@ impl<'a> Stepper<'a> {
     ) -> Result<StepOutput, TrainError> {
         let smoothing = self.recipe.label_smoothing;
         let mut terms =
-            Terms { cross_entropy: 1.0, smoothing, soft: None, penalty, features, most: self.most() };
+            Terms { cross_entropy: 1.0, smoothing, penalty, features, most: self.most(), ..Terms::NONE };
         let mut soft = None;
         if let Some(c) = self.recipe.conversion.as_ref().filter(|c| c.distillation.alpha > 0.0) {
             terms.cross_entropy = 1.0 - c.distillation.alpha;

@@ -6,6 +6,7 @@ use crate::parameters::Parameters;
 use crate::plaintext::{IntegerPlaintext, PeriodicPlaintext, Plaintext, check_period};
 use polyveil_math::buffer::{self, Buffer};
 use polyveil_math::embedding::Complex;
+use polyveil_math::simd::wide::{Loop, wide};
 use polyveil_math::{Ntt, Poly, simd};
 
 /// 2^53: up to here every integer is an `f64`.
@@ -31,7 +32,7 @@ impl Encoder {
     /// coefficient does not fit the modulus, [`CkksError::NoSuchLevel`], [`CkksError::BadScale`].
     pub fn encode(&self, values: &[f64], level: usize, scale: f64) -> Result<Plaintext, CkksError> {
         self.check(values.len(), values.iter().copied(), level, scale)?;
-        let coefficients = if values.len() == self.params.slots() {
+        let mut coefficients = if values.len() == self.params.slots() {
             self.params.embedding().encode(values)?
         } else {
             let mut padded = values.to_vec();
@@ -39,7 +40,7 @@ impl Encoder {
             self.params.embedding().encode(&padded)?
         };
         let largest = values.iter().fold(0f64, |m, v| m.max(v.abs()));
-        let data = self.quantise(&coefficients, largest, level, scale)?;
+        let data = self.quantise(&mut coefficients, largest, level, scale)?;
         Ok(Plaintext::from_poly(scale, Poly::<Ntt>::from_raw(self.params.degree(), data)?))
     }
 
@@ -61,9 +62,9 @@ impl Encoder {
         )?;
         let mut padded = values.to_vec();
         padded.resize(self.params.slots(), Complex::default());
-        let coefficients = self.params.embedding().encode_complex(&padded)?;
+        let mut coefficients = self.params.embedding().encode_complex(&padded)?;
         let largest = values.iter().fold(0f64, |m, z| m.max(z.re.hypot(z.im)));
-        let data = self.quantise(&coefficients, largest, level, scale)?;
+        let data = self.quantise(&mut coefficients, largest, level, scale)?;
         Ok(Plaintext::from_poly(scale, Poly::<Ntt>::from_raw(self.params.degree(), data)?))
     }
 
@@ -79,9 +80,9 @@ impl Encoder {
     ) -> Result<PeriodicPlaintext, CkksError> {
         check_period(&self.params, values.len())?;
         self.check(values.len(), values.iter().copied(), level, scale)?;
-        let coefficients = self.params.embedding().encode(values)?;
+        let mut coefficients = self.params.embedding().encode(values)?;
         let largest = values.iter().fold(0f64, |m, v| m.max(v.abs()));
-        let data = self.quantise(&coefficients, largest, level, scale)?;
+        let data = self.quantise(&mut coefficients, largest, level, scale)?;
         Ok(PeriodicPlaintext::new_unchecked(values.len(), coefficients.len(), scale, data))
     }
 
@@ -94,8 +95,7 @@ impl Encoder {
         check_period(&self.params, values.len())?;
         self.check(values.len(), values.iter().copied(), 0, scale)?;
         let mut coefficients = self.params.embedding().encode(values)?;
-        coefficients.iter_mut().for_each(|c| *c = (*c * scale).round());
-        let coefficient = coefficients.iter().fold(0f64, |m, c| m.max(c.abs()));
+        let coefficient = wide(Rounding { values: &mut coefficients, scale });
         if coefficient > EXACT || !coefficient.is_finite() {
             let largest = values.iter().fold(0f64, |m, v| m.max(v.abs()));
             let level = self.params.max_level();
@@ -107,7 +107,7 @@ impl Encoder {
                 limit: EXACT,
             });
         }
-        Ok(IntegerPlaintext::new_unchecked(scale, coefficients.into_iter().map(|c| c as i64).collect()))
+        Ok(IntegerPlaintext::new_unchecked(scale, wide(Integers(&coefficients))))
     }
 
     /// The same value in every slot.
@@ -178,17 +178,17 @@ impl Encoder {
         Ok(())
     }
 
-    /// Scales, rounds, reduces and transforms the coefficients of the ring or of a subring.
+    /// Scales and rounds the coefficients of the ring or of a subring in place; their residues, transformed.
     fn quantise(
         &self,
-        coefficients: &[f64],
+        coefficients: &mut [f64],
         largest: f64,
         level: usize,
         scale: f64,
     ) -> Result<Buffer, CkksError> {
         let n = coefficients.len();
-        let rounded: Vec<f64> = coefficients.iter().map(|c| (c * scale).round()).collect();
-        let coefficient = rounded.iter().fold(0f64, |m, c| m.max(c.abs()));
+        let coefficient = wide(Rounding { values: coefficients, scale });
+        let rounded = &*coefficients;
         let limit_log = self.params.log_q(level) - 1.0;
         // NaN cannot pass: a product that overflowed is infinite and fails the comparison as well.
         if coefficient.log2() >= limit_log || !coefficient.is_finite() {
@@ -196,8 +196,7 @@ impl Encoder {
             return Err(CkksError::EncodeOverflow { value: largest, scale, coefficient, level, limit });
         }
         // Below 2^53 every rounded coefficient is an exact integer of 64 bits, and the fast kernel serves.
-        let small: Option<Vec<i64>> =
-            (coefficient <= EXACT).then(|| rounded.iter().map(|&c| c as i64).collect());
+        let small: Option<Vec<i64>> = (coefficient <= EXACT).then(|| wide(Integers(rounded)));
         let mut data = buffer::take(n * (level + 1));
         let tables = self.params.tables(level);
         par::for_each_chunk(&mut data, n, |i, limb| {
@@ -205,12 +204,50 @@ impl Encoder {
             if let Some(small) = &small {
                 simd::reduce_signed(limb, small, modulus);
             } else {
-                for (x, &c) in limb.iter_mut().zip(&rounded) {
+                for (x, &c) in limb.iter_mut().zip(rounded) {
                     *x = modulus.reduce_f64(c);
                 }
             }
             tables[i].forward(limb);
         });
         Ok(data)
+    }
+}
+
+/// Values times a scale, rounded in place; yields the largest magnitude.
+struct Rounding<'a> {
+    values: &'a mut [f64],
+    scale: f64,
+}
+
+impl Loop for Rounding<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let mut largest = [0f64; 8];
+        for chunk in self.values.chunks_mut(8) {
+            for (x, largest) in chunk.iter_mut().zip(&mut largest) {
+                *x = (*x * self.scale).round_ties_even();
+                *largest = largest.max(x.abs());
+            }
+        }
+        largest.into_iter().fold(0f64, f64::max)
+    }
+}
+
+/// Integers of at most 2^53.
+struct Integers<'a>(&'a [f64]);
+
+impl Loop for Integers<'_> {
+    type Output = Vec<i64>;
+
+    #[inline(always)]
+    fn run(self) -> Vec<i64> {
+        let mut integers = vec![0; self.0.len()];
+        for (i, &x) in integers.iter_mut().zip(self.0) {
+            *i = x as i64;
+        }
+        integers
     }
 }

@@ -81,9 +81,8 @@ impl Product<'_> {
     #[must_use]
     pub fn weights(&self, giant: usize) -> Vec<f64> {
         let w = &self.diagonal.weights;
-        let n = w.len();
-        let shift = giant % n;
-        (0..n).map(|s| f64::from(w[(s + n - shift) % n])).collect()
+        let (first, last) = w.split_at(w.len() - giant % w.len());
+        last.iter().chain(first).map(|&w| f64::from(w)).collect()
     }
 }
 

@@ -89,10 +89,15 @@ pub(super) struct Extended {
     data: Buffer,
 }
 
+/// Words of the smallest buffer that asks for huge pages, and of tiles that are worth one.
+const HUGE_WORDS: usize = 1 << 20;
+const MANY_WORDS: usize = 64 << 10;
+
 thread_local! {
     /// Working memory of this thread; holds public values only.
     static LIMBS: RefCell<Buffer> = RefCell::default();
     static TILES: RefCell<Buffer> = RefCell::default();
+    static VECTORS: RefCell<Buffer> = RefCell::default();
 }
 
 impl Evaluator {
@@ -274,7 +279,14 @@ pub(super) fn with_limbs<T>(len: usize, f: impl FnOnce(&mut [u64]) -> T) -> T {
 
 /// Runs `f` on this thread's small working buffer, `len` values with unspecified contents.
 pub(super) fn with_tiles<T>(len: usize, f: impl FnOnce(&mut [u64]) -> T) -> T {
-    with_buffer(&TILES, len, f)
+    // Where they are many they should lie in huge pages: tiles are read in turn, each on a page of its own otherwise.
+    let whole = if len >= MANY_WORDS { len.max(HUGE_WORDS) } else { len };
+    with_buffer(&TILES, whole, |tiles| f(&mut tiles[..len]))
+}
+
+/// Runs `f` on this thread's buffer for a few vectors, `len` values with unspecified contents.
+pub(super) fn with_vectors<T>(len: usize, f: impl FnOnce(&mut [u64]) -> T) -> T {
+    with_buffer(&VECTORS, len, f)
 }
 
 fn with_buffer<T>(

@@ -6,11 +6,11 @@
 
 use super::Evaluator;
 use super::keyswitch::with_tiles;
-use super::transform::{Sum, Turn, terms};
+use super::transform::{Lists, Sum, Turn};
 use crate::ciphertext::Ciphertext;
 use crate::par;
-use polyveil_math::buffer::Buffer;
-use polyveil_math::{Ntt, Poly, simd};
+use polyveil_math::simd::{self, LOG_UNIT};
+use polyveil_math::{Ntt, Poly};
 
 /// Words of all tiles, and bounds of one.
 const TILE_WORDS: usize = 64 << 10;
@@ -18,6 +18,8 @@ const TILE: (usize, usize) = (128, 4096);
 /// Words of encoded weights, and of sums before they are rescaled, that are in memory together.
 const WEIGHT_WORDS: usize = 4 << 20;
 const SUM_WORDS: usize = 32 << 20;
+/// So many sums at least that share the memory for weights, or each is done by itself.
+const HEAVY: usize = 4;
 /// Parts of a limb that are worked on by themselves, so that threads have alike shares of few limbs.
 const SHARES: usize = 4;
 
@@ -47,21 +49,23 @@ impl Evaluator {
         let mut results = Vec::with_capacity(sums.len());
         let mut rest = sums;
         while !rest.is_empty() {
+            // Weights that fill the memory for them by themselves are used at once instead.
+            let heavy = |sum: &&&Sum<'_>| HEAVY * sum.weights() * (level + 1) > WEIGHT_WORDS;
+            let all_heavy = rest.first().is_some_and(|first| heavy(&first));
             let (mut weights, mut words) = (0, 0);
             let fits = |sum: &&&Sum<'_>| {
                 weights += sum.weights() * (level + 1);
                 words += 2 * n * (level + 1);
-                weights <= WEIGHT_WORDS && words <= SUM_WORDS
+                heavy(sum) == all_heavy && (all_heavy || weights <= WEIGHT_WORDS) && words <= SUM_WORDS
             };
             let (round, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-            let weights = par::map(level + 1, |i| {
-                self.encode_limb(round.iter().flat_map(|sum| &sum.products), i, level)
-            });
             let mut polys: Vec<Poly<Ntt>> =
                 (0..2 * round.len()).map(|_| Poly::unspecified(n, level + 1)).collect();
-            par::for_each(shares(&mut polys, n), |share| {
-                self.fill_share(inputs, turns, round, &weights[share.limb], share);
-            });
+            if all_heavy {
+                self.heavy_sums(inputs, turns, round, &mut polys);
+            } else {
+                self.light_sums(inputs, turns, round, &mut polys);
+            }
             if rescale {
                 polys = par::map(polys.len(), |k| self.rescale_poly(&polys[k]));
             }
@@ -72,44 +76,81 @@ impl Evaluator {
         results
     }
 
-    fn fill_share(
+    /// Sums whose weights are many: a limb of a sum at a time, a few weights at a time.
+    fn heavy_sums(
         &self,
         inputs: &[&Ciphertext],
         turns: &[Turn<'_>],
         sums: &[&Sum<'_>],
-        weights: &Buffer,
+        polys: &mut [Poly<Ntt>],
+    ) {
+        let (n, level) = (self.params.degree(), inputs.first().map_or(0, |x| x.level()));
+        let mut tasks = Vec::with_capacity(sums.len() * (level + 1));
+        for (sum, pair) in sums.iter().zip(polys.chunks_exact_mut(2)) {
+            let [first, second] = pair else { continue };
+            let limbs = first.raw_mut().chunks_exact_mut(n).zip(second.raw_mut().chunks_exact_mut(n));
+            tasks.extend(limbs.enumerate().map(|(i, (first, second))| (i, *sum, [first, second])));
+        }
+        // Limb after limb, so that inputs come from an outer cache.
+        tasks.sort_by_key(|task| task.0);
+        par::for_each(tasks, |(i, sum, out)| {
+            let of = |part: usize| turns.iter().map(|t| inputs[t.input].parts[part].limb(i)).collect();
+            self.heavy_sum(sum, &[of(0), of(1)], (i, level), out);
+        });
+    }
+
+    /// Sums whose weights are few: all are encoded, then every tile of the inputs is read once for all sums.
+    fn light_sums(
+        &self,
+        inputs: &[&Ciphertext],
+        turns: &[Turn<'_>],
+        sums: &[&Sum<'_>],
+        polys: &mut [Poly<Ntt>],
+    ) {
+        let (n, level) = (self.params.degree(), inputs.first().map_or(0, |x| x.level()));
+        let lists = Lists::new(sums, n);
+        let weights = par::map(level + 1, |i| {
+            self.encode_limb(sums.iter().map(|sum| &sum.products[..]), &lists.products, (i, level))
+        });
+        par::for_each(shares(polys, n), |share| {
+            self.fill_share(inputs, turns, &lists, &weights[share.limb], share);
+        });
+    }
+
+    fn fill_share(
+        &self,
+        inputs: &[&Ciphertext],
+        turns: &[Turn<'_>],
+        lists: &Lists,
+        weights: &[u64],
         share: Share<'_>,
     ) {
         let Share { limb, start: first, mut out } = share;
-        let n = self.params.degree();
         let length = out.first().map_or(0, |out| out.len());
         let tile = (TILE_WORDS / turns.len().max(1)).next_power_of_two().clamp(TILE.0, TILE.1);
         let tile = tile.min(length.max(1));
+        let run = tile + simd::tile_block(turns.len());
         let modulus = self.params.extended_table(limb, inputs.first().map_or(0, |x| x.level())).modulus();
-        with_tiles(turns.len() * tile, |tiles| {
+        with_tiles(turns.len() * run, |tiles| {
             // One part after the other: of tiles half as many, twice as long.
             for (part, start) in
                 (0..2).flat_map(|part| (0..length).step_by(tile).map(move |start| (part, start)))
             {
-                for (turn, tile) in turns.iter().zip(tiles.chunks_exact_mut(tile)) {
+                for (turn, run) in turns.iter().zip(tiles.chunks_exact_mut(run)) {
                     let values = inputs[turn.input].parts[part].limb(limb);
-                    tile.copy_from_slice(&values[first + start..][..tile.len()]);
+                    run[..tile].copy_from_slice(&values[first + start..][..tile]);
                 }
-                let mut rest = &weights[..];
-                for (sum, out) in sums.iter().zip(out.chunks_exact_mut(2)) {
-                    let (own, later) = rest.split_at(sum.weights());
-                    rest = later;
-                    let terms = terms(&sum.products, own, tiles, |turn| turn, (n, first + start, tile));
-                    simd::dot(&mut out[part][start..start + tile], &terms, modulus);
-                }
+                let values: Vec<&[u64]> = tiles.chunks_exact(run).map(|run| &run[..tile]).collect();
+                let outs = out.chunks_exact_mut(2).map(|out| &mut out[part][start..start + tile]);
+                simd::tile_sums(&mut lists.sums_into(outs), &values, weights, first + start, modulus);
             }
         });
     }
 }
 
-/// All limbs of the polynomials, in shares.
+/// All limbs of the polynomials, in shares of whole units of the kernel.
 fn shares(polys: &mut [Poly<Ntt>], n: usize) -> Vec<Share<'_>> {
-    let length = (n / SHARES).max(1);
+    let length = (n / SHARES).max(1 << LOG_UNIT).min(n);
     let mut shares: Vec<Share<'_>> = Vec::new();
     for poly in polys {
         for (k, out) in poly.raw_mut().chunks_exact_mut(length).enumerate() {

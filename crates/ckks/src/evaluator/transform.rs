@@ -9,7 +9,7 @@
 //! as many and ℓ + 1 + k a giant step, 2·(ℓ + 1 + k) an output, however many baby steps there are. Where nothing is rotated at all
 //! (`still.rs`) sums stay modulo Q.
 
-use super::keyswitch::{Added, Digits, Products, Switch, with_tiles};
+use super::keyswitch::{Added, Digits, Products, Switch, with_tiles, with_vectors};
 use super::still::is_still;
 use super::{Evaluator, same_scale, two_parts};
 use crate::ciphertext::Ciphertext;
@@ -18,7 +18,7 @@ use crate::keys::SwitchingKey;
 use crate::par;
 use crate::plaintext::IntegerPlaintext;
 use polyveil_math::buffer::{self, Buffer};
-use polyveil_math::simd::{self, Term, Weights};
+use polyveil_math::simd::{self, TileProducts, TileSum};
 use polyveil_math::{GaloisPermutation, Ntt, Poly};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -34,7 +34,11 @@ const TILE_WORDS: usize = 64 << 10;
 const HEAVY_WORDS: usize = 4 << 20;
 const ROTATED_WORDS: usize = 16 << 20;
 /// Products of such a group.
-const GROUP: usize = 32;
+const GROUP: usize = 4;
+/// Vectors of weights whose blocks are shorter lie by themselves.
+const LEAST_LOG_BLOCK: u32 = 3;
+/// Vectors of weights that are encoded before they are put where the kernel wants them.
+const TOGETHER: usize = 8;
 /// Bounds of a tile: the multiply-accumulate kernel's block, and what keeps the digits' tiles in the second-level cache.
 /// Long tiles matter, as keys are streamed from memory.
 const TILE: (usize, usize) = (64, 4096);
@@ -66,7 +70,7 @@ pub(super) struct Turn<'a> {
     pub(super) switch: Option<(&'a SwitchingKey, Cow<'a, GaloisPermutation>)>,
 }
 
-/// A giant step with its products as (turn, weights).
+/// A giant step with its products as (turn, weights), those with the fewest weights first.
 pub(super) struct Sum<'a> {
     pub(super) rotation: Option<(usize, &'a SwitchingKey)>,
     pub(super) products: Vec<(usize, &'a IntegerPlaintext)>,
@@ -203,6 +207,7 @@ impl Evaluator {
                     };
                     products.push((turn, product.weights));
                 }
+                products.sort_by_key(|(_, weights)| weights.coefficients().len());
                 sums.push(Sum { rotation: self.rotation_key(giant.rotation, level)?, products });
             }
             plan.push(sums);
@@ -235,12 +240,16 @@ impl Evaluator {
             true => n,
             false => tile_words(turns.len()).min(n),
         };
+        // Neighbouring runs of one part lie a little more than a power of two apart, or they would all want the same few lines of
+        // the first-level cache.
+        let (run, scratch) =
+            (2 * tile + simd::tile_block(turns.len()), 2 * (params.digits(level) + 1) * tile);
+        let lists = if heavy { Lists::default() } else { Lists::new(sums, n) };
         self.with_digits(&polys, level, sums.len(), |i, digits, out| {
             let modulus = params.extended_table(i, level).modulus();
-            let scratch = 2 * (params.digits(level) + 1) * tile;
             let rotate = |start: usize, scratch: &mut [u64], rotated: &mut [u64]| {
-                for (turn, out) in turns.iter().zip(rotated.chunks_exact_mut(2 * tile)) {
-                    let input = inputs[turn.input];
+                for (turn, out) in turns.iter().zip(rotated.chunks_exact_mut(run)) {
+                    let (input, out) = (inputs[turn.input], &mut out[..2 * tile]);
                     let Some((key, permutation)) = &turn.switch else {
                         self.lift(input, (i, level), start, out);
                         continue;
@@ -252,49 +261,49 @@ impl Evaluator {
                 }
             };
             if heavy {
-                let mut memory = buffer::take(scratch + 2 * turns.len() * n);
+                let mut memory = buffer::take(scratch + turns.len() * run);
                 let (scratch, rotated) = memory.split_at_mut(scratch);
                 rotate(0, scratch, rotated);
+                let values = [0, 1].map(|part| parts(rotated, run, part, tile));
                 for (sum, out) in sums.iter().zip(out.chunks_exact_mut(2 * n)) {
-                    self.heavy_sum(sum, rotated, (i, level), out);
+                    let (first, second) = out.split_at_mut(n);
+                    self.heavy_sum(sum, &values, (i, level), [first, second]);
                 }
                 return;
             }
-            let weights = self.encode_limb(sums.iter().flat_map(|sum| &sum.products), i, level);
-            with_tiles(scratch + 2 * turns.len() * tile, |memory| {
+            let weights =
+                self.encode_limb(sums.iter().map(|sum| &sum.products[..]), &lists.products, (i, level));
+            with_tiles(scratch + turns.len() * run, |memory| {
                 let (scratch, rotated) = memory.split_at_mut(scratch);
                 for start in (0..n).step_by(tile) {
                     rotate(start, scratch, rotated);
-                    let mut rest = &weights[..];
-                    for (sum, out) in sums.iter().zip(out.chunks_exact_mut(2 * n)) {
-                        let (own, later) = rest.split_at(sum.weights());
-                        rest = later;
-                        for (part, out) in out.chunks_exact_mut(n).enumerate() {
-                            let place = |turn| 2 * turn + part;
-                            let terms = terms(&sum.products, own, rotated, place, (n, start, tile));
-                            simd::dot(&mut out[start..start + tile], &terms, modulus);
-                        }
+                    for part in 0..2 {
+                        let values = parts(rotated, run, part, tile);
+                        let outs =
+                            out.chunks_exact_mut(2 * n).map(|out| &mut out[part * n + start..][..tile]);
+                        simd::tile_sums(&mut lists.sums_into(outs), &values, &weights, start, modulus);
                     }
                 }
             });
         })
     }
 
-    /// Both parts of a sum at one limb, its weights encoded on the way, from the rotated inputs.
-    fn heavy_sum(&self, sum: &Sum<'_>, rotated: &[u64], (i, level): (usize, usize), out: &mut [u64]) {
-        let n = out.len() / 2;
+    /// Both parts of a sum at one limb, a few weights encoded at a time, so that they are used while they are in the second-level
+    /// cache. `values` are whole limbs of each part, one a turn.
+    pub(super) fn heavy_sum(
+        &self,
+        sum: &Sum<'_>,
+        values: &[Vec<&[u64]>; 2],
+        (i, level): (usize, usize),
+        mut out: [&mut [u64]; 2],
+    ) {
         let modulus = self.params.extended_table(i, level).modulus();
-        let mut more = buffer::take(n);
         for (index, group) in sum.products.chunks(GROUP).enumerate() {
-            let weights = self.encode_limb(group, i, level);
-            for (part, out) in out.chunks_exact_mut(n).enumerate() {
-                let terms = terms(group, &weights, rotated, |turn| 2 * turn + part, (n, 0, n));
-                if index == 0 {
-                    simd::dot(out, &terms, modulus);
-                } else {
-                    simd::dot(&mut more, &terms, modulus);
-                    simd::add_assign(out, &more, modulus);
-                }
+            let lists = [list_products(group, self.params.degree(), &mut 0)];
+            let weights = self.encode_limb([group].into_iter(), &lists, (i, level));
+            for (values, out) in values.iter().zip(&mut out) {
+                let sum = TileSum { out, products: &lists[0], add: index > 0 };
+                simd::tile_sums(&mut [sum], values, &weights, 0, modulus);
             }
         }
     }
@@ -312,21 +321,41 @@ impl Evaluator {
         }
     }
 
-    /// The weights of products modulo extended prime i, transformed, one after the other.
+    /// The weights of the products of some sums modulo extended prime i, transformed, as `lists` say.
     pub(super) fn encode_limb<'p, 'a: 'p>(
         &self,
-        products: impl IntoIterator<Item = &'p (usize, &'a IntegerPlaintext)> + Clone,
-        i: usize,
-        level: usize,
+        sums: impl Iterator<Item = &'p [(usize, &'a IntegerPlaintext)]>,
+        lists: &[Vec<TileProducts>],
+        (i, level): (usize, usize),
     ) -> Buffer {
         let table = self.params.extended_table(i, level);
-        let mut data = buffer::take(words(products.clone()));
+        let encode = |weights: &IntegerPlaintext, out: &mut [u64]| {
+            simd::reduce_signed(out, weights.coefficients(), table.modulus());
+            table.forward(out);
+        };
+        let words = |list: &TileProducts| list.values.len() * (self.params.degree() >> list.log_block);
+        let mut data = buffer::take(lists.iter().flatten().map(words).sum());
         let mut rest = &mut data[..];
-        for (_, weights) in products {
-            let (own, later) = rest.split_at_mut(weights.coefficients().len());
-            simd::reduce_signed(own, weights.coefficients(), table.modulus());
-            table.forward(own);
-            rest = later;
+        for (mut products, lists) in sums.zip(lists) {
+            for list in lists {
+                let len = self.params.degree() >> list.log_block;
+                let (own, later) = products.split_at(list.values.len());
+                let (weights, more) = rest.split_at_mut(own.len() * len);
+                (products, rest) = (later, more);
+                if let [(_, only)] = own {
+                    encode(only, weights);
+                    continue;
+                }
+                with_vectors(TOGETHER * len, |vectors| {
+                    for (first, some) in (0..).step_by(TOGETHER).zip(own.chunks(TOGETHER)) {
+                        let vectors = &mut vectors[..some.len() * len];
+                        for ((_, product), vector) in some.iter().zip(vectors.chunks_exact_mut(len)) {
+                            encode(product, vector);
+                        }
+                        list.set(weights, vectors, len, first);
+                    }
+                });
+            }
         }
         data
     }
@@ -363,38 +392,70 @@ fn tile_words(turns: usize) -> usize {
     (most + 1).next_power_of_two().div_ceil(2).clamp(TILE.0, TILE.1)
 }
 
-/// Words of encoded weights, one limb.
-fn words<'p, 'a: 'p>(products: impl IntoIterator<Item = &'p (usize, &'a IntegerPlaintext)>) -> usize {
-    products.into_iter().map(|(_, weights)| weights.coefficients().len()).sum()
-}
-
 impl Sum<'_> {
     /// Words of its encoded weights, one limb.
     pub(super) fn weights(&self) -> usize {
-        words(&self.products)
+        self.products.iter().map(|(_, weights)| weights.coefficients().len()).sum()
     }
 }
 
-/// The terms of one part of a tile: `encoded` holds the weights of the products, `rotated` the values of a turn as its `place`-th
-/// tile.
-pub(super) fn terms<'t>(
-    products: &[(usize, &IntegerPlaintext)],
-    encoded: &'t [u64],
-    rotated: &'t [u64],
-    place: impl Fn(usize) -> usize,
-    (n, start, tile): (usize, usize, usize),
-) -> Vec<Term<'t>> {
-    let mut rest = encoded;
-    let term = |&(turn, weights): &(usize, &IntegerPlaintext)| {
-        let (own, later) = rest.split_at(weights.coefficients().len());
-        rest = later;
-        let block = n / own.len();
-        let weights = match block {
-            1 => Weights::Full(&own[start..start + tile]),
-            _ if block >= tile => Weights::Blocks(&own[start / block..=start / block]),
-            _ => Weights::Blocks(&own[start / block..(start + tile) / block]),
+/// The products of many sums, as the kernel takes them.
+#[derive(Default)]
+pub(super) struct Lists {
+    /// One a sum; their weights lie one after the other.
+    pub(super) products: Vec<Vec<TileProducts>>,
+    /// The place of each sum in an order in which those with products of the same rotated inputs are neighbours: the kernel loads
+    /// these once for several sums.
+    places: Vec<usize>,
+}
+
+impl Lists {
+    pub(super) fn new(sums: &[&Sum<'_>], n: usize) -> Self {
+        let mut next = 0;
+        let products: Vec<_> = sums.iter().map(|sum| list_products(&sum.products, n, &mut next)).collect();
+        let mut order: Vec<usize> = (0..sums.len()).collect();
+        let turns = |sum: usize| {
+            sums[sum].products.iter().map(|&(turn, weights)| (weights.coefficients().len(), turn))
         };
-        Term { values: &rotated[place(turn) * tile..][..tile], weights }
-    };
-    products.iter().map(term).collect()
+        order.sort_by(|&a, &b| turns(a).cmp(turns(b)));
+        let mut places = vec![0; sums.len()];
+        for (place, sum) in order.into_iter().enumerate() {
+            places[sum] = place;
+        }
+        Self { products, places }
+    }
+
+    /// Sums into `outs`, of which there is one a sum.
+    pub(super) fn sums_into<'t>(&'t self, outs: impl Iterator<Item = &'t mut [u64]>) -> Vec<TileSum<'t>> {
+        let mut sums: Vec<(usize, TileSum<'t>)> = outs
+            .zip(&self.products)
+            .zip(&self.places)
+            .map(|((out, products), &place)| (place, TileSum { out, products, add: false }))
+            .collect();
+        sums.sort_unstable_by_key(|sum| sum.0);
+        sums.into_iter().map(|sum| sum.1).collect()
+    }
+}
+
+/// Products in order of the length of their weights, which lie one after the other from `next` on.
+fn list_products(products: &[(usize, &IntegerPlaintext)], n: usize, next: &mut usize) -> Vec<TileProducts> {
+    let len = |product: &(usize, &IntegerPlaintext)| product.1.coefficients().len();
+    let mut lists = Vec::new();
+    for alike in products.chunk_by(|a, b| len(a) == len(b)) {
+        let each = len(&alike[0]);
+        let log_block = (n / each).ilog2();
+        // Vectors of which much is read at a time may lie by themselves.
+        let together = if log_block < LEAST_LOG_BLOCK { 1 } else { alike.len() };
+        for some in alike.chunks(together) {
+            let values = some.iter().map(|&(turn, _)| turn as u32).collect();
+            lists.push(TileProducts { log_block, weights: *next, values });
+            *next += some.len() * each;
+        }
+    }
+    lists
+}
+
+/// One part of each run: its first or second `tile` values.
+fn parts(runs: &[u64], run: usize, part: usize, tile: usize) -> Vec<&[u64]> {
+    runs.chunks_exact(run).map(|run| &run[part * tile..][..tile]).collect()
 }

@@ -15,9 +15,11 @@ pub mod avx512;
 pub mod matrix;
 mod product;
 pub mod scalar;
+mod tiles;
 pub mod wide;
 
 pub use product::{KeyProduct, PACKED_GROUP, PackedLimb, key_product, pack};
+pub use tiles::{LOG_UNIT, TileProducts, TileSum, tile_block};
 
 use crate::modulus::{Modulus, Shoup};
 use std::sync::OnceLock;
@@ -261,6 +263,18 @@ pub fn reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus) {
 /// `out = Σ values · weights` over any number of terms, reduced once per [`Modulus::lazy_products`] terms.
 pub fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
     dispatch!(dot(out, terms, modulus));
+}
+
+/// Many sums of products of the same values: the values of every sum's run from position `start` of a polynomial on, all runs
+/// of one length; `values[k]` begins with those of run k. `start` is a multiple of that length.
+pub fn tile_sums(
+    sums: &mut [TileSum<'_>],
+    values: &[&[u64]],
+    weights: &[u64],
+    start: usize,
+    modulus: &Modulus,
+) {
+    dispatch!(tile_sums(sums, values, weights, start, modulus));
 }
 
 /// `out = values · weights` for block weights.

@@ -153,6 +153,70 @@ fn sums_of_products(backend: Backend) {
 }
 
 #[test]
+fn sums_of_tiles_are_what_they_say_in_every_back_end() {
+    Backend::available().into_iter().for_each(sums_of_tiles);
+}
+
+fn sums_of_tiles(backend: Backend) {
+    const N: usize = 512;
+    for m in moduli() {
+        for (n, len, count) in
+            [(16, 16, 7), (64, 64, 1), (64, 64, 4100), (N, 64, 30), (N, 128, 30), (N, 512, 12)]
+        {
+            let some: Vec<Vec<u64>> = (0..3).map(|i| values(&m, len, i)).collect();
+            // For every length of a block some products, stored as the kernel wants them.
+            let (mut weights, mut lists, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
+            for log_block in 0..=n.ilog2() {
+                let (size, count) = (n >> log_block, count / (1 + log_block as usize));
+                let list = TileProducts {
+                    log_block,
+                    weights: weights.len(),
+                    values: (0..count as u32).map(|k| k % 3).collect(),
+                };
+                let own = values(&m, size * count, u64::from(log_block));
+                let mut stored = vec![0; size * count];
+                for (first, some) in own.chunks(5 * size).enumerate() {
+                    list.set(&mut stored, some, size, 5 * first);
+                }
+                weights.extend(stored);
+                vectors.push(own);
+                if count > 0 {
+                    lists.push(list);
+                }
+            }
+            // Their number decides how long a block is, and whether all weights serve a whole one.
+            let cases = [(3, 0), (3, 6), (100, 6), (200, 6)].into_iter();
+            let cases = cases.flat_map(|case| [0, n - len].map(|start| (case, start)));
+            for ((runs, least), start) in cases {
+                let lists: Vec<TileProducts> =
+                    lists.iter().filter(|list| list.log_block >= least).cloned().collect();
+                let runs: Vec<&[u64]> = some.iter().map(Vec::as_slice).cycle().take(runs).collect();
+                // Alone, and with others that are alike.
+                for (add, times) in [(false, 1), (true, 1), (true, 7), (false, 2)] {
+                    let before = values(&m, len * times, 9);
+                    let mut out = before.clone();
+                    let sum = |out| TileSum { out, products: &lists, add };
+                    let mut sums: Vec<TileSum<'_>> = out.chunks_exact_mut(len).map(sum).collect();
+                    dispatch!(backend => tile_sums(&mut sums, &runs, &weights, start, &m));
+                    for (j, (found, before)) in out.iter().zip(before).enumerate() {
+                        let j = j % len;
+                        let mut sum = if add { before } else { 0 };
+                        for list in &lists {
+                            let (vectors, size) = (&vectors[list.log_block as usize], n >> list.log_block);
+                            for (k, &run) in list.values.iter().enumerate() {
+                                let weight = vectors[k * size + ((start + j) >> list.log_block)];
+                                sum = m.add(sum, m.mul(runs[run as usize][j], weight));
+                            }
+                        }
+                        assert_eq!(*found, sum, "{}: {j} of {len} at {start}", backend.name());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn conversions_equal_their_scalar_twins() {
     vectors().into_iter().for_each(conversions);
 }

@@ -15,9 +15,10 @@ mod ntt;
 mod pointwise;
 mod product;
 mod sums;
+mod tiles;
 
 use super::matrix::{Left, Lines, Out, Start};
-use super::{KeyProduct, Target, Term, Twiddles};
+use super::{KeyProduct, Target, Term, TileSum, Twiddles};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
@@ -75,6 +76,7 @@ entries! {
     product::pack(out: &mut [u64], values: &[u64], width: usize, place: (usize, usize));
     product::key_product(out: &mut [u64], product: &KeyProduct<'_>, start: usize, modulus: &Modulus);
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
+    tiles::tile_sums(sums: &mut [TileSum<'_>], values: &[&[u64]], weights: &[u64], start: usize, modulus: &Modulus);
     sums::convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]);
     sums::convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>);
     matrix::product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);
@@ -116,6 +118,7 @@ struct Factor {
 #[derive(Clone, Copy)]
 struct Barrett {
     m: Mod,
+    bits: u32,
     ratio: V,
     /// bits − 2 and 54 − bits.
     low_shift: V,
@@ -194,6 +197,7 @@ impl Barrett {
         let fold = bits.saturating_sub(3);
         Self {
             m: Mod::new(modulus),
+            bits: modulus.bits(),
             ratio: spread(modulus.ratio() >> 12),
             low_shift: spread(bits - 2),
             high_shift: spread(54 - bits),

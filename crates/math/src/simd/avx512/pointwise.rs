@@ -100,6 +100,10 @@ pub(super) fn reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus) {
         // SAFETY: eight words are borrowed.
         let v = unsafe { _mm512_loadu_si512(x.as_ptr().cast()) };
         let magnitude = _mm512_abs_epi64(v);
+        if _mm512_cmpge_epu64_mask(magnitude, b.m.q) == 0 {
+            store(o, _mm512_min_epu64(v, _mm512_add_epi64(v, b.m.q)));
+            continue;
+        }
         if _mm512_cmpge_epu64_mask(magnitude, limit) != 0 {
             scalar::reduce_signed(o, x, modulus);
             continue;

@@ -5,11 +5,15 @@
 //! points; rounding error about 2^−52 · log2 N of the largest value. As with the modular tables, the first C entries are
 //! the tables of degree C.
 
+mod transform;
+
 use crate::bits;
 use crate::error::MathError;
 use crate::ntt::{MAX_LOG_N, MIN_LOG_N};
 use crate::ring::RingKind;
+use crate::simd::wide::wide;
 use std::f64::consts::TAU;
+use transform::{Forward, Inverse, Roots};
 
 /// A complex number.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -149,156 +153,18 @@ impl Embedding {
         self.order[..self.kind.slots(n)].iter().map(move |&p| (p >> shift) as usize)
     }
 
-    /// Two levels at a time: half the traffic, and the same operations on each value as one by one.
     fn forward(&self, re: &mut [f64], im: &mut [f64]) {
-        let n = re.len();
-        let mut m = 1;
-        if n.trailing_zeros() % 2 == 1 {
-            let ((xr, yr), (xi, yi)) = (re.split_at_mut(n / 2), im.split_at_mut(n / 2));
-            for (((xr, yr), xi), yi) in xr.iter_mut().zip(yr).zip(xi).zip(yi) {
-                let (x, y) = forward_pair(([*xr], [*xi]), ([*yr], [*yi]), self.factor(1));
-                ([*xr], [*xi], [*yr], [*yi]) = (x.0, x.1, y.0, y.1);
-            }
-            m = 2;
-        }
-        while 4 * m < n {
-            for (j, (re, im)) in re.chunks_exact_mut(n / m).zip(im.chunks_exact_mut(n / m)).enumerate() {
-                let w = self.factors(m + j);
-                for_quarters(re, im, |values| forward_four(values, w));
-            }
-            m *= 4;
-        }
-        if m < n {
-            let nodes = fours(re).zip(fours(im));
-            for (j, (re, im)) in nodes.enumerate() {
-                let w = self.factors(m + j);
-                let [a, b, c, d] = forward_four(singles(re, im), w);
-                *re = [a.0[0], b.0[0], c.0[0], d.0[0]];
-                *im = [a.1[0], b.1[0], c.1[0], d.1[0]];
-            }
-        }
+        wide(Forward { roots: self.roots(), re, im });
     }
 
     /// [`Embedding::forward`] backwards; only the real parts are scaled.
     fn inverse(&self, re: &mut [f64], im: &mut [f64]) {
-        let n = re.len();
-        let mut m = n;
-        if n >= 4 {
-            m = n / 4;
-            let nodes = fours(re).zip(fours(im));
-            for (j, (re, im)) in nodes.enumerate() {
-                let w = self.factors(m + j);
-                let [a, b, c, d] = inverse_four(singles(re, im), w);
-                *re = [a.0[0], b.0[0], c.0[0], d.0[0]];
-                *im = [a.1[0], b.1[0], c.1[0], d.1[0]];
-            }
-        }
-        while m >= 4 {
-            m /= 4;
-            for (j, (re, im)) in re.chunks_exact_mut(n / m).zip(im.chunks_exact_mut(n / m)).enumerate() {
-                let w = self.factors(m + j);
-                for_quarters(re, im, |values| inverse_four(values, w));
-            }
-        }
-        if m == 2 {
-            let ((xr, yr), (xi, yi)) = (re.split_at_mut(n / 2), im.split_at_mut(n / 2));
-            for (((xr, yr), xi), yi) in xr.iter_mut().zip(yr).zip(xi).zip(yi) {
-                let (x, y) = inverse_pair(([*xr], [*xi]), ([*yr], [*yi]), self.factor(1));
-                ([*xr], [*xi], [*yr], [*yi]) = (x.0, x.1, y.0, y.1);
-            }
-        }
-        let scale = 1.0 / n as f64;
-        for x in re {
-            *x *= scale;
-        }
+        wide(Inverse { roots: self.roots(), re, im });
     }
 
-    #[inline]
-    fn factor(&self, index: usize) -> (f64, f64) {
-        (self.re[index], self.im[index])
+    fn roots(&self) -> Roots<'_> {
+        Roots { re: &self.re, im: &self.im }
     }
-
-    /// The factor at a tree index and those below it.
-    #[inline]
-    fn factors(&self, index: usize) -> [(f64, f64); 3] {
-        [self.factor(index), self.factor(2 * index), self.factor(2 * index + 1)]
-    }
-}
-
-/// Real and imaginary parts of some values.
-type Values<const L: usize> = ([f64; L], [f64; L]);
-
-/// Positions of a node that are done at once.
-const WIDTH: usize = 4;
-
-/// Replaces the values at equal positions of a node's quarters (of a multiple of [`WIDTH`] values) by what `f` makes of
-/// them.
-#[inline]
-fn for_quarters(re: &mut [f64], im: &mut [f64], f: impl Fn([Values<WIDTH>; 4]) -> [Values<WIDTH>; 4]) {
-    let ([ra, rb, rc, rd], [ia, ib, ic, id]) = (quarters(re), quarters(im));
-    let re = fours(ra).zip(fours(rb)).zip(fours(rc)).zip(fours(rd));
-    let im = fours(ia).zip(fours(ib)).zip(fours(ic)).zip(fours(id));
-    for ((((ra, rb), rc), rd), (((ia, ib), ic), id)) in re.zip(im) {
-        let [a, b, c, d] = f([(*ra, *ia), (*rb, *ib), (*rc, *ic), (*rd, *id)]);
-        ((*ra, *ia), (*rb, *ib), (*rc, *ic), (*rd, *id)) = (a, b, c, d);
-    }
-}
-
-fn quarters(node: &mut [f64]) -> [&mut [f64]; 4] {
-    let quarter = node.len() / 4;
-    let (ab, cd) = node.split_at_mut(2 * quarter);
-    let ((a, b), (c, d)) = (ab.split_at_mut(quarter), cd.split_at_mut(quarter));
-    [a, b, c, d]
-}
-
-/// Whole chunks as arrays.
-#[inline]
-fn fours(x: &mut [f64]) -> impl Iterator<Item = &mut [f64; WIDTH]> {
-    x.chunks_exact_mut(WIDTH).filter_map(|chunk| chunk.try_into().ok())
-}
-
-#[inline(always)]
-fn singles(re: &[f64; 4], im: &[f64; 4]) -> [Values<1>; 4] {
-    [0, 1, 2, 3].map(|i| ([re[i]], [im[i]]))
-}
-
-/// Two levels; the factors are those of the upper node and of its children.
-#[inline(always)]
-fn forward_four<const L: usize>([a, b, c, d]: [Values<L>; 4], w: [(f64, f64); 3]) -> [Values<L>; 4] {
-    let ((a, c), (b, d)) = (forward_pair(a, c, w[0]), forward_pair(b, d, w[0]));
-    let ((a, b), (c, d)) = (forward_pair(a, b, w[1]), forward_pair(c, d, w[2]));
-    [a, b, c, d]
-}
-
-#[inline(always)]
-fn inverse_four<const L: usize>([a, b, c, d]: [Values<L>; 4], w: [(f64, f64); 3]) -> [Values<L>; 4] {
-    let ((a, b), (c, d)) = (inverse_pair(a, b, w[1]), inverse_pair(c, d, w[2]));
-    let ((a, c), (b, d)) = (inverse_pair(a, c, w[0]), inverse_pair(b, d, w[0]));
-    [a, b, c, d]
-}
-
-/// (x + w·y, x − w·y).
-#[inline(always)]
-fn forward_pair<const L: usize>(x: Values<L>, y: Values<L>, w: (f64, f64)) -> (Values<L>, Values<L>) {
-    let (mut sum, mut difference) = (x, x);
-    for l in 0..L {
-        let (tr, ti) = (y.0[l] * w.0 - y.1[l] * w.1, y.0[l] * w.1 + y.1[l] * w.0);
-        (sum.0[l], sum.1[l]) = (x.0[l] + tr, x.1[l] + ti);
-        (difference.0[l], difference.1[l]) = (x.0[l] - tr, x.1[l] - ti);
-    }
-    (sum, difference)
-}
-
-/// (x + y, (x − y)·conj(w)).
-#[inline(always)]
-fn inverse_pair<const L: usize>(x: Values<L>, y: Values<L>, w: (f64, f64)) -> (Values<L>, Values<L>) {
-    let (mut sum, mut product) = (x, x);
-    for l in 0..L {
-        let (dr, di) = (x.0[l] - y.0[l], x.1[l] - y.1[l]);
-        (sum.0[l], sum.1[l]) = (x.0[l] + y.0[l], x.1[l] + y.1[l]);
-        (product.0[l], product.1[l]) = (dr * w.0 + di * w.1, di * w.0 - dr * w.1);
-    }
-    (sum, product)
 }
 
 #[cfg(test)]

@@ -1,0 +1,367 @@
+//! Many sums of products of the same values.
+
+use super::super::{LOG_UNIT, TileProducts, TileSum, scalar, tile_block};
+use super::{Barrett, Lane, V, load, spread, store};
+use crate::modulus::Modulus;
+use std::arch::x86_64::*;
+
+/// Vectors of accumulators of either half: so many hide the latency of the products.
+const VECTORS: usize = 8;
+/// Values of a unit of weights.
+const UNIT: usize = 1 << LOG_UNIT;
+const _: () = assert!(UNIT == 8 * VECTORS);
+/// Products between two reductions; the accumulators hold 4096.
+const GROUP: usize = 4000;
+
+/// All sums take their products of one block before the next begins. Blocks are as long as lets the values of all runs stay in
+/// the first-level cache.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn tile_sums(
+    sums: &mut [TileSum<'_>],
+    values: &[&[u64]],
+    weights: &[u64],
+    start: usize,
+    modulus: &Modulus,
+) {
+    let len = sums.first().map_or(0, |sum| sum.out.len());
+    if len < UNIT {
+        return scalar::tile_sums(sums, values, weights, start, modulus);
+    }
+    let tiles = Tiles { values, weights, start, modulus };
+    let shared = sums.iter().flat_map(|sum| sum.products).all(|products| products.log_block >= LOG_UNIT);
+    let alike = alike(sums);
+    if !shared {
+        tiles.mixed(sums);
+    } else if values.len() > UNIT && 2 * alike.len() <= sums.len() {
+        tiles.together(sums, &alike);
+    } else {
+        match tile_block(values.len()) {
+            16 => tiles.shared::<2, 4>(sums),
+            32 => tiles.shared::<4, 2>(sums),
+            _ => tiles.shared::<8, 1>(sums),
+        }
+    }
+}
+
+/// Most sums that are formed together.
+const TOGETHER: usize = 4;
+/// Vectors of a block of theirs.
+const NARROW: usize = VECTORS / TOGETHER;
+
+/// How many neighbouring sums each time have products of the same runs, at most [`TOGETHER`].
+fn alike(sums: &[TileSum<'_>]) -> Vec<usize> {
+    let equal = |a: &TileProducts, b: &TileProducts| a.log_block == b.log_block && a.values == b.values;
+    let same = |a: &TileSum<'_>, b: &TileSum<'_>| {
+        a.products.len() == b.products.len()
+            && a.products.iter().zip(b.products).all(|(a, b)| equal(a, b))
+            && count(a) < GROUP
+    };
+    let size = |some: &[TileSum<'_>]| {
+        let whole = some.len() / TOGETHER;
+        let rest = some.len() % TOGETHER;
+        std::iter::repeat_n(TOGETHER, whole).chain((rest > 0).then_some(rest))
+    };
+    sums.chunk_by(same).flat_map(size).collect()
+}
+
+/// What all sums read.
+#[derive(Clone, Copy)]
+struct Tiles<'a> {
+    values: &'a [&'a [u64]],
+    weights: &'a [u64],
+    start: usize,
+    modulus: &'a Modulus,
+}
+
+impl Tiles<'_> {
+    /// Sums whose weights serve at least a unit each: blocks of `WIDE` vectors, `TIMES` products at a time.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn shared<const WIDE: usize, const TIMES: usize>(self, sums: &mut [TileSum<'_>]) {
+        let b = Barrett::new(self.modulus);
+        let blocks = sums.first().map_or(0, |sum| sum.out.len()) / (8 * WIDE);
+        for block in 0..blocks {
+            for sum in &mut *sums {
+                let count = count(sum);
+                let out = &mut sum.out.as_chunks_mut::<8>().0.as_chunks_mut::<WIDE>().0[block];
+                let mut acc = Sums::new(b, out, sum.add);
+                let mut room = GROUP;
+                let at = self.start + block * 8 * WIDE;
+                each_row(sum.products, self.weights, at, &mut room, |runs, weights, _, full| {
+                    if full {
+                        acc.reduce(b);
+                    }
+                    self.add_shared::<WIDE, TIMES>(&mut acc, runs, weights, block);
+                });
+                acc.finish(b, out, count);
+            }
+        }
+    }
+
+    /// The same for sums of which `alike` have products of the same runs: their values are loaded once for all.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn together(self, sums: &mut [TileSum<'_>], alike: &[usize]) {
+        let b = Barrett::new(self.modulus);
+        let blocks = sums.first().map_or(0, |sum| sum.out.len()) / (8 * NARROW);
+        for block in 0..blocks {
+            let mut rest = &mut *sums;
+            for &size in alike {
+                let (some, later) = rest.split_at_mut(size);
+                rest = later;
+                match size {
+                    1 => self.few::<1>(b, some, block),
+                    2 => self.few::<2>(b, some, block),
+                    3 => self.few::<3>(b, some, block),
+                    _ => self.few::<4>(b, some, block),
+                }
+            }
+        }
+    }
+
+    /// A block of `SUMS` sums with products of the same runs.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn few<const SUMS: usize>(self, b: Barrett, sums: &mut [TileSum<'_>], block: usize) {
+        let Some(sums) = sums.first_chunk_mut::<SUMS>() else { return };
+        let at = self.start + block * 8 * NARROW;
+        let mut acc = Sums { low: [b.m.zero; VECTORS], high: [b.m.zero; VECTORS] };
+        let mut count = 1;
+        for (list, products) in sums[0].products.iter().enumerate() {
+            let runs = &products.values[..];
+            let mut rows: [&[u64]; TOGETHER] = [&[]; TOGETHER];
+            for (row, sum) in rows.iter_mut().zip(&*sums) {
+                let products = &sum.products[list];
+                let (len, index) = products.row(at, LOG_UNIT);
+                *row = &self.weights[products.weights + index * len..][..runs.len()];
+            }
+            count += runs.len();
+            self.add_alike::<SUMS>(&mut acc, runs, &rows, block);
+        }
+        let short = Barrett::fits(count, b.bits);
+        for (k, sum) in sums.iter_mut().enumerate() {
+            let out = &mut sum.out.as_chunks_mut::<8>().0.as_chunks_mut::<NARROW>().0[block];
+            for (v, o) in out.iter_mut().enumerate() {
+                let (mut l, h) = (acc.low[NARROW * k + v], acc.high[NARROW * k + v]);
+                if sum.add {
+                    l = _mm512_add_epi64(l, load(o));
+                }
+                store(o, if short { b.reduce_short_sum(l, h) } else { b.reduce_sum(l, h) });
+            }
+        }
+    }
+
+    /// The products of a block of some sums. A function of its own, as nothing but the accumulators may take registers.
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn add_alike<const SUMS: usize>(
+        self,
+        sums: &mut Sums,
+        runs: &[u32],
+        rows: &[&[u64]; TOGETHER],
+        block: usize,
+    ) {
+        let mut acc = *sums;
+        let [r0, r1, r2, r3] = rows;
+        for (k, &run) in runs.iter().enumerate() {
+            let x = &self.values[run as usize].as_chunks::<8>().0.as_chunks::<NARROW>().0[block];
+            let x = [load(&x[0]), load(&x[1])];
+            let mut add = |sum: usize, row: &[u64]| {
+                let w = spread(row[k]);
+                acc.one(NARROW * sum, x[0], w);
+                acc.one(NARROW * sum + 1, x[1], w);
+            };
+            add(0, r0);
+            if SUMS > 1 {
+                add(1, r1);
+            }
+            if SUMS > 2 {
+                add(2, r2);
+            }
+            if SUMS > 3 {
+                add(3, r3);
+            }
+        }
+        *sums = acc;
+    }
+
+    /// The products of a block of one sum; apart for the same reason.
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn add_shared<const WIDE: usize, const TIMES: usize>(
+        self,
+        sums: &mut Sums,
+        runs: &[u32],
+        weights: &[u64],
+        block: usize,
+    ) {
+        let mut acc = *sums;
+        let of = |run: u32| &self.values[run as usize].as_chunks::<8>().0.as_chunks::<WIDE>().0[block];
+        let ((many, rest), (weights, more)) = (runs.as_chunks::<TIMES>(), weights.as_chunks::<TIMES>());
+        for (runs, weights) in many.iter().zip(weights) {
+            for u in 0..TIMES {
+                let w = spread(weights[u]);
+                for (v, x) in of(runs[u]).iter().enumerate() {
+                    acc.one(u * WIDE + v, load(x), w);
+                }
+            }
+        }
+        for (&run, &w) in rest.iter().zip(more) {
+            for (v, x) in of(run).iter().enumerate() {
+                acc.one(v, load(x), spread(w));
+            }
+        }
+        *sums = acc;
+    }
+
+    /// Sums with weights of any kind.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn mixed(self, sums: &mut [TileSum<'_>]) {
+        let b = Barrett::new(self.modulus);
+        let blocks = sums.first().map_or(0, |sum| sum.out.len()) / UNIT;
+        for block in 0..blocks {
+            for sum in &mut *sums {
+                let count = count(sum);
+                let out = &mut sum.out.as_chunks_mut::<8>().0.as_chunks_mut::<VECTORS>().0[block];
+                let mut acc = Sums::new(b, out, sum.add);
+                let mut room = GROUP;
+                let at = self.start + block * UNIT;
+                each_row(sum.products, self.weights, at, &mut room, |runs, weights, log_block, full| {
+                    if full {
+                        acc.reduce(b);
+                    }
+                    acc.add(runs, self.values, weights, log_block, block);
+                });
+                acc.finish(b, out, count);
+            }
+        }
+    }
+}
+
+/// Products of a sum.
+fn count(sum: &TileSum<'_>) -> usize {
+    sum.products.iter().map(|products| products.values.len()).sum()
+}
+
+/// Calls `f(runs, weights, log_block, full)` with the products of position `at`, at most [`GROUP`] between two calls that are told that the
+/// accumulators are full.
+#[inline(always)]
+fn each_row(
+    lists: &[TileProducts],
+    weights: &[u64],
+    at: usize,
+    room: &mut usize,
+    mut f: impl FnMut(&[u32], &[u64], u32, bool),
+) {
+    for products in lists {
+        let (row, index) = products.row(at, LOG_UNIT);
+        let mut weights = &weights[products.weights + index * row..][..row];
+        let mut runs = &products.values[..];
+        while !runs.is_empty() {
+            let full = *room == 0;
+            if full {
+                *room = GROUP;
+            }
+            let (now, later) = runs.split_at(runs.len().min(*room));
+            let (own, rest) = weights.split_at(row / products.values.len() * now.len());
+            f(now, own, products.log_block, full);
+            (*room, runs, weights) = (*room - now.len(), later, rest);
+        }
+    }
+}
+
+/// Both halves of the sums of a block.
+#[derive(Clone, Copy)]
+struct Sums {
+    low: [V; VECTORS],
+    high: [V; VECTORS],
+}
+
+impl Sums {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn new(b: Barrett, out: &[Lane], add: bool) -> Self {
+        let mut sums = Self { low: [b.m.zero; VECTORS], high: [b.m.zero; VECTORS] };
+        if add {
+            for (l, o) in sums.low.iter_mut().zip(out) {
+                *l = load(o);
+            }
+        }
+        sums
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn reduce(&mut self, b: Barrett) {
+        for (l, h) in self.low.iter_mut().zip(&mut self.high) {
+            (*l, *h) = (b.reduce_sum(*l, *h), b.m.zero);
+        }
+    }
+
+    /// Adds up what belongs to the same values, and reduces.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn finish<const WIDE: usize>(mut self, b: Barrett, out: &mut [Lane; WIDE], count: usize) {
+        let short = Barrett::fits(count + 1, b.bits);
+        for from in WIDE..VECTORS {
+            for half in [&mut self.low, &mut self.high] {
+                half[from % WIDE] = _mm512_add_epi64(half[from % WIDE], half[from]);
+            }
+        }
+        for ((o, l), h) in out.iter_mut().zip(self.low).zip(self.high) {
+            store(o, if short { b.reduce_short_sum(l, h) } else { b.reduce_sum(l, h) });
+        }
+    }
+
+    /// Adds products of block `block` of runs of values.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn add(&mut self, runs: &[u32], values: &[&[u64]], weights: &[u64], log_block: u32, block: usize) {
+        let of = |run: u32| values[run as usize].as_chunks::<UNIT>().0[block].as_chunks::<8>().0;
+        match log_block {
+            LOG_UNIT.. => {
+                for (&run, &w) in runs.iter().zip(weights) {
+                    let (values, w) = (of(run), spread(w));
+                    for (v, x) in values.iter().enumerate() {
+                        self.one(v, load(x), w);
+                    }
+                }
+            }
+            3..LOG_UNIT => {
+                for (&run, weights) in runs.iter().zip(weights.chunks_exact(UNIT >> log_block)) {
+                    let values = of(run);
+                    for v in 0..VECTORS {
+                        self.one(v, load(&values[v]), spread(weights[(8 * v) >> log_block]));
+                    }
+                }
+            }
+            1 | 2 => {
+                for (&run, weights) in runs.iter().zip(weights.chunks_exact(UNIT >> log_block)) {
+                    let (values, mut full) = (of(run), [[0; 8]; VECTORS]);
+                    for (chunk, &w) in full.as_flattened_mut().chunks_exact_mut(1 << log_block).zip(weights) {
+                        chunk.fill(w);
+                    }
+                    for v in 0..VECTORS {
+                        self.one(v, load(&values[v]), load(&full[v]));
+                    }
+                }
+            }
+            0 => {
+                for (&run, weights) in runs.iter().zip(weights.as_chunks::<8>().0.as_chunks::<VECTORS>().0) {
+                    let values = of(run);
+                    for v in 0..VECTORS {
+                        self.one(v, load(&values[v]), load(&weights[v]));
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn one(&mut self, v: usize, x: V, w: V) {
+        self.low[v] = _mm512_madd52lo_epu64(self.low[v], x, w);
+        self.high[v] = _mm512_madd52hi_epu64(self.high[v], x, w);
+    }
+}

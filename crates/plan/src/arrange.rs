@@ -29,6 +29,15 @@ pub(crate) struct Arrangement {
     pub block: usize,
 }
 
+/// Which gaps take channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Filling {
+    /// Those between rows, always.
+    pub gaps: bool,
+    /// Those that a pool leaves before a fully connected layer.
+    pub packed: bool,
+}
+
 /// Where a value lies on the common grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Grid {
@@ -71,13 +80,15 @@ fn last_positions<'a>(ir: &'a Ir, grids: &'a [Grid], axis: usize) -> impl Iterat
 /// of a share of the slots each.
 ///
 /// `gaps` allows channels in the gaps between rows also where an operator reads channels from such gaps: weights between the two
-/// do not repeat, as a row is seldom a power of two long, but there are fewer ciphertexts.
+/// do not repeat, as a row is seldom a power of two long, but there are fewer ciphertexts. `packed` lets a pool fill the gaps that it
+/// leaves with further channels where a fully connected layer reads it: that costs the pool a level, and the layer has fewer
+/// ciphertexts to go through.
 pub(crate) fn arrange(
     ir: &Ir,
     slots: usize,
     batch: usize,
     grid: [usize; 2],
-    gaps: bool,
+    Filling { gaps, packed }: Filling,
 ) -> Result<Arrangement, PlanError> {
     let grids = grids(ir);
     // One image's layouts, as if its block were all there is.
@@ -101,6 +112,7 @@ pub(crate) fn arrange(
     }
     let frame = Frame::new(ir, &grids, slots, grid);
     let apart = apart(ir);
+    let whole = if packed { read_whole(ir) } else { vec![false; ir.nodes.len()] };
     let mut layouts: Vec<Layout> = Vec::with_capacity(ir.nodes.len());
     for (id, node) in ir.nodes.iter().enumerate() {
         let layout = match (&node.kind, grids[id]) {
@@ -119,11 +131,13 @@ pub(crate) fn arrange(
                     Grid::Map(from) => Frame::pooled(&layouts[of], node.shape, from, steps),
                     Grid::Vector => None,
                 };
-                let row_gap = gaps || !terms.iter().any(|t| frame.fills_row_gap(&layouts[t.value]));
+                let row_gap =
+                    gaps || whole[id] || !terms.iter().any(|t| frame.fills_row_gap(&layouts[t.value]));
                 match depthwise(terms, node.shape) {
                     // A reduction to one position keeps its channels where they were.
                     Some(of) if node.shape[1] * node.shape[2] == 1 => collapsed(&layouts[of], node.shape),
                     Some(of) => pooled(of)
+                        .filter(|_| !whole[id])
                         .unwrap_or_else(|| frame.layout(node.shape, steps, apart[id], false, row_gap)),
                     None => frame.layout(node.shape, steps, apart[id], false, row_gap),
                 }
@@ -162,6 +176,17 @@ fn apart(ir: &Ir) -> Vec<[usize; 2]> {
         }
     }
     apart
+}
+
+/// Whether each value is read by an operator that mixes all of its elements.
+fn read_whole(ir: &Ir) -> Vec<bool> {
+    let mut whole = vec![false; ir.nodes.len()];
+    for node in &ir.nodes {
+        if let (IrKind::Linear { terms, .. }, [_, 1, 1]) = (&node.kind, node.shape) {
+            terms.iter().filter(|t| t.op.groups == 1).for_each(|t| whole[t.value] = true);
+        }
+    }
+    whole
 }
 
 fn larger(left: [usize; 2], right: [usize; 2]) -> [usize; 2] {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::PlanError;
-use crate::arrange::arrange;
+use crate::arrange::{Filling, arrange};
 use crate::bsgs::Split;
 use crate::calibrate::{apply, largest, rms};
 use crate::canonical::{Ir, IrId, IrKind};
@@ -60,11 +60,11 @@ impl<'a> Draft<'a> {
     pub fn new(
         ir: &'a Ir,
         (slots, batch): (usize, usize),
-        Style { grid, masks, gaps }: Style,
+        Style { grid, masks, filling }: Style,
         budget: Budget,
         cache: &mut Cache,
     ) -> Result<Self, PlanError> {
-        let arrangement = arrange(ir, slots, batch, grid, gaps)?;
+        let arrangement = arrange(ir, slots, batch, grid, filling)?;
         let (strides, block) = (arrangement.strides.clone(), arrangement.block);
         let mut draft = Self { ir, slots, nodes: Vec::new(), output: ir.output, strides, block };
         let mut maps: Vec<Arc<SlotMap>> = Vec::new();
@@ -309,12 +309,12 @@ impl Cache {
 
 /// A way to lay a network out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Style {
+pub(crate) struct Style {
     /// Steps of the input image between coarse positions.
     pub grid: [usize; 2],
     pub masks: Masks,
-    /// Whether channels fill gaps between rows wherever there are any (see [`arrange`]).
-    pub gaps: bool,
+    /// Which gaps take channels (see [`arrange`]).
+    pub filling: Filling,
 }
 
 /// Which weighted steps set unused slots to zero.
@@ -395,4 +395,49 @@ pub(crate) fn least_levels(ir: &Ir) -> (usize, String) {
         });
     }
     (depth[ir.output], ir.nodes[ir.output].name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canonical::canonicalise;
+    use crate::watch::Watch;
+    use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
+    use polyveil_net::{Tensor, exec};
+
+    #[test]
+    fn a_pool_fills_its_gaps_where_a_fully_connected_layer_reads_it() {
+        let mut b = GraphBuilder::new("net", &[1, 16, 16], 3);
+        let mut x = b.input();
+        x = b.conv("conv", x, 8, ConvSpec::new(3).pad(1));
+        x = b.quadratic("act", x, [0.1, 0.5, 0.1]);
+        x = b.avg_pool("pool", x, PoolSpec::new(3).stride(2));
+        x = b.flatten("flat", x);
+        x = b.linear("fc", x, 4);
+        let graph = b.finish(x).unwrap();
+        let ir = canonicalise(&graph).unwrap();
+        let image =
+            Tensor::new(vec![1, 16, 16], (0..256).map(|i| (i as f32 * 0.37).sin()).collect()).unwrap();
+        let scores = exec::run(&graph, &image).unwrap();
+        let expected = (scores.data().iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / 4.0).sqrt();
+        let sensitivity = Sensitivity::measure(&ir, &[image], &Watch(&|_| true)).unwrap();
+        let draft = |packed| {
+            let filling = Filling { gaps: false, packed };
+            let style = Style { grid: [1, 1], masks: Masks::Margins, filling };
+            let budget = Budget { levels: 4, ..Budget::default() };
+            let mut draft = Draft::new(&ir, (1024, 1), style, budget, &mut Cache::default()).unwrap();
+            draft.calibrate(&sensitivity).unwrap();
+            draft
+        };
+        let (loose, packed) = (draft(false), draft(true));
+        let pool = ir.nodes.iter().position(|node| node.name == "pool").unwrap();
+        assert_eq!(loose.nodes[pool].layout.ciphertexts, 4);
+        assert_eq!(packed.nodes[pool].layout.ciphertexts, 1);
+        assert_eq!(packed.levels(), loose.levels() + 1);
+        // Both ways lead to the scores of the network, which all slots repeat.
+        for draft in [&loose, &packed] {
+            let found = draft.nodes[ir.output].rms;
+            assert!((found / expected - 1.0).abs() < 1e-5, "{found} {expected}");
+        }
+    }
 }

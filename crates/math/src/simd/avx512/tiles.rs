@@ -314,17 +314,18 @@ impl Sums {
         }
     }
 
-    /// Adds products of block `block` of runs of values.
-    #[inline]
+    /// Adds products of block `block` of runs of values; apart for the same reason as [`Tiles::add_alike`].
+    #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn add(&mut self, runs: &[u32], values: &[&[u64]], weights: &[u64], log_block: u32, block: usize) {
+        let mut acc = *self;
         let of = |run: u32| values[run as usize].as_chunks::<UNIT>().0[block].as_chunks::<8>().0;
         match log_block {
             LOG_UNIT.. => {
                 for (&run, &w) in runs.iter().zip(weights) {
                     let (values, w) = (of(run), spread(w));
                     for (v, x) in values.iter().enumerate() {
-                        self.one(v, load(x), w);
+                        acc.one(v, load(x), w);
                     }
                 }
             }
@@ -332,7 +333,7 @@ impl Sums {
                 for (&run, weights) in runs.iter().zip(weights.chunks_exact(UNIT >> log_block)) {
                     let values = of(run);
                     for v in 0..VECTORS {
-                        self.one(v, load(&values[v]), spread(weights[(8 * v) >> log_block]));
+                        acc.one(v, load(&values[v]), spread(weights[(8 * v) >> log_block]));
                     }
                 }
             }
@@ -343,7 +344,7 @@ impl Sums {
                         chunk.fill(w);
                     }
                     for v in 0..VECTORS {
-                        self.one(v, load(&values[v]), load(&full[v]));
+                        acc.one(v, load(&values[v]), load(&full[v]));
                     }
                 }
             }
@@ -351,11 +352,12 @@ impl Sums {
                 for (&run, weights) in runs.iter().zip(weights.as_chunks::<8>().0.as_chunks::<VECTORS>().0) {
                     let values = of(run);
                     for v in 0..VECTORS {
-                        self.one(v, load(&values[v]), load(&weights[v]));
+                        acc.one(v, load(&values[v]), load(&weights[v]));
                     }
                 }
             }
         }
+        *self = acc;
     }
 
     #[inline]

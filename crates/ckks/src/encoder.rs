@@ -190,7 +190,7 @@ impl Encoder {
         let coefficient = wide(Rounding { values: coefficients, scale });
         let rounded = &*coefficients;
         let limit_log = self.params.log_q(level) - 1.0;
-        // NaN cannot pass: a product that overflowed is infinite and fails the comparison as well.
+        // NaN cannot pass: what overflowed is not finite.
         if coefficient.log2() >= limit_log || !coefficient.is_finite() {
             let limit = limit_log.exp2();
             return Err(CkksError::EncodeOverflow { value: largest, scale, coefficient, level, limit });
@@ -214,7 +214,7 @@ impl Encoder {
     }
 }
 
-/// Values times a scale, rounded in place; yields the largest magnitude.
+/// Values times a scale, rounded in place; yields the largest magnitude, or what is not finite if one of them is not.
 struct Rounding<'a> {
     values: &'a mut [f64],
     scale: f64,
@@ -225,14 +225,16 @@ impl Loop for Rounding<'_> {
 
     #[inline(always)]
     fn run(self) -> f64 {
-        let mut largest = [0f64; 8];
+        // The larger of a number and NaN is the number, hence the second sum: zero, or NaN.
+        let (mut largest, mut nothing) = ([0f64; 8], [0f64; 8]);
         for chunk in self.values.chunks_mut(8) {
-            for (x, largest) in chunk.iter_mut().zip(&mut largest) {
+            for ((x, largest), nothing) in chunk.iter_mut().zip(&mut largest).zip(&mut nothing) {
                 *x = (*x * self.scale).round_ties_even();
                 *largest = largest.max(x.abs());
+                *nothing += *x * 0.0;
             }
         }
-        largest.into_iter().fold(0f64, f64::max)
+        largest.into_iter().fold(0f64, f64::max) + nothing.into_iter().sum::<f64>()
     }
 }
 

@@ -109,6 +109,13 @@ fn what_cannot_be_encoded_is_named() {
     assert!(matches!(error, CkksError::EncodeOverflow { value: 3.0e5, level: 0, .. }), "{error}");
     assert!(error.to_string().contains("level 0 holds up to"), "{error}");
     assert!(encoder.encode_constant(3.0e5, 1, SCALE).is_ok());
+    // What overflows on the way leaves numbers that are none, which must not pass for small ones.
+    for log in 0..7 {
+        let signs: Vec<f64> =
+            (0..128).map(|j| if j >> log & 1 == 0 { f64::MAX } else { -f64::MAX }).collect();
+        assert!(matches!(encoder.encode(&signs, 2, SCALE), Err(CkksError::EncodeOverflow { .. })));
+        assert!(matches!(encoder.encode_integer(&signs, SCALE), Err(CkksError::EncodeOverflow { .. })));
+    }
     assert!(encoder.encode(&[f64::MAX; 128], 2, SCALE).is_err());
     assert!(encoder.encode(&[0.0; 129], 0, SCALE).is_err());
     assert!(encoder.encode(&[0.0], 3, SCALE).is_err());

@@ -7,7 +7,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use polyveil_math::Modulus;
 use polyveil_math::buffer::{self, Buffer};
 use polyveil_math::prime::ntt_primes;
-use polyveil_math::simd::{TileProducts, TileSum, tile_block, tile_sums};
+use polyveil_math::simd::{TileProducts, TileSum, Tiles, tile_block, tile_sums};
 use std::time::Duration;
 
 /// log2 of neighbours that share a weight.
@@ -51,7 +51,7 @@ fn sums(criterion: &mut Criterion) {
                     .zip(&lists)
                     .map(|(out, products)| TileSum { out, products, add: false })
                     .collect();
-                tile_sums(&mut sums, &values, &weights, 0, &modulus);
+                tile_sums(&mut sums, Tiles { values: &values, weights: &weights, start: 0 }, &modulus);
             });
         });
         group.finish();

@@ -5,7 +5,6 @@
 //! b_i = a_i − ι·a_{N−i}); w = ψ^((N/m)·(1 + 2·brv(j))) and c = −1 for the standard ring. The first C twiddles are those
 //! of degree C with root ψ^(N/C), so one table serves every subring of X^(N/C) as well.
 
-use crate::bits;
 use crate::buffer::Buffer;
 use crate::error::MathError;
 use crate::modulus::{Modulus, Shoup};
@@ -85,10 +84,7 @@ impl NttTable {
         for log_m in 0..log_n {
             let m = 1usize << log_m;
             for j in 0..m {
-                let exponent = match kind {
-                    RingKind::ConjugateInvariant => (n / (2 * m)) * (1 + 4 * bits::reverse(j, log_m)),
-                    RingKind::Standard => (n / m) * (1 + 2 * bits::reverse(j, log_m)),
-                };
+                let exponent = kind.node_exponent(n, log_m, j);
                 forward[m + j] = powers[exponent];
                 inverse[m + j] = powers[(4 * n - exponent) % (4 * n)];
             }
@@ -187,6 +183,7 @@ fn primitive_root(modulus: &Modulus, order: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bits;
     use crate::prime::ntt_primes;
     use crate::sample::SeedStream;
     use proptest::prelude::*;

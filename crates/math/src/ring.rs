@@ -60,6 +60,13 @@ impl RingKind {
             .collect()
     }
 
+    /// Exponent of ψ, a primitive 4N-th root of unity, in the factor of node `j` of the tree level with 2^`log_m` nodes of the
+    /// transform of degree `n` (see [`crate::ntt`]).
+    pub(crate) fn node_exponent(self, n: usize, log_m: u32, j: usize) -> usize {
+        let stride = self.stride();
+        n * 2 / stride / (1 << log_m) * (1 + stride * bits::reverse(j, log_m))
+    }
+
     /// Distance between the exponents of neighbouring roots.
     const fn stride(self) -> usize {
         match self {

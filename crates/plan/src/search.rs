@@ -29,17 +29,13 @@ pub(crate) const RINGS: std::ops::RangeInclusive<u32> = 12..=16;
 /// Bits of a level by which layouts are compared before ranges are known.
 const TYPICAL_SCALE_BITS: u32 = 36;
 /// How often moduli are looked for with a smaller error in mind.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 4;
 /// Standard deviations between the predicted error of a score and the largest that is promised. Of 16,491 images run through 600
 /// random networks the largest error of an image was beyond 3.8 predicted deviations in one of a thousand, and 8.7 at most: values
 /// that exceed the typical slot carry more noise than the prediction's averages.
 const PEAK: f64 = 6.0;
-/// Scores of an image, about: the largest error of a batch is the largest of as many times more.
+/// Scores of an image in that, about: the largest error of more scores, or of more images, is the largest of as many times more.
 const SCORES: f64 = 8.0;
-
-/// How much smaller than what is asked for the predicted error should be, where the ring has room for it: in AlexNet-like networks of
-/// random weights the largest error of a thousand scores was up to 1.13 times the prediction.
-const MARGIN: f64 = 1.5;
 
 /// How many times the error asked for a plan may promise for another layout to be worth a try: layouts differ in precision by a few
 /// bits.
@@ -112,10 +108,11 @@ impl Search<'_> {
             if Some(*max_log_n) == largest && best.is_finite() && *best > HOPELESS * wanted)
     }
 
-    /// Standard deviations between a typical error and the largest of a batch: the largest of n normal deviates grows as the root
-    /// of log n.
+    /// Standard deviations between a typical error and the largest of all scores of a batch: the largest of n normal deviates grows
+    /// as the root of log n.
     fn peak(&self) -> f64 {
-        PEAK * (1.0 + (self.batch as f64).ln() / SCORES.ln()).sqrt()
+        let scores = self.ir.nodes[self.ir.output].shape.iter().product::<usize>() * self.batch;
+        PEAK * (1.0 + (scores as f64 / SCORES).max(1.0).ln() / SCORES.ln()).sqrt()
     }
 
     /// Whether the layouts of some ring have room for so many images.
@@ -389,24 +386,18 @@ fn candidate(
         best: error * peak / range,
         layer: ir.nodes[worst].name.clone(),
     };
-    let mut margin = MARGIN;
-    let mut aim = wanted / peak / margin;
+    let mut aim = wanted / peak;
     let mut failure = None;
     // What the stand-in does not know (the very primes, the digits) makes little difference, so few attempts do.
     for _ in 0..ATTEMPTS {
         let predictor = Predictor::new(draft, search.sensitivity);
         let mut allocation = Allocation::start(&predictor, stand_in.clone(), least)?;
         allocation.descend(aim);
-        let (bits, scales) = (allocation.bits().to_vec(), allocation.wanted().to_vec());
-        let fits = Sizes::cheapest(ring.log_n, &bits, ring.limit).is_some();
-        if margin > 1.0 && (allocation.error() > aim || !fits) {
-            (aim, margin) = (aim * margin, 1.0);
-            continue;
-        }
         if allocation.error() > aim {
             return Err(imprecise(allocation.error(), allocation.worst()));
         }
-        if !fits {
+        let (bits, scales) = (allocation.bits().to_vec(), allocation.wanted().to_vec());
+        if Sizes::cheapest(ring.log_n, &bits, ring.limit).is_none() {
             allocation.fit(ring.log_n, ring.limit);
             return Err(imprecise(allocation.error(), allocation.worst()));
         }

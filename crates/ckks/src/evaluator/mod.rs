@@ -7,6 +7,8 @@
 //! | `rescale.rs` | rescale, dropping levels | 1 a rescale |
 //! | `rotate.rs` | rotations, one by one or hoisted | 0 |
 //! | `transform.rs` | weighted sums of rotations, double hoisted | 0, or 1 with the rescale |
+//! | `still.rs` | the same where nothing is rotated | 0, or 1 with the rescale |
+//! | `sums.rs` | products and weights of both in the order in which the kernel takes them | 0 |
 //! | `keyswitch.rs` | the steps that relinearisation and rotation share | 0 |
 //! | `divide.rs` | the division by primes that rescaling and key switching share | 0 |
 
@@ -17,6 +19,7 @@ mod multiply;
 mod rescale;
 mod rotate;
 mod still;
+mod sums;
 mod transform;
 
 pub use transform::{GiantStep, RotatedProduct, transform_is_heavy, transform_round};

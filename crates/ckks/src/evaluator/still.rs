@@ -6,10 +6,11 @@
 
 use super::Evaluator;
 use super::keyswitch::with_tiles;
-use super::transform::{Lists, Sum, Turn};
+use super::sums::Lists;
+use super::transform::{Sum, Turn};
 use crate::ciphertext::Ciphertext;
 use crate::par;
-use polyveil_math::simd::{self, LOG_UNIT};
+use polyveil_math::simd::{self, LOG_UNIT, Tiles};
 use polyveil_math::{Ntt, Poly};
 
 /// Words of all tiles, and bounds of one.
@@ -142,7 +143,8 @@ impl Evaluator {
                 }
                 let values: Vec<&[u64]> = tiles.chunks_exact(run).map(|run| &run[..tile]).collect();
                 let outs = out.chunks_exact_mut(2).map(|out| &mut out[part][start..start + tile]);
-                simd::tile_sums(&mut lists.sums_into(outs), &values, weights, first + start, modulus);
+                let tiles = Tiles { values: &values, weights, start: first + start };
+                simd::tile_sums(&mut lists.sums_into(outs), tiles, modulus);
             }
         });
     }

@@ -7,7 +7,6 @@
 
 mod transform;
 
-use crate::bits;
 use crate::error::MathError;
 use crate::ntt::{MAX_LOG_N, MIN_LOG_N};
 use crate::ring::RingKind;
@@ -49,10 +48,7 @@ impl Embedding {
         for log_m in 0..log_n {
             let m = 1usize << log_m;
             for j in 0..m {
-                let exponent = match kind {
-                    RingKind::ConjugateInvariant => (n / (2 * m)) * (1 + 4 * bits::reverse(j, log_m)),
-                    RingKind::Standard => (n / m) * (1 + 2 * bits::reverse(j, log_m)),
-                };
+                let exponent = kind.node_exponent(n, log_m, j);
                 let (sin, cos) = (TAU * exponent as f64 / (4 * n) as f64).sin_cos();
                 re[m + j] = cos;
                 im[m + j] = sin;

@@ -19,7 +19,7 @@ mod tiles;
 pub mod wide;
 
 pub use product::{KeyProduct, PACKED_GROUP, PackedLimb, key_product, pack};
-pub use tiles::{LOG_UNIT, TileProducts, TileSum, tile_block};
+pub use tiles::{LOG_UNIT, TileProducts, TileSum, Tiles, tile_block};
 
 use crate::modulus::{Modulus, Shoup};
 use std::sync::OnceLock;
@@ -265,16 +265,9 @@ pub fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
     dispatch!(dot(out, terms, modulus));
 }
 
-/// Many sums of products of the same values: the values of every sum's run from position `start` of a polynomial on, all runs
-/// of one length; `values[k]` begins with those of run k. `start` is a multiple of that length.
-pub fn tile_sums(
-    sums: &mut [TileSum<'_>],
-    values: &[&[u64]],
-    weights: &[u64],
-    start: usize,
-    modulus: &Modulus,
-) {
-    dispatch!(tile_sums(sums, values, weights, start, modulus));
+/// Many sums of products of the same values, a run of each.
+pub fn tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus) {
+    dispatch!(tile_sums(sums, tiles, modulus));
 }
 
 /// `out = values · weights` for block weights.

@@ -4,7 +4,8 @@
 //! k levels values are below (2k + 1)·q < 2^56 at 17 levels and 50 bits. Shoup products accept any 64-bit factor, so no
 //! reduction is needed before the end. **Inverse.** Sums are brought back below 2q at every level.
 
-use super::{CONVERT_GROUP, PACKED_GROUP, Target, Term, TileSum, Twiddles, Weights, tiles};
+use super::tiles::by_terms;
+use super::{CONVERT_GROUP, PACKED_GROUP, Target, Term, TileSum, Tiles, Twiddles, Weights};
 use crate::modulus::{Modulus, Shoup};
 
 /// Values handled at once by the sums of products: 128-bit accumulators of this many values stay in the first cache.
@@ -195,14 +196,8 @@ pub fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
 }
 
 /// See [`super::tile_sums`].
-pub fn tile_sums(
-    sums: &mut [TileSum<'_>],
-    values: &[&[u64]],
-    weights: &[u64],
-    start: usize,
-    modulus: &Modulus,
-) {
-    tiles::by_terms(sums, values, weights, start, |out, terms| dot(out, terms, modulus));
+pub fn tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus) {
+    by_terms(sums, tiles, |out, terms| dot(out, terms, modulus));
 }
 
 /// See [`super::mul_blocks`].

@@ -197,7 +197,8 @@ fn sums_of_tiles(backend: Backend) {
                     let mut out = before.clone();
                     let sum = |out| TileSum { out, products: &lists, add };
                     let mut sums: Vec<TileSum<'_>> = out.chunks_exact_mut(len).map(sum).collect();
-                    dispatch!(backend => tile_sums(&mut sums, &runs, &weights, start, &m));
+                    let tiles = Tiles { values: &runs, weights: &weights, start };
+                    dispatch!(backend => tile_sums(&mut sums, tiles, &m));
                     for (j, (found, before)) in out.iter().zip(before).enumerate() {
                         let j = j % len;
                         let mut sum = if add { before } else { 0 };

@@ -64,6 +64,17 @@ impl TileProducts {
     }
 }
 
+/// What many sums read: their runs start at position `start` of polynomials, a multiple of the length that they all have.
+#[derive(Debug, Clone, Copy)]
+pub struct Tiles<'a> {
+    /// `values[k]` begins with the values of run k.
+    pub values: &'a [&'a [u64]],
+    /// All weights.
+    pub weights: &'a [u64],
+    /// Where the runs start.
+    pub start: usize,
+}
+
 /// A run of one sum.
 #[derive(Debug)]
 pub struct TileSum<'a> {
@@ -78,9 +89,7 @@ pub struct TileSum<'a> {
 /// Every sum by sums of terms, one after the other.
 pub(super) fn by_terms(
     sums: &mut [TileSum<'_>],
-    values: &[&[u64]],
-    weights: &[u64],
-    start: usize,
+    Tiles { values, weights, start }: Tiles<'_>,
     dot: impl Fn(&mut [u64], &[Term<'_>]),
 ) {
     for sum in sums {

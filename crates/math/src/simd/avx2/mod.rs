@@ -26,7 +26,7 @@ mod pointwise;
 mod sums;
 
 use super::matrix::{Left, Lines, Out, Start};
-use super::{Target, Term, TileSum, Twiddles};
+use super::{Target, Term, TileSum, Tiles, Twiddles};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
@@ -82,7 +82,7 @@ entries! {
     pointwise::permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]);
     pointwise::reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus);
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
-    sums::tile_sums(sums: &mut [TileSum<'_>], values: &[&[u64]], weights: &[u64], start: usize, modulus: &Modulus);
+    sums::tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus);
     sums::convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]);
     sums::convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>);
     matrix::product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);

@@ -13,7 +13,7 @@
 //! reduced to q/2 + 1. That remainder starts the next low one, and counts as a term there: it is below
 //! 2^(k−1) = 2^(53−t), since 2·t ≤ 105 − a − b with b ≤ a, or t = 12 and q < 2^41.
 
-use super::super::{CONVERT_GROUP, Target, Term, TileSum, Weights, scalar, tiles};
+use super::super::{CONVERT_GROUP, Target, Term, TileSum, Tiles, Weights, scalar, tiles::by_terms};
 use super::{Lane, Mod, V, WORD, double, load, spread, store};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
@@ -66,14 +66,8 @@ pub(super) fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
 }
 
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn tile_sums(
-    sums: &mut [TileSum<'_>],
-    values: &[&[u64]],
-    weights: &[u64],
-    start: usize,
-    modulus: &Modulus,
-) {
-    tiles::by_terms(sums, values, weights, start, |out, terms| dot(out, terms, modulus));
+pub(super) fn tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus) {
+    by_terms(sums, tiles, |out, terms| dot(out, terms, modulus));
 }
 
 #[target_feature(enable = "avx2,fma")]

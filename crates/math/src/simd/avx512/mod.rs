@@ -18,7 +18,7 @@ mod sums;
 mod tiles;
 
 use super::matrix::{Left, Lines, Out, Start};
-use super::{KeyProduct, Target, Term, TileSum, Twiddles};
+use super::{KeyProduct, Target, Term, TileSum, Tiles, Twiddles};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
@@ -76,7 +76,7 @@ entries! {
     product::pack(out: &mut [u64], values: &[u64], width: usize, place: (usize, usize));
     product::key_product(out: &mut [u64], product: &KeyProduct<'_>, start: usize, modulus: &Modulus);
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
-    tiles::tile_sums(sums: &mut [TileSum<'_>], values: &[&[u64]], weights: &[u64], start: usize, modulus: &Modulus);
+    tiles::tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus);
     sums::convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]);
     sums::convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>);
     matrix::product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);

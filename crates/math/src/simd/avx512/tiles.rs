@@ -1,6 +1,6 @@
 //! Many sums of products of the same values.
 
-use super::super::{LOG_UNIT, TileProducts, TileSum, scalar, tile_block};
+use super::super::{LOG_UNIT, TileProducts, TileSum, Tiles, scalar, tile_block};
 use super::{Barrett, Lane, V, load, spread, store};
 use crate::modulus::Modulus;
 use std::arch::x86_64::*;
@@ -16,29 +16,23 @@ const GROUP: usize = 4000;
 /// All sums take their products of one block before the next begins. Blocks are as long as lets the values of all runs stay in
 /// the first-level cache.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn tile_sums(
-    sums: &mut [TileSum<'_>],
-    values: &[&[u64]],
-    weights: &[u64],
-    start: usize,
-    modulus: &Modulus,
-) {
+pub(super) fn tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus) {
     let len = sums.first().map_or(0, |sum| sum.out.len());
     if len < UNIT {
-        return scalar::tile_sums(sums, values, weights, start, modulus);
+        return scalar::tile_sums(sums, tiles, modulus);
     }
-    let tiles = Tiles { values, weights, start, modulus };
+    let kernel = Kernel { tiles, b: Barrett::new(modulus) };
     let shared = sums.iter().flat_map(|sum| sum.products).all(|products| products.log_block >= LOG_UNIT);
     let alike = alike(sums);
     if !shared {
-        tiles.mixed(sums);
-    } else if values.len() > UNIT && 2 * alike.len() <= sums.len() {
-        tiles.together(sums, &alike);
+        kernel.mixed(sums);
+    } else if tiles.values.len() > UNIT && 2 * alike.len() <= sums.len() {
+        kernel.together(sums, &alike);
     } else {
-        match tile_block(values.len()) {
-            16 => tiles.shared::<2, 4>(sums),
-            32 => tiles.shared::<4, 2>(sums),
-            _ => tiles.shared::<8, 1>(sums),
+        match tile_block(tiles.values.len()) {
+            16 => kernel.shared::<2, 4>(sums),
+            32 => kernel.shared::<4, 2>(sums),
+            _ => kernel.shared::<8, 1>(sums),
         }
     }
 }
@@ -64,36 +58,65 @@ fn alike(sums: &[TileSum<'_>]) -> Vec<usize> {
     sums.chunk_by(same).flat_map(size).collect()
 }
 
-/// What all sums read.
+/// What all sums read, and the constants of their modulus.
 #[derive(Clone, Copy)]
-struct Tiles<'a> {
-    values: &'a [&'a [u64]],
-    weights: &'a [u64],
-    start: usize,
-    modulus: &'a Modulus,
+struct Kernel<'a> {
+    tiles: Tiles<'a>,
+    b: Barrett,
 }
 
-impl Tiles<'_> {
+impl Kernel<'_> {
     /// Sums whose weights serve at least a unit each: blocks of `WIDE` vectors, `TIMES` products at a time.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn shared<const WIDE: usize, const TIMES: usize>(self, sums: &mut [TileSum<'_>]) {
-        let b = Barrett::new(self.modulus);
+        self.one_by_one::<WIDE>(sums, |acc, runs, weights, _, block| {
+            self.add_shared::<WIDE, TIMES>(acc, runs, weights, block);
+        });
+    }
+
+    /// Sums with weights of any kind.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn mixed(self, sums: &mut [TileSum<'_>]) {
+        self.one_by_one::<VECTORS>(sums, |acc, runs, weights, log_block, block| {
+            acc.add(runs, self.tiles.values, weights, log_block, block);
+        });
+    }
+
+    /// One sum after the other in blocks of `WIDE` vectors; `add(sums, runs, weights, log_block, block)` adds some products.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn one_by_one<const WIDE: usize>(
+        self,
+        sums: &mut [TileSum<'_>],
+        add: impl Fn(&mut Sums, &[u32], &[u64], u32, usize),
+    ) {
         let blocks = sums.first().map_or(0, |sum| sum.out.len()) / (8 * WIDE);
         for block in 0..blocks {
+            let at = self.tiles.start + block * 8 * WIDE;
             for sum in &mut *sums {
                 let count = count(sum);
                 let out = &mut sum.out.as_chunks_mut::<8>().0.as_chunks_mut::<WIDE>().0[block];
-                let mut acc = Sums::new(b, out, sum.add);
+                let mut acc = Sums::new(self.b, out, sum.add);
                 let mut room = GROUP;
-                let at = self.start + block * 8 * WIDE;
-                each_row(sum.products, self.weights, at, &mut room, |runs, weights, _, full| {
-                    if full {
-                        acc.reduce(b);
+                for products in sum.products {
+                    let (row, index) = products.row(at, LOG_UNIT);
+                    let each = row / products.values.len().max(1);
+                    let mut weights = &self.tiles.weights[products.weights + index * row..][..row];
+                    let mut runs = &products.values[..];
+                    while !runs.is_empty() {
+                        if room == 0 {
+                            acc.reduce(self.b);
+                            room = GROUP;
+                        }
+                        let (now, later) = runs.split_at(runs.len().min(room));
+                        let (own, rest) = weights.split_at(each * now.len());
+                        add(&mut acc, now, own, products.log_block, block);
+                        (room, runs, weights) = (room - now.len(), later, rest);
                     }
-                    self.add_shared::<WIDE, TIMES>(&mut acc, runs, weights, block);
-                });
-                acc.finish(b, out, count);
+                }
+                acc.finish(self.b, out, count);
             }
         }
     }
@@ -102,7 +125,6 @@ impl Tiles<'_> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn together(self, sums: &mut [TileSum<'_>], alike: &[usize]) {
-        let b = Barrett::new(self.modulus);
         let blocks = sums.first().map_or(0, |sum| sum.out.len()) / (8 * NARROW);
         for block in 0..blocks {
             let mut rest = &mut *sums;
@@ -110,10 +132,10 @@ impl Tiles<'_> {
                 let (some, later) = rest.split_at_mut(size);
                 rest = later;
                 match size {
-                    1 => self.few::<1>(b, some, block),
-                    2 => self.few::<2>(b, some, block),
-                    3 => self.few::<3>(b, some, block),
-                    _ => self.few::<4>(b, some, block),
+                    1 => self.few::<1>(some, block),
+                    2 => self.few::<2>(some, block),
+                    3 => self.few::<3>(some, block),
+                    _ => self.few::<4>(some, block),
                 }
             }
         }
@@ -122,9 +144,9 @@ impl Tiles<'_> {
     /// A block of `SUMS` sums with products of the same runs.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn few<const SUMS: usize>(self, b: Barrett, sums: &mut [TileSum<'_>], block: usize) {
+    fn few<const SUMS: usize>(self, sums: &mut [TileSum<'_>], block: usize) {
         let Some(sums) = sums.first_chunk_mut::<SUMS>() else { return };
-        let at = self.start + block * 8 * NARROW;
+        let (b, at) = (self.b, self.tiles.start + block * 8 * NARROW);
         let mut acc = Sums { low: [b.m.zero; VECTORS], high: [b.m.zero; VECTORS] };
         let mut count = 1;
         for (list, products) in sums[0].products.iter().enumerate() {
@@ -133,7 +155,7 @@ impl Tiles<'_> {
             for (row, sum) in rows.iter_mut().zip(&*sums) {
                 let products = &sum.products[list];
                 let (len, index) = products.row(at, LOG_UNIT);
-                *row = &self.weights[products.weights + index * len..][..runs.len()];
+                *row = &self.tiles.weights[products.weights + index * len..][..runs.len()];
             }
             count += runs.len();
             self.add_alike::<SUMS>(&mut acc, runs, &rows, block);
@@ -164,7 +186,7 @@ impl Tiles<'_> {
         let mut acc = *sums;
         let [r0, r1, r2, r3] = rows;
         for (k, &run) in runs.iter().enumerate() {
-            let x = &self.values[run as usize].as_chunks::<8>().0.as_chunks::<NARROW>().0[block];
+            let x = &self.tiles.values[run as usize].as_chunks::<8>().0.as_chunks::<NARROW>().0[block];
             let x = [load(&x[0]), load(&x[1])];
             let mut add = |sum: usize, row: &[u64]| {
                 let w = spread(row[k]);
@@ -196,7 +218,7 @@ impl Tiles<'_> {
         block: usize,
     ) {
         let mut acc = *sums;
-        let of = |run: u32| &self.values[run as usize].as_chunks::<8>().0.as_chunks::<WIDE>().0[block];
+        let of = |run: u32| &self.tiles.values[run as usize].as_chunks::<8>().0.as_chunks::<WIDE>().0[block];
         let ((many, rest), (weights, more)) = (runs.as_chunks::<TIMES>(), weights.as_chunks::<TIMES>());
         for (runs, weights) in many.iter().zip(weights) {
             for u in 0..TIMES {
@@ -213,62 +235,11 @@ impl Tiles<'_> {
         }
         *sums = acc;
     }
-
-    /// Sums with weights of any kind.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn mixed(self, sums: &mut [TileSum<'_>]) {
-        let b = Barrett::new(self.modulus);
-        let blocks = sums.first().map_or(0, |sum| sum.out.len()) / UNIT;
-        for block in 0..blocks {
-            for sum in &mut *sums {
-                let count = count(sum);
-                let out = &mut sum.out.as_chunks_mut::<8>().0.as_chunks_mut::<VECTORS>().0[block];
-                let mut acc = Sums::new(b, out, sum.add);
-                let mut room = GROUP;
-                let at = self.start + block * UNIT;
-                each_row(sum.products, self.weights, at, &mut room, |runs, weights, log_block, full| {
-                    if full {
-                        acc.reduce(b);
-                    }
-                    acc.add(runs, self.values, weights, log_block, block);
-                });
-                acc.finish(b, out, count);
-            }
-        }
-    }
 }
 
 /// Products of a sum.
 fn count(sum: &TileSum<'_>) -> usize {
     sum.products.iter().map(|products| products.values.len()).sum()
-}
-
-/// Calls `f(runs, weights, log_block, full)` with the products of position `at`, at most [`GROUP`] between two calls that are told that the
-/// accumulators are full.
-#[inline(always)]
-fn each_row(
-    lists: &[TileProducts],
-    weights: &[u64],
-    at: usize,
-    room: &mut usize,
-    mut f: impl FnMut(&[u32], &[u64], u32, bool),
-) {
-    for products in lists {
-        let (row, index) = products.row(at, LOG_UNIT);
-        let mut weights = &weights[products.weights + index * row..][..row];
-        let mut runs = &products.values[..];
-        while !runs.is_empty() {
-            let full = *room == 0;
-            if full {
-                *room = GROUP;
-            }
-            let (now, later) = runs.split_at(runs.len().min(*room));
-            let (own, rest) = weights.split_at(row / products.values.len() * now.len());
-            f(now, own, products.log_block, full);
-            (*room, runs, weights) = (*room - now.len(), later, rest);
-        }
-    }
 }
 
 /// Both halves of the sums of a block.
@@ -314,7 +285,7 @@ impl Sums {
         }
     }
 
-    /// Adds products of block `block` of runs of values; apart for the same reason as [`Tiles::add_alike`].
+    /// Adds products of block `block` of runs of values; apart for the same reason as [`Kernel::add_alike`].
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn add(&mut self, runs: &[u32], values: &[&[u64]], weights: &[u64], log_block: u32, block: usize) {

@@ -1,0 +1,132 @@
+//! Sums of products as the kernel takes them: which products each sum has, and their weights, encoded a limb at a time and stored in
+//! the order of their use.
+
+use super::Evaluator;
+use super::keyswitch::with_vectors;
+use super::transform::Sum;
+use crate::plaintext::IntegerPlaintext;
+use polyveil_math::buffer::{self, Buffer};
+use polyveil_math::simd::{self, TileProducts, TileSum, Tiles};
+
+/// Products whose weights are encoded and used before the next ones', where a sum has very many.
+const GROUP: usize = 4;
+/// Vectors of weights whose blocks are shorter lie by themselves.
+const LEAST_LOG_BLOCK: u32 = 3;
+/// Vectors of weights that are encoded before they are put where the kernel wants them.
+const TOGETHER: usize = 8;
+/// The products of many sums, as the kernel takes them.
+#[derive(Default)]
+pub(super) struct Lists {
+    /// One a sum; their weights lie one after the other.
+    pub(super) products: Vec<Vec<TileProducts>>,
+    /// The place of each sum in an order in which those with products of the same rotated inputs are neighbours: the kernel loads
+    /// these once for several sums.
+    places: Vec<usize>,
+}
+
+impl Lists {
+    pub(super) fn new(sums: &[&Sum<'_>], n: usize) -> Self {
+        let mut next = 0;
+        let products: Vec<_> = sums.iter().map(|sum| list_products(&sum.products, n, &mut next)).collect();
+        let mut order: Vec<usize> = (0..sums.len()).collect();
+        let turns = |sum: usize| {
+            sums[sum].products.iter().map(|&(turn, weights)| (weights.coefficients().len(), turn))
+        };
+        order.sort_by(|&a, &b| turns(a).cmp(turns(b)));
+        let mut places = vec![0; sums.len()];
+        for (place, sum) in order.into_iter().enumerate() {
+            places[sum] = place;
+        }
+        Self { products, places }
+    }
+
+    /// Sums into `outs`, of which there is one a sum.
+    pub(super) fn sums_into<'t>(&'t self, outs: impl Iterator<Item = &'t mut [u64]>) -> Vec<TileSum<'t>> {
+        let mut sums: Vec<(usize, TileSum<'t>)> = outs
+            .zip(&self.products)
+            .zip(&self.places)
+            .map(|((out, products), &place)| (place, TileSum { out, products, add: false }))
+            .collect();
+        sums.sort_unstable_by_key(|sum| sum.0);
+        sums.into_iter().map(|sum| sum.1).collect()
+    }
+}
+
+/// Products in order of the length of their weights, which lie one after the other from `next` on.
+fn list_products(products: &[(usize, &IntegerPlaintext)], n: usize, next: &mut usize) -> Vec<TileProducts> {
+    let len = |product: &(usize, &IntegerPlaintext)| product.1.coefficients().len();
+    let mut lists = Vec::new();
+    for alike in products.chunk_by(|a, b| len(a) == len(b)) {
+        let each = len(&alike[0]);
+        let log_block = (n / each).ilog2();
+        // Vectors of which much is read at a time may lie by themselves.
+        let together = if log_block < LEAST_LOG_BLOCK { 1 } else { alike.len() };
+        for some in alike.chunks(together) {
+            let values = some.iter().map(|&(turn, _)| turn as u32).collect();
+            lists.push(TileProducts { log_block, weights: *next, values });
+            *next += some.len() * each;
+        }
+    }
+    lists
+}
+
+impl Evaluator {
+    /// Both parts of a sum at one limb, a few weights encoded at a time, so that they are used while they are in the second-level
+    /// cache. `values` are whole limbs of each part, one a turn.
+    pub(super) fn heavy_sum(
+        &self,
+        sum: &Sum<'_>,
+        values: &[Vec<&[u64]>; 2],
+        (i, level): (usize, usize),
+        mut out: [&mut [u64]; 2],
+    ) {
+        let modulus = self.params.extended_table(i, level).modulus();
+        for (index, group) in sum.products.chunks(GROUP).enumerate() {
+            let lists = [list_products(group, self.params.degree(), &mut 0)];
+            let weights = self.encode_limb([group].into_iter(), &lists, (i, level));
+            for (values, out) in values.iter().zip(&mut out) {
+                let sum = TileSum { out, products: &lists[0], add: index > 0 };
+                simd::tile_sums(&mut [sum], Tiles { values, weights: &weights, start: 0 }, modulus);
+            }
+        }
+    }
+
+    /// The weights of the products of some sums modulo extended prime i, transformed, as `lists` say.
+    pub(super) fn encode_limb<'p, 'a: 'p>(
+        &self,
+        sums: impl Iterator<Item = &'p [(usize, &'a IntegerPlaintext)]>,
+        lists: &[Vec<TileProducts>],
+        (i, level): (usize, usize),
+    ) -> Buffer {
+        let table = self.params.extended_table(i, level);
+        let encode = |weights: &IntegerPlaintext, out: &mut [u64]| {
+            simd::reduce_signed(out, weights.coefficients(), table.modulus());
+            table.forward(out);
+        };
+        let words = |list: &TileProducts| list.values.len() * (self.params.degree() >> list.log_block);
+        let mut data = buffer::take(lists.iter().flatten().map(words).sum());
+        let mut rest = &mut data[..];
+        for (mut products, lists) in sums.zip(lists) {
+            for list in lists {
+                let len = self.params.degree() >> list.log_block;
+                let (own, later) = products.split_at(list.values.len());
+                let (weights, more) = rest.split_at_mut(own.len() * len);
+                (products, rest) = (later, more);
+                if let [(_, only)] = own {
+                    encode(only, weights);
+                    continue;
+                }
+                with_vectors(TOGETHER * len, |vectors| {
+                    for (first, some) in (0..).step_by(TOGETHER).zip(own.chunks(TOGETHER)) {
+                        let vectors = &mut vectors[..some.len() * len];
+                        for ((_, product), vector) in some.iter().zip(vectors.chunks_exact_mut(len)) {
+                            encode(product, vector);
+                        }
+                        list.set(weights, vectors, len, first);
+                    }
+                });
+            }
+        }
+        data
+    }
+}

@@ -71,7 +71,7 @@ impl Kernel<'_> {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn shared<const WIDE: usize, const TIMES: usize>(self, sums: &mut [TileSum<'_>]) {
         self.one_by_one::<WIDE>(sums, |acc, runs, weights, _, block| {
-            self.add_shared::<WIDE, TIMES>(acc, runs, weights, block);
+            add_shared::<WIDE, TIMES>(acc, runs, self.tiles.values, weights, block);
         });
     }
 
@@ -158,7 +158,7 @@ impl Kernel<'_> {
                 *row = &self.tiles.weights[products.weights + index * len..][..runs.len()];
             }
             count += runs.len();
-            self.add_alike::<SUMS>(&mut acc, runs, &rows, block);
+            add_alike::<SUMS>(&mut acc, runs, self.tiles.values, &rows, block);
         }
         let short = Barrett::fits(count, b.bits);
         for (k, sum) in sums.iter_mut().enumerate() {
@@ -172,69 +172,69 @@ impl Kernel<'_> {
             }
         }
     }
+}
 
-    /// The products of a block of some sums. A function of its own, as nothing but the accumulators may take registers.
-    #[inline(never)]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn add_alike<const SUMS: usize>(
-        self,
-        sums: &mut Sums,
-        runs: &[u32],
-        rows: &[&[u64]; TOGETHER],
-        block: usize,
-    ) {
-        let mut acc = *sums;
-        let [r0, r1, r2, r3] = rows;
-        for (k, &run) in runs.iter().enumerate() {
-            let x = &self.tiles.values[run as usize].as_chunks::<8>().0.as_chunks::<NARROW>().0[block];
-            let x = [load(&x[0]), load(&x[1])];
-            let mut add = |sum: usize, row: &[u64]| {
-                let w = spread(row[k]);
-                acc.one(NARROW * sum, x[0], w);
-                acc.one(NARROW * sum + 1, x[1], w);
-            };
-            add(0, r0);
-            if SUMS > 1 {
-                add(1, r1);
-            }
-            if SUMS > 2 {
-                add(2, r2);
-            }
-            if SUMS > 3 {
-                add(3, r3);
-            }
+/// The products of a block of some sums. A function of its own, as nothing but the accumulators may take registers.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn add_alike<const SUMS: usize>(
+    sums: &mut Sums,
+    runs: &[u32],
+    values: &[&[u64]],
+    rows: &[&[u64]; TOGETHER],
+    block: usize,
+) {
+    let mut acc = *sums;
+    let [r0, r1, r2, r3] = rows;
+    for (k, &run) in runs.iter().enumerate() {
+        let x = &values[run as usize].as_chunks::<8>().0.as_chunks::<NARROW>().0[block];
+        let x = [load(&x[0]), load(&x[1])];
+        let mut add = |sum: usize, row: &[u64]| {
+            let w = spread(row[k]);
+            acc.one(NARROW * sum, x[0], w);
+            acc.one(NARROW * sum + 1, x[1], w);
+        };
+        add(0, r0);
+        if SUMS > 1 {
+            add(1, r1);
         }
-        *sums = acc;
+        if SUMS > 2 {
+            add(2, r2);
+        }
+        if SUMS > 3 {
+            add(3, r3);
+        }
     }
+    *sums = acc;
+}
 
-    /// The products of a block of one sum; apart for the same reason.
-    #[inline(never)]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn add_shared<const WIDE: usize, const TIMES: usize>(
-        self,
-        sums: &mut Sums,
-        runs: &[u32],
-        weights: &[u64],
-        block: usize,
-    ) {
-        let mut acc = *sums;
-        let of = |run: u32| &self.tiles.values[run as usize].as_chunks::<8>().0.as_chunks::<WIDE>().0[block];
-        let ((many, rest), (weights, more)) = (runs.as_chunks::<TIMES>(), weights.as_chunks::<TIMES>());
-        for (runs, weights) in many.iter().zip(weights) {
-            for u in 0..TIMES {
-                let w = spread(weights[u]);
-                for (v, x) in of(runs[u]).iter().enumerate() {
-                    acc.one(u * WIDE + v, load(x), w);
-                }
+/// The products of a block of one sum; apart for the same reason.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn add_shared<const WIDE: usize, const TIMES: usize>(
+    sums: &mut Sums,
+    runs: &[u32],
+    values: &[&[u64]],
+    weights: &[u64],
+    block: usize,
+) {
+    let mut acc = *sums;
+    let of = |run: u32| &values[run as usize].as_chunks::<8>().0.as_chunks::<WIDE>().0[block];
+    let ((many, rest), (weights, more)) = (runs.as_chunks::<TIMES>(), weights.as_chunks::<TIMES>());
+    for (runs, weights) in many.iter().zip(weights) {
+        for u in 0..TIMES {
+            let w = spread(weights[u]);
+            for (v, x) in of(runs[u]).iter().enumerate() {
+                acc.one(u * WIDE + v, load(x), w);
             }
         }
-        for (&run, &w) in rest.iter().zip(more) {
-            for (v, x) in of(run).iter().enumerate() {
-                acc.one(v, load(x), spread(w));
-            }
-        }
-        *sums = acc;
     }
+    for (&run, &w) in rest.iter().zip(more) {
+        for (v, x) in of(run).iter().enumerate() {
+            acc.one(v, load(x), spread(w));
+        }
+    }
+    *sums = acc;
 }
 
 /// Products of a sum.
@@ -285,7 +285,7 @@ impl Sums {
         }
     }
 
-    /// Adds products of block `block` of runs of values; apart for the same reason as [`Kernel::add_alike`].
+    /// Adds products of block `block` of runs of values; apart for the same reason as [`add_alike`].
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn add(&mut self, runs: &[u32], values: &[&[u64]], weights: &[u64], log_block: u32, block: usize) {

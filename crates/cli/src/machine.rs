@@ -1,5 +1,7 @@
 //! What the machine has: processors, memory, and how much of it was used.
 
+use std::sync::{Mutex, PoisonError};
+
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 /// Memory that a new piece of work can have, in bytes: what is free or can be reclaimed, and no
@@ -34,6 +36,30 @@ pub fn peak_rss() -> u64 {
 /// Starts a new measurement of [`peak_rss`]; false where the system cannot.
 pub fn reset_peak() -> bool {
     std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+/// The largest resident size of each of several phases.
+pub struct Peaks(Mutex<Vec<u64>>);
+
+impl Peaks {
+    /// The first phase starts.
+    pub fn start() -> Self {
+        reset_peak();
+        Self(Mutex::default())
+    }
+
+    /// One phase ends and the next one starts.
+    pub fn next(&self) {
+        let peak = peak_rss();
+        reset_peak();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(peak);
+    }
+
+    /// The last phase ends; all of them, in order.
+    pub fn finish(self) -> Vec<u64> {
+        self.next();
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Name of the processor, as the system gives it.

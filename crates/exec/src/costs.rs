@@ -9,8 +9,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use polyveil_ckks::{
-    Ciphertext, CkksError, EncodedWeights, Encoder, EvaluationKeys, Evaluator, KeyId, Ntt, Parameters,
-    ParametersLiteral, Poly, RingKind, SwitchingKey,
+    Ciphertext, CkksError, Encoder, EvaluationKeys, Evaluator, GiantStep, IntegerPlaintext, KeyId, Ntt,
+    Parameters, ParametersLiteral, Poly, RingKind, RotatedProduct, SwitchingKey,
 };
 use polyveil_plan::UnitCosts;
 
@@ -20,10 +20,17 @@ const LIMBS: usize = 6;
 const SPECIALS: usize = 2;
 /// Rotations of the longer of two measurements.
 const ROTATIONS: usize = 5;
-/// Repetitions of each measurement.
+/// Repetitions of each measurement at least, and the seconds that they take together at least: a machine that others use too may
+/// stand still for longer than a single one takes.
 const REPEATS: usize = 5;
-/// Terms of a measured sum of products, each of another ciphertext.
-const TERMS: usize = 8;
+const SECONDS: f64 = 0.1;
+/// Ciphertexts of measured sums of products, and their limbs: more than a core's own caches hold, as in a run.
+const TERMS: usize = 32;
+const TERM_LIMBS: usize = 2;
+/// Sums of the same ciphertexts, as a convolution has them.
+const SUMS: usize = 24;
+/// Numbers of a periodic weight vector.
+const PERIOD: usize = 16;
 /// How much of a run's work keeps all threads busy: steps are spread over them by ciphertext, sum and limb.
 const SHARED: f64 = 0.9;
 
@@ -74,9 +81,9 @@ fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
     let parameters = Parameters::new_insecure(literal)?;
     let n = parameters.degree();
     let level = LIMBS - 1;
-    let ciphertexts =
-        (0..TERMS).map(|_| random_ciphertext(&parameters, level)).collect::<Result<Vec<_>, _>>()?;
-    let ciphertext = ciphertexts.first().ok_or(CkksError::NoTerms)?;
+    let ciphertext = random_ciphertext(&parameters, level)?;
+    let terms =
+        (0..TERMS).map(|_| random_ciphertext(&parameters, TERM_LIMBS - 1)).collect::<Result<Vec<_>, _>>()?;
     let encoder = Encoder::new(&parameters);
     let slots: Vec<f64> = (0..n).map(|i| (i % 7) as f64 / 7.0).collect();
     let body = key_body(&parameters, level);
@@ -89,27 +96,35 @@ fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
     let limbs = LIMBS as f64;
 
     let tables = parameters.tables(level);
-    let mut poly = ciphertext.parts()[0].clone().into_raw();
+    let mut polys: Vec<_> = terms.iter().map(|x| x.parts()[0].clone().into_raw()).collect();
     let ntt_ns = median(|| {
-        tables.iter().zip(poly.chunks_exact_mut(n)).for_each(|(table, limb)| table.forward(black_box(limb)));
+        for limbs in &mut polys {
+            let limbs = tables.iter().zip(limbs.chunks_exact_mut(n));
+            limbs.for_each(|(table, limb)| table.forward(black_box(limb)));
+        }
         Ok(())
-    })? / limbs;
-    let full = EncodedWeights::Full(encoder.encode(&slots, level, 2f64.powi(30))?);
-    let periodic =
-        EncodedWeights::Periodic(encoder.encode_periodic(&slots[..16.min(n)], level, 2f64.powi(30))?);
-    let sum = |weights: &EncodedWeights| {
-        let terms: Vec<_> = ciphertexts.iter().map(|ciphertext| (ciphertext, weights)).collect();
-        median(|| evaluator.linear_combination(black_box(&terms)).map(drop))
+    })? / (TERMS * TERM_LIMBS) as f64;
+    let scale = 2f64.powi(30);
+    let full = encoder.encode_integer(&slots, scale)?;
+    let periodic = encoder.encode_integer(&slots[..PERIOD.min(n)], scale)?;
+    // A product and a limb of one part, with what encoding its weights takes beside their transform.
+    let inputs: Vec<&Ciphertext> = terms.iter().collect();
+    let product = |weights: &IntegerPlaintext, sums: usize| {
+        let product = |input: usize| RotatedProduct { input, rotation: 0, weights };
+        let sum = GiantStep { rotation: 0, products: (0..TERMS).map(product).collect() };
+        let outputs = vec![vec![sum]; sums];
+        let ns = median(|| evaluator.linear_transform(black_box(&inputs), &outputs, false).map(drop))?;
+        let transform = ntt_ns * weights.coefficients().len() as f64 / n as f64;
+        Ok::<_, CkksError>((ns / (TERM_LIMBS * sums * TERMS) as f64 - transform).max(0.0) / 2.0)
     };
-    let mac_full_ns = sum(&full)? / (2.0 * limbs * TERMS as f64);
-    let mac_periodic_ns = sum(&periodic)? / (2.0 * limbs * TERMS as f64);
-    let encode_ns = median(|| encoder.encode(black_box(&slots), level, 2f64.powi(30)).map(drop))?;
-    let embed_ns = (encode_ns - limbs * ntt_ns).max(0.0);
+    let mac_full_ns = product(&full, 1)?;
+    let mac_periodic_ns = product(&periodic, SUMS)?;
+    let embed_ns = median(|| encoder.encode_integer(black_box(&slots), scale).map(drop))?;
 
     // One decomposition and one key product each: the difference tells the two apart.
-    let one = median(|| evaluator.rotate_hoisted(black_box(ciphertext), &[1]).map(drop))?;
+    let one = median(|| evaluator.rotate_hoisted(black_box(&ciphertext), &[1]).map(drop))?;
     let all: Vec<usize> = (1..=ROTATIONS).collect();
-    let many = median(|| evaluator.rotate_hoisted(black_box(ciphertext), &all).map(drop))?;
+    let many = median(|| evaluator.rotate_hoisted(black_box(&ciphertext), &all).map(drop))?;
     let switch_ns = (many - one).max(0.0) / (ROTATIONS - 1) as f64;
     let decompose_ns = (one - switch_ns).max(0.0);
     // The planner's counts of both parts (see its cost model), solved for the unknown unit costs.
@@ -125,14 +140,15 @@ fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
 /// Median nanoseconds of several repetitions, after one to warm up.
 fn median(mut work: impl FnMut() -> Result<(), CkksError>) -> Result<f64, CkksError> {
     work()?;
-    let mut times = [0.0f64; REPEATS];
-    for time in &mut times {
+    let begun = Instant::now();
+    let mut times = Vec::with_capacity(REPEATS);
+    while times.len() < REPEATS || begun.elapsed().as_secs_f64() < SECONDS {
         let started = Instant::now();
         work()?;
-        *time = started.elapsed().as_secs_f64() * 1e9;
+        times.push(started.elapsed().as_secs_f64() * 1e9);
     }
     times.sort_by(f64::total_cmp);
-    Ok(times[REPEATS / 2])
+    Ok(times[times.len() / 2])
 }
 
 fn random_ciphertext(parameters: &Parameters, level: usize) -> Result<Ciphertext, CkksError> {

@@ -99,8 +99,19 @@ pub struct Estimate {
     pub max_error: f64,
     /// Bits of a score that are right: log2(range / error).
     pub precision_bits: f64,
-    /// Seconds by layer.
-    pub layers: Vec<(String, f64)>,
+    /// Layer by layer.
+    pub layers: Vec<LayerEstimate>,
+}
+
+/// One layer of an [`Estimate`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerEstimate {
+    /// Its name.
+    pub name: String,
+    /// Seconds of one batch.
+    pub seconds: f64,
+    /// Peak memory of the server meanwhile, keys and everything else that it holds included.
+    pub memory_bytes: u64,
 }
 
 impl UnitCosts {
@@ -419,7 +430,7 @@ fn sums_of_rotations(
                 let share = product.diagonal.weights.len() as f64 / slots as f64;
                 work.embed += share;
                 work.ntt += limbs * share;
-                if share > 1.0 / 16.0 {
+                if share >= 1.0 / 16.0 {
                     work.mac_full += 2.0 * limbs;
                 } else {
                     work.mac_periodic += 2.0 * limbs;
@@ -442,22 +453,25 @@ fn sums_of_rotations(
 pub fn estimate(plan: &ServerPlan, work: &Work, unit: &UnitCosts) -> Estimate {
     let n = 1u64 << plan.parameters.log_n;
     let held = held_limbs(plan);
-    let busiest = work.steps.iter().zip(&held).map(|((_, w), held)| w.live_limbs + *held as f64);
-    let busiest = busiest.fold(0.0, f64::max) as u64;
+    // Two polynomials a limb.
+    let busy =
+        |((_, work), held): (&(String, StepWork), &u64)| (work.live_limbs + *held as f64) as u64 * 2 * n * 8;
+    let busy: Vec<u64> = work.steps.iter().zip(&held).map(busy).collect();
+    let busiest = busy.iter().copied().max().unwrap_or(0);
     let tables = (plan.parameters.q.len() + plan.parameters.p.len()) as u64 * n * 8 * 5;
     let base = 24 << 20;
     // Freed buffers are kept for their next use (`math::buffer`).
-    let server_base = base + (busiest * 2 * n * 8).min(128 << 20);
+    let server_base = base + busiest.min(128 << 20);
     let weights: u64 = plan.steps.iter().map(|s| step_weights(&s.kind)).sum();
     let diagonals = work.steps.iter().map(|(_, w)| w.embed).sum::<f64>() as u64 * n * 4;
-    let server = work.key_memory + busiest * 2 * n * 8 + tables + weights * 2 + diagonals + server_base;
+    let always = work.key_memory + tables + weights * 2 + diagonals + server_base;
     let input = &plan.values[0];
     let output = &plan.values[plan.output];
     let packed = |level: usize| plan.parameters.q[..=level].iter().map(|&q| bits(q)).sum::<u64>() * n / 8;
     Estimate {
         batch: plan.batch(),
         seconds: work.seconds(unit),
-        server_memory_bytes: server,
+        server_memory_bytes: always + busiest,
         client_memory_bytes: work.key_memory + tables + base,
         key_bytes: work.key_bytes,
         upload_bytes: input.layout.ciphertexts as u64 * packed(input.level),
@@ -470,7 +484,16 @@ pub fn estimate(plan: &ServerPlan, work: &Work, unit: &UnitCosts) -> Estimate {
         max_error: plan.precision.max_error,
         precision_bits: (plan.precision.output_range / plan.precision.max_error.max(f64::MIN_POSITIVE))
             .log2(),
-        layers: work.steps.iter().map(|(name, w)| (name.clone(), w.seconds(unit))).collect(),
+        layers: work
+            .steps
+            .iter()
+            .zip(busy)
+            .map(|((name, work), busy)| LayerEstimate {
+                name: name.clone(),
+                seconds: work.seconds(unit),
+                memory_bytes: always + busy,
+            })
+            .collect(),
     }
 }
 

@@ -295,23 +295,25 @@ impl Lowering<'_> {
             size: period,
             most: numbers / period,
             ways: if self.round { self.layout.block() } else { 2 * self.layout.block() },
-            vectors: Vec::new(),
+            keys: Vec::new(),
+            clashes: Vec::new(),
+            entries: Vec::new(),
             index: Vec::new(),
         };
         for term in 0..self.sources.len() {
             self.enter(ct, term, period, wanted, &mut table)?;
         }
         let mut clashing = BTreeSet::new();
-        for (key, vector) in table.vectors {
-            let (term, ciphertext, rotation) = key;
-            match self.settle(key, vector, valid) {
-                Some(weights) => {
-                    done.push(Diagonal { term, ciphertext, rotation, weights: least_period(&weights) });
-                }
-                None => {
-                    clashing.insert(key);
-                }
+        let mut settled = Vec::with_capacity(period);
+        let vectors = table.entries.chunks_exact(period).zip(table.clashes);
+        for (key, (entries, clash)) in table.keys.into_iter().zip(vectors) {
+            if clash || !self.settle(key, entries, valid, &mut settled) {
+                clashing.insert(key);
+                continue;
             }
+            let (term, ciphertext, rotation) = key;
+            least_period(&mut settled);
+            done.push(Diagonal { term, ciphertext, rotation, weights: settled.clone() });
         }
         Some(clashing)
     }
@@ -360,7 +362,7 @@ impl Lowering<'_> {
                             }
                             let first = c / channels_out * per_group;
                             for copy in &copies {
-                                let slot = (c_slot + row.slot + column.slot + copy) % block;
+                                let slot = wrap(c_slot + row.slot + column.slot + copy, block);
                                 let shift = source.layout.copy_shift(slot);
                                 for i in inputs.clone() {
                                     let weight = op.weight[((c * per_group + i) * kh + ky) * kw + kx] * scale;
@@ -368,11 +370,16 @@ impl Lowering<'_> {
                                         continue;
                                     }
                                     let (i_ct, i_slot) = ins[first + i];
-                                    let at = (i_slot + y_slot + x_slot) % block;
+                                    let at = wrap(i_slot + y_slot + x_slot, block);
                                     let way = self.way((at, shift, in_period), slot);
                                     let key = (term, i_ct + y_ct + x_ct, way.rotation);
                                     if wanted.is_none_or(|w| w.contains(&key)) {
-                                        table.add(key, (way.index, way.place % period), weight, count)?;
+                                        table.add(
+                                            key,
+                                            (way.index, wrap(way.place, period)),
+                                            weight,
+                                            count,
+                                        )?;
                                     }
                                 }
                             }
@@ -393,14 +400,14 @@ impl Lowering<'_> {
             // An input that repeats faster than the output leaves nothing to fold.
             let partial = self.folding && in_period >= self.out_period;
             let modulus = if partial { self.out_period } else { in_period };
-            let from = (at + shift) % block;
-            let rotation = (from + block - slot) % modulus;
+            let from = wrap(at + shift, block);
+            let rotation = wrap(from + block - slot, modulus);
             let place = if partial { from + self.ring * 2 - rotation } else { slot };
             return Way { rotation, index: rotation, place };
         }
         // The first slot from `start` on that is congruent to `to`, or the last before, where that is beyond `end`.
         let next = |to: usize, period: usize, start: usize, end: usize| {
-            let found = start + (to + period - start % period) % period;
+            let found = start + wrap(to + period - wrap(start, period), period);
             if found < end { found } else { found - period }
         };
         let (from, place) = if self.folding {
@@ -408,10 +415,10 @@ impl Lowering<'_> {
         } else if in_period < block {
             (next(at, in_period, slot, block), slot)
         } else {
-            ((at + shift) % block, slot)
+            (wrap(at + shift, block), slot)
         };
         let index = from + block - place;
-        Way { rotation: (index + self.layout.slots - block) % self.layout.slots, index, place }
+        Way { rotation: wrap(index + self.layout.slots - block, self.layout.slots), index, place }
     }
 
     /// The positions of an axis (1: rows, 2: columns), in classes; with folding every slot is its own.
@@ -462,35 +469,30 @@ impl Lowering<'_> {
         matter
     }
 
-    /// Fixes the slots that matter to their weight or zero, the others stay free; `None` where slots of one place in the
-    /// period would need different weights.
-    fn settle(&self, (term, ciphertext, rotation): Key, vector: Vector, valid: &[u8]) -> Option<Vec<f32>> {
-        if vector.clash {
-            return None;
-        }
-        let matter = self.matter((term, ciphertext, rotation), vector.entries.len(), valid);
-        let settled =
-            vector.entries.into_iter().zip(matter).map(|((weight, entered), matter)| match entered {
-                0 if matter > 0 => Some(0.0),
-                0 => Some(FREE),
-                _ if entered < matter => None,
-                _ => Some(weight),
-            });
-        settled.collect()
+    /// Fixes the slots that matter to their weight or zero, the others stay free; false where slots of one place in the period
+    /// would need different weights.
+    fn settle(&self, key: Key, entries: &[(f32, u32)], valid: &[u8], settled: &mut Vec<f32>) -> bool {
+        let matter = self.matter(key, entries.len(), valid);
+        settled.clear();
+        settled.extend(entries.iter().zip(&matter).map(|(&(weight, entered), &matter)| match entered {
+            0 if matter > 0 => 0.0,
+            0 => FREE,
+            _ => weight,
+        }));
+        entries.iter().zip(&matter).all(|(&(_, entered), &matter)| entered == 0 || entered >= matter)
     }
+}
+
+/// `value` modulo a power of two, as the slots of a ciphertext, a block and every period are.
+fn wrap(value: usize, size: usize) -> usize {
+    debug_assert!(size.is_power_of_two(), "{size}");
+    value & (size - 1)
 }
 
 /// Term, input ciphertext, rotation.
 type Key = (usize, usize, usize);
 
-/// A weight vector in the making: one period.
-struct Vector {
-    /// Of each place its weight, and how many slots have had it.
-    entries: Vec<(f32, u32)>,
-    /// Whether two slots of one place want different weights.
-    clash: bool,
-}
-
+/// Weight vectors in the making: one period each.
 struct Table {
     /// Length of a vector.
     size: usize,
@@ -498,7 +500,12 @@ struct Table {
     most: usize,
     /// Rotations that there may be.
     ways: usize,
-    vectors: Vec<(Key, Vector)>,
+    keys: Vec<Key>,
+    /// Whether two slots of one place want different weights.
+    clashes: Vec<bool>,
+    /// Vector after vector, of each place its weight, and how many slots have had it. In one piece, which the system gets back as
+    /// a whole: vectors by themselves left it in pieces that it did not.
+    entries: Vec<(f32, u32)>,
     /// By term and ciphertext: the vector of every rotation, from 1 on, 0 for none.
     index: Vec<Vec<Vec<u32>>>,
 }
@@ -520,39 +527,41 @@ impl Table {
         }
         let at = &mut index[way];
         if *at == 0 {
-            if self.vectors.len() >= self.most {
+            if self.keys.len() >= self.most {
                 return None;
             }
-            self.vectors.push((key, Vector { entries: vec![(FREE, 0); self.size], clash: false }));
-            *at = self.vectors.len() as u32;
+            self.keys.push(key);
+            self.clashes.push(false);
+            self.entries.resize(self.keys.len() * self.size, (FREE, 0));
+            *at = self.keys.len() as u32;
         }
-        let (_, vector) = &mut self.vectors[*at as usize - 1];
-        let (known, entered) = &mut vector.entries[place];
+        let vector = *at as usize - 1;
+        let (known, entered) = &mut self.entries[vector * self.size + place];
         if known.is_nan() {
             *known = weight;
         } else if *known != weight {
-            vector.clash = true;
+            self.clashes[vector] = true;
         }
         *entered += count as u32;
         Some(())
     }
 }
 
-/// One period of the shortest power-of-two-periodic vector that agrees with `weights` wherever that
+/// Leaves one period of the shortest power-of-two-periodic vector that agrees with `weights` wherever that
 /// is not free; slots that stay free become zero.
-fn least_period(weights: &[f32]) -> Vec<f32> {
-    let mut best = weights.to_vec();
+fn least_period(weights: &mut Vec<f32>) {
     // A vector with period P has period 2P, so halve until two halves disagree.
-    while best.len() > 1 {
-        let half = best.len() / 2;
-        let (low, high) = best.split_at(half);
-        let agree = low.iter().zip(high).all(|(a, b)| a.is_nan() || b.is_nan() || a == b);
+    while weights.len() > 1 {
+        let half = weights.len() / 2;
+        let (low, high) = weights.split_at_mut(half);
+        let agree = low.iter().zip(&*high).all(|(a, b)| a.is_nan() || b.is_nan() || a == b);
         if !agree {
             break;
         }
-        best = low.iter().zip(high).map(|(&a, &b)| if a.is_nan() { b } else { a }).collect();
+        low.iter_mut().zip(high).filter(|(a, _)| a.is_nan()).for_each(|(a, b)| *a = *b);
+        weights.truncate(half);
     }
-    best.into_iter().map(|w| if w.is_nan() { 0.0 } else { w }).collect()
+    weights.iter_mut().filter(|w| w.is_nan()).for_each(|w| *w = 0.0);
 }
 
 #[cfg(test)]
@@ -562,9 +571,14 @@ mod tests {
     #[test]
     fn least_period_uses_free_slots_and_respects_fixed_ones() {
         let f = FREE;
-        assert_eq!(least_period(&[1.0, f, f, 2.0, 1.0, 2.0, f, f]), vec![1.0, 2.0]);
-        assert_eq!(least_period(&[f, f, 3.0, f]), vec![3.0]);
-        assert_eq!(least_period(&[1.0, 2.0, 0.0, 2.0]), vec![1.0, 2.0, 0.0, 2.0]);
-        assert_eq!(least_period(&[f, f]), vec![0.0]);
+        let least = |weights: &[f32]| {
+            let mut weights = weights.to_vec();
+            least_period(&mut weights);
+            weights
+        };
+        assert_eq!(least(&[1.0, f, f, 2.0, 1.0, 2.0, f, f]), vec![1.0, 2.0]);
+        assert_eq!(least(&[f, f, 3.0, f]), vec![3.0]);
+        assert_eq!(least(&[1.0, 2.0, 0.0, 2.0]), vec![1.0, 2.0, 0.0, 2.0]);
+        assert_eq!(least(&[f, f]), vec![0.0]);
     }
 }

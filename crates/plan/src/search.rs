@@ -146,12 +146,15 @@ impl Search<'_> {
                 None => self.drafts(*ring, masks, most, failure)?,
                 Some(style) => self.again(*ring, style, most, failure)?,
             };
-            for (rank, (guess, style, mut draft)) in drafts.into_iter().enumerate() {
+            for (rank, Drawn { guess, style, draft }) in drafts.into_iter().enumerate() {
                 // A ring that does worse before it is calibrated does not get better.
                 if guess > 1.5 * most {
                     break;
                 }
                 self.watch.enter(Stage::Moduli { log_n: ring.log_n })?;
+                let again =
+                    || self.draft(*ring, style, Budget::default(), &mut Cache::default(), failure)?.draft;
+                let Some(mut draft) = draft.or_else(again) else { continue };
                 let sound =
                     draft.calibrate(self.sensitivity).and_then(|()| candidate(self, &mut draft, *ring));
                 match sound {
@@ -189,8 +192,8 @@ impl Search<'_> {
         masks: Masks,
         most: f64,
         failure: &mut Option<PlanError>,
-    ) -> Result<Vec<(f64, Style, Draft<'_>)>, PlanError> {
-        let mut drafts: Vec<(f64, Style, Draft<'_>)> = Vec::new();
+    ) -> Result<Vec<Drawn<'_>>, PlanError> {
+        let mut drafts: Vec<Drawn<'_>> = Vec::new();
         let mut cache = Cache::default();
         let mut least = most;
         let grids = coarse_grids(self.ir, self.batch);
@@ -206,19 +209,21 @@ impl Search<'_> {
                 &mut cache,
                 failure,
             ));
-            least = drafts.iter().map(|d| d.0).fold(most, f64::min);
+            keep_cheapest(&mut drafts);
+            least = drafts.first().map_or(most, |d| d.guess.min(most));
         }
-        drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
         for (number, add) in (grids.len() + 1..).zip(FILLINGS) {
-            let Some(&(least, style, _)) = drafts.first() else { break };
+            let Some(&Drawn { guess: least, style, .. }) = drafts.first() else { break };
             self.watch.enter(Stage::Layout { log_n: ring.log_n, number, of: grids.len() + 3 })?;
             let budget = Budget { seconds: least, ..Budget::default() };
             let filling =
                 Filling { gaps: style.filling.gaps || add.gaps, packed: style.filling.packed || add.packed };
             drafts.extend(self.draft(ring, Style { filling, ..style }, budget, &mut cache, failure));
-            drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
+            keep_cheapest(&mut drafts);
         }
-        if let (Some((least, style, best)), Masks::Margins) = (drafts.first(), masks) {
+        if let (Some(Drawn { guess: least, style, draft: Some(best) }), Masks::Margins) =
+            (drafts.first(), masks)
+        {
             // Without masks fewer vectors repeat. More of them than the masks cost are not worth drawing up.
             let limbs = best.levels() / 2 + 1;
             let spared = mask_seconds(best, limbs) + masked_pools(best) as f64 * least / limbs as f64;
@@ -235,7 +240,7 @@ impl Search<'_> {
                     &mut cache,
                     failure,
                 ));
-                drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
+                keep_cheapest(&mut drafts);
             }
         }
         Ok(drafts)
@@ -248,7 +253,7 @@ impl Search<'_> {
         style: Style,
         most: f64,
         failure: &mut Option<PlanError>,
-    ) -> Result<Vec<(f64, Style, Draft<'_>)>, PlanError> {
+    ) -> Result<Vec<Drawn<'_>>, PlanError> {
         let grids = coarse_grids(self.ir, self.batch);
         let at = grids.iter().position(|&g| g == style.grid).unwrap_or(0);
         let mut cache = Cache::default();
@@ -258,8 +263,8 @@ impl Search<'_> {
         for (index, &grid) in tried.iter().enumerate() {
             self.watch.enter(Stage::Layout { log_n: ring.log_n, number: index + 1, of: tried.len() })?;
             drafts.extend(self.draft(ring, Style { grid, ..style }, budget, &mut cache, failure));
+            keep_cheapest(&mut drafts);
         }
-        drafts.sort_by(|a, b| a.0.total_cmp(&b.0));
         Ok(drafts)
     }
 
@@ -271,7 +276,7 @@ impl Search<'_> {
         budget: Budget,
         cache: &mut Cache,
         failure: &mut Option<PlanError>,
-    ) -> Option<(f64, Style, Draft<'_>)> {
+    ) -> Option<Drawn<'_>> {
         let (levels, _) = least_levels(self.ir);
         let budget = Budget { levels, ..budget };
         let found =
@@ -288,7 +293,8 @@ impl Search<'_> {
         match found {
             Ok((literal, mut draft)) => {
                 let splits = Splits::of(&draft);
-                Some((self.cost(&mut draft, &splits, &literal), style, draft))
+                let guess = self.cost(&mut draft, &splits, &literal);
+                Some(Drawn { guess, style, draft: Some(draft) })
             }
             // A draft that is merely too expensive says nothing about the network.
             Err(PlanError::TooLarge { limit, .. }) if limit != MAX_NUMBERS && budget.seconds.is_finite() => {
@@ -332,6 +338,20 @@ impl Search<'_> {
         splits.choose(draft, &literal);
         Ok(literal)
     }
+}
+
+/// A way to lay the network out, with its cost at moduli of a typical size.
+struct Drawn<'a> {
+    guess: f64,
+    style: Style,
+    /// In memory for the cheapest only: its weight vectors may take gigabytes. Another that gets a second chance is laid out again.
+    draft: Option<Draft<'a>>,
+}
+
+/// Sorts by cost and forgets all layouts but the first.
+fn keep_cheapest(drawn: &mut [Drawn<'_>]) {
+    drawn.sort_by(|a, b| a.guess.total_cmp(&b.guess));
+    drawn.iter_mut().skip(1).for_each(|d| d.draft = None);
 }
 
 fn is_masked(work: &Work) -> bool {

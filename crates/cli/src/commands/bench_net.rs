@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use clap::Args;
 use polyveil_ckks::{KeySpec, PrecisionStats};
+use polyveil_exec::LayerTime;
 use polyveil_net::{Tensor, exec};
+use polyveil_plan::LayerEstimate;
 use polyveil_train::data::npy;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -14,7 +16,7 @@ use serde::Serialize;
 use crate::commands::compile::parse_tolerance;
 use crate::error::{CliError, Exit};
 use crate::files::{self, Access};
-use crate::machine;
+use crate::machine::Peaks;
 use crate::output::{Table, bytes, seconds};
 use crate::pipeline::client::Client;
 use crate::pipeline::server::Server;
@@ -72,7 +74,17 @@ struct Outcome {
     predicted_run_s: f64,
     predicted_memory_bytes: u64,
     predicted_max_error: f64,
-    layers: Vec<super::estimate::LayerCost>,
+    layers: Vec<Layer>,
+}
+
+/// One layer, measured and predicted.
+#[derive(Serialize)]
+struct Layer {
+    name: String,
+    seconds: f64,
+    predicted_s: f64,
+    peak_rss_bytes: u64,
+    predicted_memory_bytes: u64,
 }
 
 /// Compiles, makes keys, encrypts, runs and decrypts one batch in memory, and compares every image.
@@ -103,7 +115,7 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     let server = Server::new(&compiled.server)?;
     let client = Client::new(compiled.client)?;
     drop(graph);
-    machine::reset_peak();
+    let peaks = Peaks::start();
 
     let timer = Instant::now();
     let secret = client.new_secret()?;
@@ -120,9 +132,11 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     keys.expand(server.parameters());
     let display = session.progress("run", server.progress_total(1));
     let timer = Instant::now();
-    let output = server.run(&keys, &encrypted, 0, &display, session)?;
+    let entered = |_| peaks.next();
+    let output = server.run(&keys, &encrypted, 0, &display, &entered, session)?;
     let run_s = timer.elapsed().as_secs_f64();
     drop(display);
+    peaks.next();
 
     let timer = Instant::now();
     let scores = client.decrypt(&secret, &output.ciphertexts, &client.rounding()?)?.concat();
@@ -135,10 +149,16 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     let parameters = client.parameters();
     let spec: &KeySpec = &client.plan().keys;
     let stored = |level: usize, seeded| parameters.ciphertext_stored_bytes(level, seeded);
-    let layer = |l: &polyveil_exec::LayerTime| super::estimate::LayerCost {
+    let layer = |((l, e), peak): ((&LayerTime, &LayerEstimate), u64)| Layer {
         name: l.name.clone(),
         seconds: l.seconds,
+        predicted_s: e.seconds,
+        peak_rss_bytes: peak,
+        predicted_memory_bytes: e.memory_bytes,
     };
+    let peaks = peaks.finish();
+    // Before the first layer come keys and input, behind the last one decryption.
+    let layer_peaks = peaks.iter().skip(1).copied();
     let precision = PrecisionStats::of(&scores, &expected);
     let outcome = Outcome {
         network: client.plan().network.clone(),
@@ -149,7 +169,7 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
         run_s,
         run_s_per_image: run_s / args.batch as f64,
         decrypt_s,
-        peak_rss_bytes: machine::peak_rss(),
+        peak_rss_bytes: peaks.iter().copied().max().unwrap_or(0),
         eval_key_bytes: spec.stored_bytes(parameters),
         input_bytes: encrypted.iter().map(|c| stored(c.level(), true)).sum(),
         output_bytes: output.ciphertexts.iter().map(|c| stored(c.level(), false)).sum(),
@@ -167,7 +187,7 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
         predicted_run_s: estimate.seconds,
         predicted_memory_bytes: estimate.server_memory_bytes,
         predicted_max_error: estimate.max_error,
-        layers: output.trace.iter().map(layer).collect(),
+        layers: output.trace.iter().zip(&estimate.layers).zip(layer_peaks).map(layer).collect(),
     };
     session.emit(&outcome, || text(&outcome))?;
     verify(&outcome, args.tolerance)
@@ -227,9 +247,11 @@ fn text(o: &Outcome) -> String {
     let precision = format!("{:.1} bits at least, {:.1} on average", o.min_bits, o.mean_bits);
     table.row(["precision".into(), precision]);
     table.row(["threads".into(), o.threads.to_string()]);
-    let mut layers = Table::new(["layer", "time"]);
+    let mut layers = Table::new(["layer", "time", "predicted", "peak memory", "predicted"]);
     for layer in &o.layers {
-        layers.row([layer.name.clone(), seconds(layer.seconds)]);
+        let times = [layer.seconds, layer.predicted_s].map(seconds);
+        let memory = [layer.peak_rss_bytes, layer.predicted_memory_bytes].map(bytes);
+        layers.row([vec![layer.name.clone()], times.to_vec(), memory.to_vec()].concat());
     }
     format!("{}\n{}", table.render(), layers.render())
 }

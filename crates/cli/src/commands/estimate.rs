@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use polyveil_plan::{Estimate, ServerPlan};
+use polyveil_plan::{Estimate, LayerEstimate, ServerPlan};
 use serde::Serialize;
 
 use crate::commands::compile::parse_tolerance;
@@ -64,17 +64,8 @@ pub struct Costs {
     pub threads: usize,
     /// Memory that this machine has free.
     pub memory_available_bytes: u64,
-    /// Time by layer.
-    pub layers: Vec<LayerCost>,
-}
-
-/// One layer of an estimate.
-#[derive(Clone, Debug, Serialize)]
-pub struct LayerCost {
-    /// Its name.
-    pub name: String,
-    /// Its time.
-    pub seconds: f64,
+    /// Time and memory by layer.
+    pub layers: Vec<LayerEstimate>,
 }
 
 /// Loads or makes the plan, estimates, prints.
@@ -100,7 +91,6 @@ fn load(
 impl Costs {
     /// From an estimate made with this many threads.
     pub fn new(e: &Estimate, threads: usize) -> Self {
-        let layer = |(name, seconds): &(String, f64)| LayerCost { name: name.clone(), seconds: *seconds };
         Self {
             batch: e.batch,
             seconds: e.seconds,
@@ -119,7 +109,7 @@ impl Costs {
             precision_bits: e.precision_bits,
             threads,
             memory_available_bytes: machine::available_memory(),
-            layers: e.layers.iter().map(layer).collect(),
+            layers: e.layers.clone(),
         }
     }
 

@@ -9,7 +9,6 @@ use polyveil_ckks::SeededCiphertext;
 use polyveil_format::{CiphertextReader, CiphertextWriter};
 use serde::Serialize;
 
-use crate::commands::estimate::LayerCost;
 use crate::error::CliError;
 use crate::files::{self, Access};
 use crate::machine;
@@ -51,6 +50,13 @@ struct Outcome {
     layers: Vec<LayerCost>,
 }
 
+/// One layer.
+#[derive(Serialize)]
+struct LayerCost {
+    name: String,
+    seconds: f64,
+}
+
 /// Checks that all files belong together and that memory suffices, loads the keys, runs the images.
 pub fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     files::check_target(&args.out, Access::Shared)?;
@@ -81,7 +87,7 @@ pub fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     files::write_atomically(&args.out, Access::Shared, |to| {
         let mut writer = CiphertextWriter::new(to, params, plan.id, reader.key_id(), count).map_err(fail)?;
         while let Some(batch) = reader.next_batch().map_err(|e| CliError::reading(&args.input, e))? {
-            let output = server.run(&keys, &batch, traces.len(), &display, session)?;
+            let output = server.run(&keys, &batch, traces.len(), &display, &|_| (), session)?;
             writer.batch(&output.ciphertexts).map_err(fail)?;
             traces.push(output.trace);
         }

@@ -40,13 +40,15 @@ impl Server {
         &self.parameters
     }
 
-    /// Runs one encrypted batch. `done` batches went before; `display` counts steps of all batches.
+    /// Runs one encrypted batch. `done` batches went before; `display` counts steps of all batches; `entered` is called with each step
+    /// when it starts.
     pub fn run(
         &self,
         keys: &Arc<EvaluationKeys>,
         batch: &[SeededCiphertext],
         done: usize,
         display: &Progress,
+        entered: &(dyn Fn(usize) + Sync),
         session: &Session,
     ) -> Result<Output<Ciphertext>, CliError> {
         let expand =
@@ -54,6 +56,7 @@ impl Server {
         let inputs = batch.iter().map(expand).collect::<Result<_, _>>()?;
         let what = if self.plan().batch() > 1 { "batch" } else { "image" };
         let progress = |step: usize, steps: usize, name: &str| {
+            entered(step);
             display.set((done * steps + step) as u64, &format!("{what} {}, {name}", done + 1));
         };
         let control = Control { progress: &progress, cancel: session.cancel() };

@@ -185,6 +185,19 @@ fn inspect_tells_every_kind_apart() {
 fn bench_net_has_the_promised_keys() {
     let d = support::Fixture::get().path();
     let result = ok(d, &["bench", "net", "a.onnx", "--input", "x.npy", "--output", "y.npy"]);
+    // What a layer needed is in the whole.
+    let peak = result["peak_rss_bytes"].as_u64().unwrap();
+    let layers = result["layers"].as_array().unwrap();
+    assert!(layers.len() > 1);
+    for layer in layers {
+        let number = |key: &str| layer[key].as_f64().unwrap_or_else(|| panic!("{key} of {layer}"));
+        assert!(number("seconds") > 0.0 && number("predicted_s") >= 0.0, "{layer}");
+        assert!(number("peak_rss_bytes") <= peak as f64 && number("peak_rss_bytes") > 0.0, "{layer}");
+        assert!(
+            number("predicted_memory_bytes") <= result["predicted_memory_bytes"].as_f64().unwrap(),
+            "{layer}"
+        );
+    }
     for key in [
         "compile_s",
         "keygen_s",

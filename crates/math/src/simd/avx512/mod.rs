@@ -1,8 +1,7 @@
 //! Kernels for processors with AVX-512 F, DQ, IFMA and VBMI (which came together): eight residues at a time, 52-bit products.
 //!
 //! **Bounds** (q < 2^50, so 4q < 2^52). With ⌊w·2^52/q⌋, which is the 64-bit quotient without its low 12 bits, the Shoup
-//! product of any x < 2^52 lies in [0, 2q). The forward transform keeps values below 4q (Harvey, 2014): x is brought
-//! below 2q, then x + t and x − t + 2q are below 4q. The inverse keeps them below 2q. Sums of products keep the low and
+//! product of any x < 2^52 lies in [0, 2q); `ntt` says what the transforms do with that. Sums of products keep the low and
 //! high 52-bit halves in two 64-bit accumulators; up to 4096 terms fit. Everything is fully reduced before it is stored,
 //! so results equal the scalar ones bit for bit.
 //!

@@ -81,8 +81,9 @@ pub(super) fn last_pass<const LEAN: bool>(
     let joined = Joined { iota: Factor::of(scaled_iota), scale: Factor::of(scale), levels };
     let mut rest = Rest::gather(values);
     let (a, b) = (load_run(&rest.a), load_run(&rest.b));
-    let mut a = inverse::eight::<LEAN>(a, levels, context);
-    let mut b = inverse::eight::<LEAN>(b, levels, context);
+    let zero = context.m.zero;
+    let mut a = inverse::eight::<LEAN>(a, levels, zero, context);
+    let mut b = inverse::eight::<LEAN>(b, levels, zero, context);
     for k in 0..8 {
         let mut lane = [0; 8];
         store(&mut lane, _mm512_and_si512(a[k], context.m.mask));
@@ -97,8 +98,8 @@ pub(super) fn last_pass<const LEAN: bool>(
         let (sum, difference) = (modulus.add(*x, *y), modulus.sub(*x, *y));
         (*x, *y) = (modulus.mul_shoup(sum, scale), modulus.mul_shoup(difference, scaled_iota));
     };
-    let zero = rest.first[0];
-    rest.first[0] = modulus.mul_shoup(modulus.add(zero, zero), scale);
+    let start = rest.first[0];
+    rest.first[0] = modulus.mul_shoup(modulus.add(start, start), scale);
     let middle = rest.first[4];
     rest.first[4] = modulus.sub(modulus.mul_shoup(middle, scale), modulus.mul_shoup(middle, scaled_iota));
     for k in 1..4 {
@@ -114,8 +115,8 @@ pub(super) fn last_pass<const LEAN: bool>(
         rest.b[k][0] = rest.half[k];
     }
     columns(values, |a, b| {
-        let mut a = inverse::eight::<LEAN>(a, joined.levels, context);
-        let mut b = inverse::eight::<LEAN>(b, joined.levels, context);
+        let mut a = inverse::eight::<LEAN>(a, joined.levels, zero, context);
+        let mut b = inverse::eight::<LEAN>(b, joined.levels, zero, context);
         unfold_columns(&mut a, &mut b, &joined, context);
         (a, b)
     });
@@ -127,8 +128,8 @@ pub(super) fn last_pass<const LEAN: bool>(
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn fold_columns<const LEAN: bool>(a: &mut [V; 8], b: &mut [V; 8], joined: &Joined, context: &Context<'_>) {
     for k in 0..4 {
-        (b[7 - k], a[k]) = forward::butterfly::<LEAN>(a[k], b[7 - k], joined.iota, context);
-        (a[7 - k], b[k]) = forward::butterfly::<LEAN>(b[k], a[7 - k], joined.iota, context);
+        (b[7 - k], a[k]) = forward::butterfly_of_residues::<LEAN>(a[k], b[7 - k], joined.iota, context);
+        (a[7 - k], b[k]) = forward::butterfly_of_residues::<LEAN>(b[k], a[7 - k], joined.iota, context);
     }
 }
 

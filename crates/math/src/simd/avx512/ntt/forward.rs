@@ -110,20 +110,11 @@ fn pass4<const LEAN: bool>(lanes: &mut [Lane], m: usize, j: usize, context: &Con
         if LEAN {
             a = add(a, context.four_q);
             b = add(b, context.m.two_q);
-        } else {
-            a = lower(a, context.m.two_q);
-            b = lower(b, context.m.two_q);
         }
         let (a, c) = butterfly::<LEAN>(a, c, w[0], context);
         let (b, d) = butterfly::<LEAN>(b, d, w[0], context);
-        let (a, c, d) = if LEAN {
-            (a, c, d)
-        } else {
-            (lower(a, context.m.two_q), lift(c, context.m.two_q), add(d, context.m.two_q))
-        };
         let (a, b) = butterfly::<LEAN>(a, b, w[1], context);
         let (c, d) = butterfly::<LEAN>(c, d, w[2], context);
-        let (b, d) = if LEAN { (b, d) } else { (add(b, context.m.two_q), add(d, context.m.two_q)) };
         store(ra, a);
         store(rb, b);
         store(rc, c);
@@ -137,19 +128,45 @@ fn pass2<const LEAN: bool>(lanes: &mut [Lane], m: usize, j: usize, context: &Con
     let (low, high) = lanes.split_at_mut(lanes.len() / 2);
     for (x, y) in low.iter_mut().zip(high) {
         let (a, b) = (load(x), load(y));
-        let a = if LEAN { add(a, context.m.two_q) } else { lower(a, context.m.two_q) };
+        let a = if LEAN { add(a, context.m.two_q) } else { a };
         let (a, b) = butterfly::<LEAN>(a, b, w, context);
         store(x, a);
-        store(y, if LEAN { b } else { add(b, context.m.two_q) });
+        store(y, b);
     }
 }
 
-/// (x + w·y, x − w·y). Lean: of numbers modulo 2^52. Strict: x below 2q, y below 4q, results below 4q and in (−2q, 2q).
+/// (x + w·y, x − w·y) of numbers modulo 2^52. Strict: x and y lie in [0, 4q), and so do the results.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn butterfly<const LEAN: bool>(x: V, y: V, w: Factor, context: &Context<'_>) -> (V, V) {
-    let t = if LEAN { context.mul_lean(y, w) } else { context.m.mul_lazy(y, w) };
-    (add(x, t), sub(x, t))
+    if LEAN {
+        let t = context.mul_lean(y, w);
+        return (add(x, t), sub(x, t));
+    }
+    sum_and_difference(context.reduce_strict(x, context.minus_one), y, w, context)
+}
+
+/// The strict [`butterfly`] of x in [q, 3q).
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn sum_and_difference(x: V, y: V, w: Factor, context: &Context<'_>) -> (V, V) {
+    let sum = context.mul_strict(x, y, w, context.one);
+    (sum, sub(add(x, x), sum))
+}
+
+/// [`butterfly`] of residues; strict, that saves the reduction.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn butterfly_of_residues<const LEAN: bool>(
+    x: V,
+    y: V,
+    w: Factor,
+    context: &Context<'_>,
+) -> (V, V) {
+    if LEAN {
+        return butterfly::<LEAN>(x, y, w, context);
+    }
+    sum_and_difference(add(x, context.m.q), y, w, context)
 }
 
 /// Three levels over eight rows. `FOLDED` rows come from the fold: the first four are differences, one level deeper.
@@ -181,10 +198,6 @@ pub(super) fn across1<const LEAN: bool, const FOLDED: bool>(
         for k in 0..4 {
             v[k] = add(v[k], offsets[k]);
         }
-    } else {
-        for x in &mut v[..4] {
-            *x = if FOLDED { lift(*x, two_q) } else { lower(*x, two_q) };
-        }
     }
     for k in 0..4 {
         (v[k], v[k + 4]) = butterfly::<LEAN>(v[k], v[k + 4], w[0], context);
@@ -195,12 +208,7 @@ pub(super) fn across1<const LEAN: bool, const FOLDED: bool>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn across2<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
-    let two_q = context.m.two_q;
     for k in [0, 1, 4, 5] {
-        if !LEAN {
-            v[k] = if k < 4 { lower(v[k], two_q) } else { lift(v[k], two_q) };
-            v[k + 2] = if k < 4 { v[k + 2] } else { add(v[k + 2], two_q) };
-        }
         (v[k], v[k + 2]) = butterfly::<LEAN>(v[k], v[k + 2], w[1 + k / 4], context);
     }
 }
@@ -209,16 +217,8 @@ pub(super) fn across2<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn across3<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
-    let two_q = context.m.two_q;
     for k in [0, 2, 4, 6] {
-        if !LEAN {
-            v[k] = if k % 4 == 0 { lower(v[k], two_q) } else { lift(v[k], two_q) };
-            v[k + 1] = if k % 4 == 0 { v[k + 1] } else { add(v[k + 1], two_q) };
-        }
         (v[k], v[k + 1]) = butterfly::<LEAN>(v[k], v[k + 1], w[3 + k / 2], context);
-        if !LEAN {
-            v[k + 1] = add(v[k + 1], two_q);
-        }
     }
 }
 
@@ -226,13 +226,9 @@ pub(super) fn across3<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn within4<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, context: &Context<'_>) {
-    let two_q = context.m.two_q;
     for pair in 0..4 {
-        let (p, r) = (v[2 * pair], v[2 * pair + 1]);
-        let (x, y) = (_mm512_shuffle_i64x2::<0x44>(p, r), _mm512_shuffle_i64x2::<0xee>(p, r));
-        let x = if LEAN { x } else { lower(x, two_q) };
-        let (x, y) = butterfly::<LEAN>(x, y, tail.within4::<0b1111_0000>(run, pair), context);
-        (v[2 * pair], v[2 * pair + 1]) = (x, if LEAN { y } else { add(y, two_q) });
+        let (x, y) = interleave(v[2 * pair], v[2 * pair + 1]);
+        (v[2 * pair], v[2 * pair + 1]) = butterfly::<LEAN>(x, y, tail.within4(run, pair), context);
     }
 }
 
@@ -240,13 +236,9 @@ fn within4<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, contex
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn within2<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, context: &Context<'_>) {
-    let two_q = context.m.two_q;
     for pair in 0..4 {
-        let (p, r) = (v[2 * pair], v[2 * pair + 1]);
-        let (x, y) = (_mm512_shuffle_i64x2::<0x88>(p, r), _mm512_shuffle_i64x2::<0xdd>(p, r));
-        let x = if LEAN { x } else { lower(x, two_q) };
-        let (x, y) = butterfly::<LEAN>(x, y, tail.within2(run, pair), context);
-        (v[2 * pair], v[2 * pair + 1]) = (x, if LEAN { y } else { add(y, two_q) });
+        let (x, y) = interleave(v[2 * pair], v[2 * pair + 1]);
+        (v[2 * pair], v[2 * pair + 1]) = butterfly::<LEAN>(x, y, tail.within2(run, pair), context);
     }
 }
 
@@ -255,9 +247,7 @@ fn within2<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, contex
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn within1<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, context: &Context<'_>) {
     for pair in 0..4 {
-        let (p, r) = (v[2 * pair], v[2 * pair + 1]);
-        let (x, y) = (_mm512_unpacklo_epi64(p, r), _mm512_unpackhi_epi64(p, r));
-        let x = if LEAN { x } else { lower(x, context.m.two_q) };
+        let (x, y) = interleave(v[2 * pair], v[2 * pair + 1]);
         (v[2 * pair], v[2 * pair + 1]) = butterfly::<LEAN>(x, y, tail.within1(run, pair), context);
     }
 }
@@ -265,18 +255,10 @@ fn within1<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, contex
 /// Residues in their order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn finish<const LEAN: bool>(v: &mut [V; 8], context: &Context<'_>) {
-    let low = _mm512_set_epi64(13, 5, 12, 4, 9, 1, 8, 0);
-    let high = _mm512_set_epi64(15, 7, 14, 6, 11, 3, 10, 2);
+fn finish(v: &mut [V; 8], context: &Context<'_>) {
     for pair in 0..4 {
-        let (x, y) = (v[2 * pair], v[2 * pair + 1]);
-        let (x, y) = if LEAN {
-            (context.finish_lean(x), context.finish_lean(y))
-        } else {
-            (context.m.reduce4(x), context.m.reduce2(lift(y, context.m.two_q)))
-        };
-        v[2 * pair] = _mm512_permutex2var_epi64(x, low, y);
-        v[2 * pair + 1] = _mm512_permutex2var_epi64(x, high, y);
+        let (x, y) = (context.residue(v[2 * pair]), context.residue(v[2 * pair + 1]));
+        (v[2 * pair], v[2 * pair + 1]) = interleave(x, y);
     }
 }
 
@@ -311,14 +293,14 @@ fn tail<const LEAN: bool>(lanes: &mut [Lane], m: usize, number: usize, context: 
         within2::<LEAN>(&mut now, &tail, index, context);
         across3::<LEAN>(&mut next, &w, context);
         within1::<LEAN>(&mut now, &tail, index, context);
-        finish::<LEAN>(&mut now, context);
+        finish(&mut now, context);
         store_run(&mut runs[index], now);
         now = next;
     }
     within4::<LEAN>(&mut now, &tail, count - 1, context);
     within2::<LEAN>(&mut now, &tail, count - 1, context);
     within1::<LEAN>(&mut now, &tail, count - 1, context);
-    finish::<LEAN>(&mut now, context);
+    finish(&mut now, context);
     store_run(&mut runs[count - 1], now);
 }
 

@@ -136,17 +136,18 @@ fn pass8<const LEAN: bool>(
     let w = factors8!(context, m + j);
     let mut rows = rows8(lanes);
     if let Some(last) = last {
+        let bounds = context.last_bounds();
         for i in 0..rows[0].len() {
             let mut v = two_of_three::<LEAN>(load_rows(&rows, i), w, context);
-            (v[0], v[4]) = scaled::<LEAN, true>(v[0], v[4], context.thirty_two_q, last, context);
-            (v[1], v[5]) = scaled::<LEAN, true>(v[1], v[5], context.four_q, last, context);
-            (v[2], v[6]) = scaled::<LEAN, false>(v[2], v[6], context.m.two_q, last, context);
-            (v[3], v[7]) = scaled::<LEAN, false>(v[3], v[7], context.m.two_q, last, context);
+            for k in 0..4 {
+                (v[k], v[k + 4]) = scaled::<LEAN>(v[k], v[k + 4], bounds[k], last, context);
+            }
             store_rows(&mut rows, i, v);
         }
     } else {
+        let role = context.role(m, j);
         for i in 0..rows[0].len() {
-            let v = eight::<LEAN>(load_rows(&rows, i), w, context);
+            let v = eight::<LEAN>(load_rows(&rows, i), w, role, context);
             store_rows(&mut rows, i, v);
         }
     }
@@ -161,22 +162,20 @@ fn pass4<const LEAN: bool>(
     context: &Context<'_>,
 ) {
     let w = context.factors4(m, j);
+    let (role, [even, odd]) = (context.role(m, j), context.roles);
+    let (two_q, eight_q, sixteen_q) = (context.m.two_q, context.eight_q, context.sixteen_q);
     let [ra, rb, rc, rd] = rows4(lanes);
     for (((ra, rb), rc), rd) in ra.iter_mut().zip(rb).zip(rc).zip(rd) {
-        let (a, b) = butterfly::<LEAN, false>(load(ra), load(rb), context.eight_q, w[1], context);
-        let (c, d) = butterfly::<LEAN, false>(load(rc), load(rd), context.eight_q, w[2], context);
+        let (a, b) = butterfly::<LEAN>(load(ra), load(rb), eight_q, even, w[1], context);
+        let (c, d) = butterfly::<LEAN>(load(rc), load(rd), eight_q, odd, w[2], context);
         let (a, b, c, d) = if let Some(last) = last {
-            let (a, c) = scaled::<LEAN, true>(a, c, context.sixteen_q, last, context);
-            let (b, d) = scaled::<LEAN, false>(b, d, context.m.two_q, last, context);
+            let (a, c) = scaled::<LEAN>(a, c, sixteen_q, last, context);
+            let (b, d) = scaled::<LEAN>(b, d, two_q, last, context);
             (a, b, c, d)
         } else {
-            let (a, c) = butterfly::<LEAN, true>(a, c, context.sixteen_q, w[0], context);
-            let (b, d) = butterfly::<LEAN, false>(b, d, context.m.two_q, w[0], context);
-            if LEAN {
-                (context.reduce_lean(a), b, c, d)
-            } else {
-                (lower(a, context.m.two_q), lower(b, context.m.two_q), c, d)
-            }
+            let (a, c) = butterfly::<LEAN>(a, c, sixteen_q, role, w[0], context);
+            let (b, d) = butterfly::<LEAN>(b, d, two_q, role, w[0], context);
+            (if LEAN { context.reduce_lean(a) } else { a }, b, c, d)
         };
         store(ra, a);
         store(rb, b);
@@ -193,53 +192,44 @@ fn pass2<const LEAN: bool>(
     last: Option<(Factor, Factor)>,
     context: &Context<'_>,
 ) {
-    let w = context.factor(m + j);
+    let (w, role) = (context.factor(m + j), context.role(m, j));
     let (low, high) = lanes.split_at_mut(lanes.len() / 2);
     for (x, y) in low.iter_mut().zip(high) {
         let (a, b) = (load(x), load(y));
         let (a, b) = if let Some(last) = last {
-            scaled::<LEAN, false>(a, b, context.eight_q, last, context)
+            scaled::<LEAN>(a, b, context.eight_q, last, context)
         } else {
-            let (a, b) = butterfly::<LEAN, false>(a, b, context.eight_q, w, context);
-            (if LEAN { context.reduce_lean(a) } else { lower(a, context.m.two_q) }, b)
+            let (a, b) = butterfly::<LEAN>(a, b, context.eight_q, role, w, context);
+            (if LEAN { context.reduce_lean(a) } else { a }, b)
         };
         store(x, a);
         store(y, b);
     }
 }
 
-/// x + y and x − y, both fit for a product. Lean: y is below `bound`. Strict: both are below 2q, or 4q if `WIDE`, and
-/// the results below 4q.
+/// x + y and x − y, both fit for a product. Lean: y is below `bound`. Strict: x lies in [q, 3q) and y in [−q, q).
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn halves<const LEAN: bool, const WIDE: bool>(x: V, y: V, bound: V, context: &Context<'_>) -> (V, V) {
-    if LEAN {
-        (add(x, y), sub(add(x, bound), y))
-    } else if WIDE {
-        (lower(add(x, y), context.four_q), lift(sub(x, y), context.four_q))
-    } else {
-        (add(x, y), sub(add(x, context.m.two_q), y))
-    }
+fn halves<const LEAN: bool>(x: V, y: V, bound: V) -> (V, V) {
+    (add(x, y), sub(if LEAN { add(x, bound) } else { x }, y))
 }
 
-/// The sum of [`halves`], and the product of the difference, below 2q.
+/// The sum of [`halves`], and the product of the difference. Lean, that is below 2q. Strict, both take the `role`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn butterfly<const LEAN: bool, const WIDE: bool>(
-    x: V,
-    y: V,
-    bound: V,
-    w: Factor,
-    context: &Context<'_>,
-) -> (V, V) {
-    let (sum, difference) = halves::<LEAN, WIDE>(x, y, bound, context);
-    (sum, if LEAN { context.mul_lean(difference, w) } else { context.m.mul_lazy(difference, w) })
+fn butterfly<const LEAN: bool>(x: V, y: V, bound: V, role: V, w: Factor, context: &Context<'_>) -> (V, V) {
+    let (sum, difference) = halves::<LEAN>(x, y, bound);
+    if LEAN {
+        (sum, context.mul_lean(difference, w))
+    } else {
+        (context.reduce_strict(sum, role), context.mul_strict(context.m.zero, difference, w, role))
+    }
 }
 
 /// The last level: both halves multiplied and fully reduced.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn scaled<const LEAN: bool, const WIDE: bool>(
+fn scaled<const LEAN: bool>(
     x: V,
     y: V,
     bound: V,
@@ -247,12 +237,12 @@ fn scaled<const LEAN: bool, const WIDE: bool>(
     context: &Context<'_>,
 ) -> (V, V) {
     let m = context.m;
-    let (sum, difference) = halves::<LEAN, WIDE>(x, y, bound, context);
+    let (sum, difference) = halves::<LEAN>(x, y, bound);
     (m.reduce2(m.mul_lazy(sum, scale)), m.reduce2(m.mul_lazy(difference, last)))
 }
 
-/// The first two of three levels over eight rows. Rows 0 and 4 end below 32q lean, rows 1 and 5 below 4q, both strict
-/// below 4q; the others below 2q.
+/// The first two of three levels over eight rows. Lean, rows 0 and 4 end below 32q, rows 1 and 5 below 4q, the others
+/// below 2q. Strict, rows 0 to 3 are ready to be left operands and 4 to 7 to be right ones.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn two_of_three<const LEAN: bool>(mut v: [V; 8], w: [Factor; 7], context: &Context<'_>) -> [V; 8] {
@@ -261,13 +251,18 @@ fn two_of_three<const LEAN: bool>(mut v: [V; 8], w: [Factor; 7], context: &Conte
     v
 }
 
-/// Three levels over eight rows.
+/// Three levels over eight rows, ending in one `role`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn eight<const LEAN: bool>(mut v: [V; 8], w: [Factor; 7], context: &Context<'_>) -> [V; 8] {
+pub(super) fn eight<const LEAN: bool>(
+    mut v: [V; 8],
+    w: [Factor; 7],
+    role: V,
+    context: &Context<'_>,
+) -> [V; 8] {
     across1::<LEAN>(&mut v, &w, context);
     across2::<LEAN>(&mut v, &w, context);
-    across3::<LEAN>(&mut v, &w, context);
+    across3::<LEAN>(&mut v, &w, role, context);
     v
 }
 
@@ -276,8 +271,8 @@ pub(super) fn eight<const LEAN: bool>(mut v: [V; 8], w: [Factor; 7], context: &C
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn across1<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
     for k in [0, 2, 4, 6] {
-        let w = w[3 + k / 2];
-        (v[k], v[k + 1]) = butterfly::<LEAN, false>(v[k], v[k + 1], context.eight_q, w, context);
+        let (w, role) = (w[3 + k / 2], context.roles[k / 2 % 2]);
+        (v[k], v[k + 1]) = butterfly::<LEAN>(v[k], v[k + 1], context.eight_q, role, w, context);
     }
 }
 
@@ -286,41 +281,35 @@ fn across1<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn across2<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
     for k in [0, 4] {
-        let w = w[1 + k / 4];
-        (v[k], v[k + 2]) = butterfly::<LEAN, true>(v[k], v[k + 2], context.sixteen_q, w, context);
-        (v[k + 1], v[k + 3]) = butterfly::<LEAN, false>(v[k + 1], v[k + 3], context.m.two_q, w, context);
+        let (w, role) = (w[1 + k / 4], context.roles[k / 4]);
+        (v[k], v[k + 2]) = butterfly::<LEAN>(v[k], v[k + 2], context.sixteen_q, role, w, context);
+        (v[k + 1], v[k + 3]) = butterfly::<LEAN>(v[k + 1], v[k + 3], context.m.two_q, role, w, context);
     }
 }
 
 /// The third, and what brings all rows back to the bounds of a pass.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn across3<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], context: &Context<'_>) {
-    let two_q = context.m.two_q;
-    (v[0], v[4]) = butterfly::<LEAN, true>(v[0], v[4], context.thirty_two_q, w[0], context);
-    (v[1], v[5]) = butterfly::<LEAN, true>(v[1], v[5], context.four_q, w[0], context);
-    (v[2], v[6]) = butterfly::<LEAN, false>(v[2], v[6], two_q, w[0], context);
-    (v[3], v[7]) = butterfly::<LEAN, false>(v[3], v[7], two_q, w[0], context);
+fn across3<const LEAN: bool>(v: &mut [V; 8], w: &[Factor; 7], role: V, context: &Context<'_>) {
+    let bounds = context.last_bounds();
+    for k in 0..4 {
+        (v[k], v[k + 4]) = butterfly::<LEAN>(v[k], v[k + 4], bounds[k], role, w[0], context);
+    }
     if LEAN {
         v[0] = context.reduce_lean(v[0]);
-    } else {
-        for x in &mut v[..4] {
-            *x = lower(*x, two_q);
-        }
     }
 }
 
-/// The level with neighbours in the same vector, over four pairs of vectors in their order.
+/// The level with neighbours in the same vector, over four pairs of vectors of residues in their order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn within1<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, context: &Context<'_>) {
-    let even = _mm512_set_epi64(14, 12, 6, 4, 10, 8, 2, 0);
-    let odd = _mm512_set_epi64(15, 13, 7, 5, 11, 9, 3, 1);
     for pair in 0..4 {
-        let (p, r) = (v[2 * pair], v[2 * pair + 1]);
-        let (x, y) = (_mm512_permutex2var_epi64(p, even, r), _mm512_permutex2var_epi64(p, odd, r));
+        let (x, y) = separate(v[2 * pair], v[2 * pair + 1]);
+        let x = if LEAN { x } else { add(x, context.m.q) };
         let w = tail.within1(run, pair);
-        (v[2 * pair], v[2 * pair + 1]) = butterfly::<LEAN, false>(x, y, context.m.q, w, context);
+        (v[2 * pair], v[2 * pair + 1]) =
+            butterfly::<LEAN>(x, y, context.m.q, context.alternating, w, context);
     }
 }
 
@@ -328,12 +317,11 @@ fn within1<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, contex
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn within2<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, context: &Context<'_>) {
-    let two_q = context.m.two_q;
     for pair in 0..4 {
-        let (p, r) = (v[2 * pair], v[2 * pair + 1]);
-        let (x, y) = (_mm512_unpacklo_epi64(p, r), _mm512_unpackhi_epi64(p, r));
-        let (x, y) = butterfly::<LEAN, false>(x, y, two_q, tail.within2(run, pair), context);
-        (v[2 * pair], v[2 * pair + 1]) = (if LEAN { x } else { lower(x, two_q) }, y);
+        let (x, y) = separate(v[2 * pair], v[2 * pair + 1]);
+        let w = tail.within2(run, pair);
+        (v[2 * pair], v[2 * pair + 1]) =
+            butterfly::<LEAN>(x, y, context.m.two_q, context.alternating, w, context);
     }
 }
 
@@ -342,13 +330,10 @@ fn within2<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, contex
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn within4<const LEAN: bool>(v: &mut [V; 8], tail: &Tail<'_>, run: usize, context: &Context<'_>) {
     for pair in 0..4 {
-        let (p, r) = (v[2 * pair], v[2 * pair + 1]);
-        let (x, y) = (_mm512_shuffle_i64x2::<0x44>(p, r), _mm512_shuffle_i64x2::<0xee>(p, r));
-        let w = tail.within4::<0b1100_1100>(run, pair);
-        let (x, y) = butterfly::<LEAN, false>(x, y, context.four_q, w, context);
-        let x = if LEAN { x } else { lower(x, context.m.two_q) };
-        v[2 * pair] = _mm512_shuffle_i64x2::<0x88>(x, y);
-        v[2 * pair + 1] = _mm512_shuffle_i64x2::<0xdd>(x, y);
+        let (x, y) = separate(v[2 * pair], v[2 * pair + 1]);
+        let w = tail.within4(run, pair);
+        let (x, y) = butterfly::<LEAN>(x, y, context.four_q, context.alternating, w, context);
+        (v[2 * pair], v[2 * pair + 1]) = separate(x, y);
     }
 }
 
@@ -371,11 +356,12 @@ fn tail<const LEAN: bool>(lanes: &mut [Lane], m: usize, number: usize, context: 
         within2::<LEAN>(&mut next, &tail, index + 1, context);
         across2::<LEAN>(&mut now, &w, context);
         within4::<LEAN>(&mut next, &tail, index + 1, context);
-        across3::<LEAN>(&mut now, &w, context);
+        across3::<LEAN>(&mut now, &w, context.role(m, number + index), context);
         store_run(&mut runs[index], now);
         now = next;
     }
-    let now = eight::<LEAN>(now, factors8!(first, second, third, count - 1), context);
+    let role = context.role(m, number + count - 1);
+    let now = eight::<LEAN>(now, factors8!(first, second, third, count - 1), role, context);
     store_run(&mut runs[count - 1], now);
 }
 

@@ -2,18 +2,23 @@
 //!
 //! **Schedule.** Levels are done three (or two) at a time in registers. The first passes run over everything, each node of
 //! theirs is then finished depth first: once a node has at most [`BLOCK`] values it stays in the first cache. The last six
-//! levels are one pass over runs of 64 values, three across vectors and three within them; between the latter, pairs of
-//! vectors go through a perfect shuffle, which puts the twiddles in the order in which they lie in memory.
+//! levels are one pass over runs of 64 values, three across vectors and three within them; before each of the latter, pairs
+//! of vectors go through the same perfect shuffle, which puts the twiddles in the order in which they lie in memory.
 //!
-//! **Strict** (any modulus, 4q < 2^52): Harvey's butterflies; see [`super`]. Of x + t and x − t the second may stay
-//! negative in a register, since its next use is either `min(d, d + 2q)` or `d + 2q`.
+//! **Strict** (any modulus, 4q ≤ 2^52): only the low 52 bits of values are kept, as a 52-bit multiplier reads no more;
+//! what additions leave above is ignored, and masked at the end. So nothing can be compared on the way, and reductions are
+//! multiplications as well: with the estimate e = ⌊x·⌊2^52/q⌋/2^52⌋ of the quotient, x − e·q lies in [0, 2q). Multiples of q
+//! that keep differences above zero cost nothing, being the start of the sum that forms an estimate. Forward, values lie
+//! in [0, 4q): left operands are reduced into [q, 3q), products into [−q, q), so sums and differences lie in [0, 4q) again.
+//! Inverse, left operands lie in [q, 3q) and right ones in [−q, q), so sums and differences lie in [0, 4q); both, the latter
+//! multiplied, are brought to what they are in the next level. That makes seven instructions a butterfly where
+//! comparisons (Harvey, 2014) take eight or nine, and none of them is one that only one port executes.
 //!
-//! **Lean** (moduli up to [`MAX_LEAN`]): nothing is reduced on the way. Values are numbers v in [0, 2^52) of which only
-//! the low 52 bits are kept, because a 52-bit multiplier reads no more; whatever additions leave above is ignored and
-//! masked at the end. Forward, a product lies in [0, 2q), and each value that is the left operand of k levels in a row gets
-//! 2kq beforehand, so no difference is negative; a level therefore adds at most 4q, and 17 levels and the fold stay below
-//! 73q < 2^52. Inverse, inputs of a pass lie in [0, 8q); differences get the bound of their subtrahend; of the sums only the
-//! one that was never multiplied reaches 64q < 2^52, and it is brought below 2q by Barrett's method.
+//! **Lean** (moduli up to [`MAX_LEAN`]): the same numbers modulo 2^52, and nothing is reduced on the way. Forward, a product
+//! lies in [0, 2q), and each value that is the left operand of k levels in a row gets 2kq beforehand, so no difference is
+//! negative; a level therefore adds at most 4q, and 17 levels and the fold stay below 73q < 2^52. Inverse, inputs of a pass
+//! lie in [0, 8q); differences get the bound of their subtrahend; of the sums only the one that was never multiplied
+//! reaches 64q < 2^52, and it is brought below 2q by Barrett's method.
 //!
 //! **Folding.** With t = ι·a_{n−i}, b_i = a_i − t and b_{n−i} = a_{n−i} − ι·a_i = −ι·(a_i + t), since ι² = −1. So the fold is
 //! a level of butterflies (a_i, a_{n−i}) with the factor ι, the −ι being absorbed by the next level, whose right operands
@@ -54,6 +59,12 @@ struct Context<'a> {
     thirty_two_q: V,
     /// ⌊2^52 / q⌋.
     ratio: V,
+    one: V,
+    minus_one: V,
+    /// What a value of an even and of an odd node has to be brought to, for the next level of the inverse.
+    roles: [V; 2],
+    /// Both in turn.
+    alternating: V,
     twiddles: Twiddles<'a>,
 }
 
@@ -62,6 +73,7 @@ impl<'a> Context<'a> {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn new(twiddles: Twiddles<'a>, modulus: &Modulus) -> Self {
         let q = modulus.value();
+        let (one, minus_one) = (spread(1), spread(u64::MAX));
         Self {
             m: Mod::new(modulus),
             four_q: spread(4 * q),
@@ -70,6 +82,10 @@ impl<'a> Context<'a> {
             sixteen_q: spread(16 * q),
             thirty_two_q: spread(32 * q),
             ratio: spread((1 << 52) / q),
+            one,
+            minus_one,
+            roles: [minus_one, one],
+            alternating: _mm512_mask_blend_epi64(0b1010_1010, minus_one, one),
             twiddles,
         }
     }
@@ -111,10 +127,41 @@ impl<'a> Context<'a> {
         _mm512_madd52lo_epu64(x, estimate, self.m.minus_q)
     }
 
+    /// x − (⌊x/q⌋ + `shift`)·q, where the quotient may be one too small, so in [0, 2q) − `shift`·q; x is a number in
+    /// [0, 2^52) given by its low 52 bits, and so is the result.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn reduce_strict(&self, x: V, shift: V) -> V {
+        let estimate = _mm512_madd52hi_epu64(shift, x, self.ratio);
+        _mm512_madd52lo_epu64(x, estimate, self.m.minus_q)
+    }
+
+    /// `sum` + w·x − `shift`·q, the product being one in [0, 2q).
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn mul_strict(&self, sum: V, x: V, w: Factor, shift: V) -> V {
+        let estimate = _mm512_madd52hi_epu64(shift, x, w.quotient);
+        let low = _mm512_madd52lo_epu64(sum, x, w.value);
+        _mm512_madd52lo_epu64(low, estimate, self.m.minus_q)
+    }
+
+    /// How values at the end of node `j` of `m` are shifted: as left operands by −1 into [q, 3q), as right ones by 1 into
+    /// [−q, q), at the root not at all.
+    #[inline]
+    fn role(&self, m: usize, j: usize) -> V {
+        if m == 1 { self.m.zero } else { self.roles[j % 2] }
+    }
+
+    /// Lean bounds of the right operands in the last of three inverse levels.
+    #[inline]
+    fn last_bounds(&self) -> [V; 4] {
+        [self.thirty_two_q, self.four_q, self.m.two_q, self.m.two_q]
+    }
+
     /// The residue of the low 52 bits.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn finish_lean(&self, x: V) -> V {
+    fn residue(&self, x: V) -> V {
         self.m.reduce2(_mm512_and_si512(self.reduce_lean(x), self.m.mask))
     }
 }
@@ -198,18 +245,22 @@ fn sub(x: V, y: V) -> V {
     _mm512_sub_epi64(x, y)
 }
 
-/// A number that may be negative, and `bound` added if it is.
+/// Values of two vectors in turn: x0 y0 x1 … y3 and x4 y4 x5 … y7.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn lift(x: V, bound: V) -> V {
-    _mm512_min_epu64(x, add(x, bound))
+fn interleave(x: V, y: V) -> (V, V) {
+    let low = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0);
+    let high = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
+    (_mm512_permutex2var_epi64(x, low, y), _mm512_permutex2var_epi64(x, high, y))
 }
 
-/// A number, and `bound` subtracted if it is at least that.
+/// Undoes [`interleave`]: even and odd places.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn lower(x: V, bound: V) -> V {
-    _mm512_min_epu64(x, sub(x, bound))
+fn separate(x: V, y: V) -> (V, V) {
+    let even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
+    let odd = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
+    (_mm512_permutex2var_epi64(x, even, y), _mm512_permutex2var_epi64(x, odd, y))
 }
 
 /// Two factors, alternating over the lanes.
@@ -250,43 +301,26 @@ impl<'a> Tail<'a> {
         }
     }
 
-    /// Factors of the first of the levels within a pair of vectors, in the order a a a a b b b b or a a b b a a b b.
+    /// Factors of the level with halves of four values, for a pair of vectors interleaved once.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn within4<const ORDER: i32>(&self, run: usize, pair: usize) -> Factor {
-        Factor {
-            value: spread_in_lanes::<ORDER>(load2(&self.two[0][run][pair])),
-            quotient: spread_in_lanes::<ORDER>(load2(&self.two[1][run][pair])),
-        }
+    fn within4(&self, run: usize, pair: usize) -> Factor {
+        Factor { value: load2(&self.two[0][run][pair]), quotient: load2(&self.two[1][run][pair]) }
     }
 
-    /// Of the second: from a b c d in memory to a a c c b b d d.
+    /// With halves of two, interleaved twice.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn within2(&self, run: usize, pair: usize) -> Factor {
-        Factor {
-            value: spread_in_lanes::<0b1111_0000>(load4(&self.four[0][run][pair])),
-            quotient: spread_in_lanes::<0b1111_0000>(load4(&self.four[1][run][pair])),
-        }
+        Factor { value: load4(&self.four[0][run][pair]), quotient: load4(&self.four[1][run][pair]) }
     }
 
-    /// Of the third: the middle 128-bit lanes exchanged.
+    /// Of neighbours, interleaved three times.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn within1(&self, run: usize, pair: usize) -> Factor {
-        let (value, quotient) = (load(&self.eight[0][run][pair]), load(&self.eight[1][run][pair]));
-        Factor {
-            value: _mm512_shuffle_i64x2::<0b11_01_10_00>(value, value),
-            quotient: _mm512_shuffle_i64x2::<0b11_01_10_00>(quotient, quotient),
-        }
+        Factor { value: load(&self.eight[0][run][pair]), quotient: load(&self.eight[1][run][pair]) }
     }
-}
-
-/// In each pair of lanes, for each the first (bit 0) or second (bit 1).
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn spread_in_lanes<const ORDER: i32>(x: V) -> V {
-    _mm512_castpd_si512(_mm512_permute_pd::<ORDER>(_mm512_castsi512_pd(x)))
 }
 
 /// The factors of three levels from three tables, node `j` of the first and its descendants, for [`forward::eight`] and
@@ -325,16 +359,21 @@ mod tests {
     use crate::prime::is_prime;
     use crate::ring::RingKind;
 
-    /// The bounds are tightest for the largest lean modulus and the first strict one.
+    /// The bounds are tightest for the largest lean modulus and the first strict one, for the largest of all, and where the
+    /// quotient 2^52/q loses most, just above a fraction of 2^52.
     #[test]
-    fn moduli_around_the_limit_equal_the_scalar_twin() {
+    fn moduli_around_the_limits_equal_the_scalar_twin() {
         let Some(token) = super::super::Avx512::detect() else { return };
         for log_n in [9, 14, 17] {
             let step = 4u64 << log_n;
-            let last = MAX_LEAN / step * step + 1;
-            let below = (0..).map(|i| last - i * step).find(|&q| q <= MAX_LEAN && is_prime(q));
-            let above = (1..).map(|i| last + i * step).find(|&q| q > MAX_LEAN && is_prime(q));
-            for prime in below.into_iter().chain(above) {
+            let around = |limit: u64| {
+                let last = limit / step * step + 1;
+                let below = (0..).map(|i| last - i * step).find(|&q| q <= limit && is_prime(q));
+                let above = (0..).map(|i| last + i * step).find(|&q| q > limit && is_prime(q));
+                below.into_iter().chain(above.filter(|&q| q < 1 << 50))
+            };
+            for prime in [MAX_LEAN, (1 << 52) / 6, (1 << 52) / 5, (1 << 50) - 1].into_iter().flat_map(around)
+            {
                 let table = NttTable::new(RingKind::ConjugateInvariant, log_n, prime).unwrap();
                 let m = *table.modulus();
                 let n = table.degree();

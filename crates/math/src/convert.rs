@@ -50,15 +50,25 @@ impl BaseConverter {
         simd::convert_prepare(out, limbs, &self.factors, &self.from);
     }
 
-    /// Second half for the target prime of that index, from what [`BaseConverter::prepare`] left.
-    pub fn combine(&self, prepared: &[u64], target: usize, out: &mut [u64]) {
-        let target = simd::Target {
-            hats: &self.hats[target],
-            correction: self.corrections[target],
+    /// Second half for target primes of those indices, from what [`BaseConverter::prepare`] left: it is read once for every two
+    /// of them.
+    pub fn combine<'a>(&self, prepared: &[u64], outs: impl IntoIterator<Item = (usize, &'a mut [u64])>) {
+        let target = |index: usize| simd::Target {
+            hats: &self.hats[index],
+            correction: self.corrections[index],
             source_bits: self.bits,
-            modulus: &self.to[target],
+            modulus: &self.to[index],
         };
-        simd::convert_combine(out, prepared, &target);
+        let mut outs = outs.into_iter();
+        while let Some((index, out)) = outs.next() {
+            match outs.next() {
+                Some((next, second)) => {
+                    let targets = [&target(index), &target(next)];
+                    simd::convert_combine_two([out, second], prepared, targets);
+                }
+                None => simd::convert_combine(out, prepared, &target(index)),
+            }
+        }
     }
 }
 
@@ -89,7 +99,7 @@ mod tests {
             converter.prepare(&limbs, &mut prepared);
             let mut out = vec![0; values.len()];
             for (index, t) in to.iter().enumerate() {
-                converter.combine(&prepared, index, &mut out);
+                converter.combine(&prepared, [(index, &mut out[..])]);
                 let expected: Vec<u64> = values.iter().map(|&v| t.reduce_signed(v)).collect();
                 prop_assert_eq!(&out, &expected);
             }
@@ -104,7 +114,7 @@ mod tests {
         let limbs: Vec<u64> = from.iter().flat_map(|q| vec![q.value() - 1; 4]).collect();
         let (mut prepared, mut out) = (vec![0; limbs.len() + 4], vec![0; 4]);
         converter.prepare(&limbs, &mut prepared);
-        converter.combine(&prepared, 0, &mut out);
+        converter.combine(&prepared, [(0, &mut out[..])]);
         assert_eq!(out, vec![to[0].value() - 1; 4]);
     }
 }

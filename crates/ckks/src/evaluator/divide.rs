@@ -4,6 +4,7 @@
 //! Cost a polynomial: one inverse transform a divisor, one forward transform a limb of the result.
 
 use super::Evaluator;
+use super::keyswitch::TOGETHER;
 use crate::parameters::Division;
 use polyveil_math::{Ntt, NttTable, Poly, buffer, simd};
 
@@ -28,10 +29,16 @@ impl Evaluator {
         });
         let mut prepared = buffer::take((division.divisors + 1) * n);
         division.converter.prepare(&residues, &mut prepared);
-        self.new_poly(level, |i, out, modulus| {
-            division.converter.combine(&prepared, i, out);
-            self.params.tables(level)[i].forward(out);
-            simd::sub_from_scale(out, limb(i), division.inverses[i], modulus);
-        })
+        let mut result = Poly::unspecified(n, level + 1);
+        let tables = self.params.tables(level);
+        par::for_each_chunk(result.raw_mut(), TOGETHER * n, |chunk, outs| {
+            let first = chunk * TOGETHER;
+            division.converter.combine(&prepared, (first..).zip(outs.chunks_exact_mut(n)));
+            for (i, out) in (first..).zip(outs.chunks_exact_mut(n)) {
+                tables[i].forward(out);
+                simd::sub_from_scale(out, limb(i), division.inverses[i], tables[i].modulus());
+            }
+        });
+        result
     }
 }

@@ -16,7 +16,7 @@ use crate::parameters::Parameters;
 use arrayvec::ArrayVec;
 use polyveil_math::buffer::{self, Buffer};
 use polyveil_math::simd::{self, KeyProduct};
-use polyveil_math::{GaloisPermutation, Ntt, NttTable, Poly};
+use polyveil_math::{GaloisPermutation, Ntt, Poly};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::thread::LocalKey;
@@ -89,6 +89,11 @@ pub(super) struct Extended {
     data: Buffer,
 }
 
+/// Limbs whose digits are extended together, so that what they are extended from is read once for both: where it comes from
+/// the third-level cache, reading takes longer than the products. The digits of so many words at most.
+pub(super) const TOGETHER: usize = 2;
+const TOGETHER_WORDS: usize = 512 << 10;
+
 /// Words of the smallest buffer that asks for huge pages, and of tiles that are worth one.
 const HUGE_WORDS: usize = 1 << 20;
 const MANY_WORDS: usize = 64 << 10;
@@ -116,10 +121,8 @@ impl Evaluator {
         let (params, level) = (&self.params, poly.limbs() - 1);
         let (n, count) = (params.degree(), params.digits(level));
         let mut data = buffer::take((level + 1 + params.p().len()) * count * n);
-        par::for_each_chunk(&mut data, count * n, |i, digits| {
-            for (d, digit) in digits.chunks_exact_mut(n).enumerate() {
-                self.extend_digit(prepared, poly, d, i, params.extended_table(i, level), digit);
-            }
+        par::for_each_chunk(&mut data, TOGETHER * count * n, |chunk, digits| {
+            self.extend_digits(&[(poly, prepared)], chunk * TOGETHER, digits, count * n);
         });
         Extended { level, data }
     }
@@ -217,40 +220,45 @@ impl Evaluator {
         let params = &self.params;
         let n = params.degree();
         let count = params.digits(level);
-        let mut data = buffer::take((level + 1 + params.p().len()) * outputs * 2 * n);
-        par::for_each_chunk(&mut data, outputs * 2 * n, |i, out| {
-            let table = params.extended_table(i, level);
-            with_limbs(polys.len() * count * n, |digits| {
-                for ((poly, prepared), digits) in polys.iter().zip(digits.chunks_exact_mut(count * n)) {
-                    for (d, digit) in digits.chunks_exact_mut(n).enumerate() {
-                        self.extend_digit(prepared, poly, d, i, table, digit);
-                    }
+        let (size, out_size) = (polys.len() * count * n, outputs * 2 * n);
+        let mut data = buffer::take((level + 1 + params.p().len()) * out_size);
+        let together = if TOGETHER * size <= TOGETHER_WORDS { TOGETHER } else { 1 };
+        par::for_each_chunk(&mut data, together * out_size, |chunk, outs| {
+            with_limbs(outs.len() / out_size * size, |digits| {
+                self.extend_digits(polys, chunk * together, digits, size);
+                for (k, out) in outs.chunks_exact_mut(out_size).enumerate() {
+                    work(chunk * together + k, &digits[k * size..(k + 1) * size], out);
                 }
-                work(i, digits, out);
             });
         });
         Products { level, degree: n, outputs, data }
     }
 
-    /// Digit d of a polynomial modulo extended prime i, transformed.
-    fn extend_digit(
-        &self,
-        prepared: &Digits,
-        poly: &Poly<Ntt>,
-        d: usize,
-        i: usize,
-        table: &NttTable,
-        out: &mut [u64],
-    ) {
-        let (params, n, level) = (&self.params, out.len(), poly.limbs() - 1);
-        let own = params.digit_range(d, level);
-        if own.contains(&i) {
-            out.copy_from_slice(poly.limb(i));
-        } else {
-            let prepared = &prepared.prepared[(own.start + d) * n..(own.end + d + 1) * n];
-            let target = params.extended_index(i, level);
-            params.digit_converter(d, level).combine(prepared, target, out);
-            table.forward(out);
+    /// All digits of polynomials of one level modulo extended primes `first` and the following, transformed; `out` has `size`
+    /// values for each prime.
+    fn extend_digits(&self, polys: &[(&Poly<Ntt>, &Digits)], first: usize, out: &mut [u64], size: usize) {
+        let Some(level) = polys.first().map(|(poly, _)| poly.limbs() - 1) else { return };
+        let (params, n) = (&self.params, self.params.degree());
+        let count = params.digits(level);
+        for (p, (poly, digits)) in polys.iter().enumerate() {
+            for d in 0..count {
+                let own = params.digit_range(d, level);
+                let prepared = &digits.prepared[(own.start + d) * n..(own.end + d + 1) * n];
+                let mut targets = ArrayVec::<_, TOGETHER>::new();
+                for (i, limb) in (first..).zip(out.chunks_exact_mut(size)) {
+                    let limb = &mut limb[(p * count + d) * n..][..n];
+                    if own.contains(&i) {
+                        limb.copy_from_slice(poly.limb(i));
+                    } else {
+                        targets.push((i, limb));
+                    }
+                }
+                let outs = targets.iter_mut().map(|(i, out)| (params.extended_index(*i, level), &mut **out));
+                params.digit_converter(d, level).combine(prepared, outs);
+                for (i, limb) in targets {
+                    params.extended_table(i, level).forward(limb);
+                }
+            }
         }
     }
 

@@ -304,6 +304,19 @@ pub fn convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>) {
     dispatch!(convert_combine(out, prepared, target));
 }
 
+/// [`convert_combine`] for two targets, whose sources are read once.
+pub fn convert_combine_two(outs: [&mut [u64]; 2], prepared: &[u64], targets: [&Target<'_>; 2]) {
+    match backend() {
+        #[cfg(target_arch = "x86_64")]
+        Backend::Avx512(token) => token.convert_combine_two(outs, prepared, targets),
+        backend => {
+            for (out, target) in outs.into_iter().zip(targets) {
+                dispatch!(backend => convert_combine(out, prepared, target));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 #[cfg(target_arch = "x86_64")]
 mod tests;

@@ -241,6 +241,17 @@ fn conversions(backend: Backend) {
                 scalar::convert_combine(&mut x, &a, &target);
                 dispatch!(backend => convert_combine(&mut y, &a, &target));
                 assert_eq!(x, y, "to {}", to.value());
+                if let Backend::Avx512(token) = backend {
+                    let others = values(&moduli()[0], count, 10);
+                    let other =
+                        Target { hats: &others, correction: 1, source_bits: bits, modulus: &moduli()[0] };
+                    let (mut x, mut y) = ([vec![0; n], vec![0; n]], [vec![0; n], vec![0; n]]);
+                    scalar::convert_combine(&mut x[0], &a, &target);
+                    scalar::convert_combine(&mut x[1], &a, &other);
+                    let [first, second] = &mut y;
+                    token.convert_combine_two([first, second], &a, [&target, &other]);
+                    assert_eq!(x, y, "to {} and another", to.value());
+                }
             }
         }
     }

@@ -78,6 +78,7 @@ entries! {
     tiles::tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus);
     sums::convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]);
     sums::convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>);
+    sums::convert_combine_two(outs: [&mut [u64]; 2], prepared: &[u64], targets: [&Target<'_>; 2]);
     matrix::product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);
     matrix::product_transposed(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);
 }

@@ -147,27 +147,53 @@ pub(super) fn convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup],
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>) {
-    let Target { hats, correction, source_bits, modulus } = *target;
-    if !out.len().is_multiple_of(CONVERT_GROUP) {
-        return scalar::convert_combine(out, prepared, target);
+    combine([out], prepared, [target]);
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn convert_combine_two(outs: [&mut [u64]; 2], prepared: &[u64], targets: [&Target<'_>; 2]) {
+    combine(outs, prepared, targets);
+}
+
+/// `T` targets with the same number of sources, of the same size.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn combine<const T: usize>(outs: [&mut [u64]; T], prepared: &[u64], targets: [&Target<'_>; T]) {
+    if !outs.iter().all(|out| out.len().is_multiple_of(CONVERT_GROUP)) {
+        for (out, target) in outs.into_iter().zip(targets) {
+            scalar::convert_combine(out, prepared, target);
+        }
+        return;
     }
-    let b = Barrett::new(modulus);
-    let short = Barrett::fits(hats.len() + 1, source_bits);
-    let (groups, _) = out.as_chunks_mut::<8>().0.as_chunks_mut::<GROUP_VECTORS>();
+    let mut b = [Barrett::new(targets[0].modulus); T];
+    for t in 1..T {
+        b[t] = Barrett::new(targets[t].modulus);
+    }
+    let count = targets[0].hats.len() + 1;
+    let short = targets.iter().all(|target| Barrett::fits(count, target.source_bits));
     let (sources, _) = prepared.as_chunks::<8>().0.as_chunks::<GROUP_VECTORS>();
-    for (out, sources) in groups.iter_mut().zip(sources.chunks_exact(hats.len() + 1)) {
-        let mut low = [b.m.zero; GROUP_VECTORS];
-        let mut high = [b.m.zero; GROUP_VECTORS];
-        for (source, &w) in sources.iter().zip(hats.iter().chain([&correction])) {
-            let w = spread(w);
-            for ((l, h), x) in low.iter_mut().zip(&mut high).zip(source) {
-                let x = load(x);
-                *l = _mm512_madd52lo_epu64(*l, x, w);
-                *h = _mm512_madd52hi_epu64(*h, x, w);
+    for (index, sources) in sources.chunks_exact(count).enumerate() {
+        let mut low = [[b[0].m.zero; GROUP_VECTORS]; T];
+        let mut high = [[b[0].m.zero; GROUP_VECTORS]; T];
+        for (k, source) in sources.iter().enumerate() {
+            for t in 0..T {
+                let w = spread(targets[t].hats.get(k).copied().unwrap_or(targets[t].correction));
+                for v in 0..GROUP_VECTORS {
+                    let x = load(&source[v]);
+                    low[t][v] = _mm512_madd52lo_epu64(low[t][v], x, w);
+                    high[t][v] = _mm512_madd52hi_epu64(high[t][v], x, w);
+                }
             }
         }
-        for ((o, l), h) in out.iter_mut().zip(low).zip(high) {
-            store(o, if short { b.reduce_short_sum(l, h) } else { b.reduce_sum(l, h) });
+        for t in 0..T {
+            let out = outs[t][index * CONVERT_GROUP..][..CONVERT_GROUP].as_chunks_mut().0;
+            for v in 0..GROUP_VECTORS {
+                let (low, high) = (low[t][v], high[t][v]);
+                store(
+                    &mut out[v],
+                    if short { b[t].reduce_short_sum(low, high) } else { b[t].reduce_sum(low, high) },
+                );
+            }
         }
     }
 }

@@ -92,7 +92,7 @@ pub(super) struct Extended {
 /// Limbs whose digits are extended together, so that what they are extended from is read once for both: where it comes from
 /// the third-level cache, reading takes longer than the products. The digits of so many words at most.
 pub(super) const TOGETHER: usize = 2;
-const TOGETHER_WORDS: usize = 512 << 10;
+const TOGETHER_WORDS: usize = 2 << 20;
 
 /// Words of the smallest buffer that asks for huge pages, and of tiles that are worth one.
 const HUGE_WORDS: usize = 1 << 20;

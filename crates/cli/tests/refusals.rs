@@ -387,7 +387,7 @@ fn wrong_settings_of_a_conversion() {
         assert!(text.starts_with('#') && text.contains("[student]") == (command == "experiment"), "{text}");
     }
     // The settings that come with the source are read, and then there is no data.
-    let deep = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/deep.toml");
+    let deep = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments/deep.toml");
     let deep = deep.to_str().unwrap();
     let args = ["convert", "relu.onnx", "--data", "nowhere", "--out", "s.onnx", "--config", deep];
     has(&refused(d, &args, 3), &["nowhere"]);

@@ -4,7 +4,7 @@
 //! Cost a polynomial: one inverse transform a divisor, one forward transform a limb of the result.
 
 use super::Evaluator;
-use super::keyswitch::TOGETHER;
+use super::keyswitch::together;
 use crate::parameters::Division;
 use polyveil_math::{Ntt, NttTable, Poly, buffer, simd};
 
@@ -30,9 +30,9 @@ impl Evaluator {
         let mut prepared = buffer::take((division.divisors + 1) * n);
         division.converter.prepare(&residues, &mut prepared);
         let mut result = Poly::unspecified(n, level + 1);
-        let tables = self.params.tables(level);
-        par::for_each_chunk(result.raw_mut(), TOGETHER * n, |chunk, outs| {
-            let first = chunk * TOGETHER;
+        let (tables, together) = (self.params.tables(level), together(division.divisors, n));
+        par::for_each_chunk(result.raw_mut(), together * n, |chunk, outs| {
+            let first = chunk * together;
             division.converter.combine(&prepared, (first..).zip(outs.chunks_exact_mut(n)));
             for (i, out) in (first..).zip(outs.chunks_exact_mut(n)) {
                 tables[i].forward(out);

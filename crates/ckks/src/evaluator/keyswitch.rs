@@ -89,10 +89,17 @@ pub(super) struct Extended {
     data: Buffer,
 }
 
-/// Limbs whose digits are extended together, so that what they are extended from is read once for both: where it comes from
-/// the third-level cache, reading takes longer than the products. The digits of so many words at most.
-pub(super) const TOGETHER: usize = 2;
-const TOGETHER_WORDS: usize = 2 << 20;
+/// Most limbs that are converted to together, so that what they are converted from is read once for all. That pays where it
+/// comes from the third-level cache; else the larger working set costs more.
+const TOGETHER: usize = 2;
+/// Least words of sources for that, and most of a thread's extended digits.
+const SOURCE_WORDS: usize = 128 << 10;
+const DIGIT_WORDS: usize = 2 << 20;
+
+/// How many limbs to convert to together from `sources` limbs of n values.
+pub(super) const fn together(sources: usize, n: usize) -> usize {
+    if sources * n >= SOURCE_WORDS { TOGETHER } else { 1 }
+}
 
 /// Words of the smallest buffer that asks for huge pages, and of tiles that are worth one.
 const HUGE_WORDS: usize = 1 << 20;
@@ -121,8 +128,9 @@ impl Evaluator {
         let (params, level) = (&self.params, poly.limbs() - 1);
         let (n, count) = (params.degree(), params.digits(level));
         let mut data = buffer::take((level + 1 + params.p().len()) * count * n);
-        par::for_each_chunk(&mut data, TOGETHER * count * n, |chunk, digits| {
-            self.extend_digits(&[(poly, prepared)], chunk * TOGETHER, digits, count * n);
+        let together = together(params.digit_size(), n);
+        par::for_each_chunk(&mut data, together * count * n, |chunk, digits| {
+            self.extend_digits(&[(poly, prepared)], chunk * together, digits, count * n);
         });
         Extended { level, data }
     }
@@ -222,7 +230,7 @@ impl Evaluator {
         let count = params.digits(level);
         let (size, out_size) = (polys.len() * count * n, outputs * 2 * n);
         let mut data = buffer::take((level + 1 + params.p().len()) * out_size);
-        let together = if TOGETHER * size <= TOGETHER_WORDS { TOGETHER } else { 1 };
+        let together = if TOGETHER * size <= DIGIT_WORDS { together(params.digit_size(), n) } else { 1 };
         par::for_each_chunk(&mut data, together * out_size, |chunk, outs| {
             with_limbs(outs.len() / out_size * size, |digits| {
                 self.extend_digits(polys, chunk * together, digits, size);

@@ -109,6 +109,27 @@ fn rotations_with_full_and_short_keys() {
     }
 }
 
+/// Limbs are converted to in twos where what they come from is large: here, in even and odd numbers.
+#[test]
+fn large_rings_rotate_and_multiply() {
+    let (ring, primes) = (RingKind::ConjugateInvariant, [50, 40, 40, 40, 40, 40]);
+    let literal = ParametersLiteral::generate(ring, 16, &primes, &[46, 46], 2).unwrap();
+    let mut c = Context::new(literal, &spec(&[(1, 5), (1000, 5)], 5));
+    let (x, slots) = (c.values(4), c.params.slots());
+    for level in [4, 5] {
+        let ct = c.encrypt(&x, level);
+        let rotated = c.evaluator.rotate_hoisted(&ct, &[1, 1000]).unwrap();
+        for (ct, r) in rotated.iter().zip([1, 1000]) {
+            let expected: Vec<f64> = (0..slots).map(|j| x[(j + r) % slots]).collect();
+            assert_close(&c.decrypt(ct), &expected, 1e-6);
+        }
+        assert_eq!(c.evaluator.rotate(&ct, 1000).unwrap().parts(), rotated[1].parts());
+        let expected: Vec<f64> = x.iter().map(|v| v * v).collect();
+        let square = c.evaluator.square(&ct).unwrap();
+        assert_close(&c.decrypt(&c.evaluator.rescale(&square).unwrap()), &expected, 1e-6);
+    }
+}
+
 #[test]
 fn hoisted_rotations_are_the_single_ones_bit_for_bit() {
     for kind in KINDS {

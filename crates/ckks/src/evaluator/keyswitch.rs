@@ -1,7 +1,7 @@
 //! Hybrid key switching (Han, Ki 2020), shared by relinearisation and rotations.
 //!
 //! 1. The polynomial is split into digits, each extended to all primes (ModUp) and multiplied with the key, modulo Q·P.
-//!    `Evaluator::switch` goes limb by limb, so that the extended digits of one limb stay in the cache and are never all in
+//!    `Evaluator::switch` goes by one limb or two, so that their extended digits stay in the cache and are never all in
 //!    memory; for several keys `Evaluator::extend` keeps them (hoisting). An automorphism is applied to the digits while
 //!    they are multiplied, so keys are read in order. Cost: ℓ + 1 inverse and digits × (limbs + special limbs) − (ℓ + 1)
 //!    forward transforms, once for any number of keys.

@@ -190,6 +190,9 @@ pub struct Augmentation {
     pub contrast: f32,
     /// Share of images given a border strip, marks (letters, arrows) or a strong contrast: single odd images overflow first.
     pub hard_cases: f32,
+    /// Share of images stored as JPEG and read again, with a quality from 30 to 95: what is sent in often is, and the teacher's answers
+    /// on such images tell a student more than those on images that it learnt by heart. In a conversion the teacher sees the same.
+    pub compress: f32,
     /// Inputs are made larger by up to this share, beyond what pre-processing lets through, or smaller by up to half of it: what
     /// stays in range for these does so with room to spare for images as they are. In a conversion the teacher sees the same.
     pub amplify: f32,
@@ -223,6 +226,7 @@ impl Augmentation {
             brightness: 0.0,
             contrast: 0.0,
             hard_cases: 0.0,
+            compress: 0.0,
             amplify: 0.0,
             mix: 0.0,
             patch: 0,
@@ -238,6 +242,7 @@ impl Augmentation {
         in_range("augmentation.brightness", self.brightness, 0.0, 1.0, "0 to 1")?;
         in_range("augmentation.contrast", self.contrast, 0.0, 1.0, "0 to 1")?;
         in_range("augmentation.hard_cases", self.hard_cases, 0.0, 1.0, "0 to 1")?;
+        in_range("augmentation.compress", self.compress, 0.0, 1.0, "0 to 1")?;
         in_range("augmentation.amplify", self.amplify, 0.0, 1.0, "0 to 1")?;
         in_range("augmentation.mix", self.mix, 0.0, 0.5, "0 to 0.5")?;
         in_range("augmentation.patch_fraction", self.patch_fraction, 0.0, 1.0, "0 to 1")

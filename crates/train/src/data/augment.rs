@@ -3,6 +3,7 @@
 use rand_core::Rng;
 
 use super::images::{Affine, View};
+use super::picture::Picture;
 use crate::config::Augmentation;
 use crate::random::{below, uniform};
 
@@ -54,7 +55,22 @@ pub(super) fn augmented(
     if settings.brightness > 0.0 {
         values.iter_mut().for_each(|v| *v = (*v + 255.0 * brightness).clamp(0.0, 255.0));
     }
+    // No draw where this is off, so that it leaves all that is drawn later alone.
+    if settings.compress > 0.0 && uniform(rng, 0.0, 1.0) < settings.compress {
+        compress(&mut values, shape, QUALITIES[0] + below(rng, QUALITIES[1] - QUALITIES[0] + 1));
+    }
     values
+}
+
+/// Least and best quality of images that are compressed.
+const QUALITIES: [usize; 2] = [30, 95];
+
+/// What is left of an image after it was stored as JPEG. One that cannot be (neither one nor three channels, or too large) stays as it is.
+fn compress(values: &mut [f32], shape: [usize; 3], quality: usize) {
+    let pixels = values.iter().map(|v| v.round().clamp(0.0, 255.0) as u8).collect();
+    if let Some(stored) = (Picture { shape, pixels }).compressed(quality) {
+        values.iter_mut().zip(stored.pixels).for_each(|(value, pixel)| *value = f32::from(pixel));
+    }
 }
 
 /// Makes a pre-processed image larger or smaller as a whole.
@@ -204,6 +220,28 @@ mod tests {
         let mut input = [1.0];
         amplify(&mut input, &Augmentation::none(), &mut generator(1, "amplify", 0, 0));
         assert_eq!(input, [1.0]);
+    }
+
+    #[test]
+    fn compressed_images_are_near_what_they_were_and_nearer_the_better_the_quality() {
+        for channels in [1, 3] {
+            let shape = [channels, 24, 20];
+            let image: Vec<f32> = (0..shape.iter().product())
+                .map(|i| if (i / 20 % 24 / 5 + i % 20 / 7) % 2 == 0 { 200.0 } else { 40.0 + (i % 3) as f32 })
+                .collect();
+            let error = |quality| {
+                let mut changed = image.clone();
+                compress(&mut changed, shape, quality);
+                assert!(changed.iter().all(|v| (0.0..=255.0).contains(v)));
+                changed.iter().zip(&image).map(|(c, v)| (c - v).abs()).sum::<f32>() / image.len() as f32
+            };
+            let (worst, best) = (error(QUALITIES[0]), error(QUALITIES[1]));
+            assert!(best > 0.0 && best < 3.0 && worst > 1.5 * best && worst < 20.0, "{worst} {best}");
+        }
+        // Neither gray nor colour.
+        let mut two = vec![7.5; 2 * 8 * 8];
+        compress(&mut two, [2, 8, 8], 50);
+        assert_eq!(two, vec![7.5; 2 * 8 * 8]);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::io::Cursor;
 
+use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
-use image::{ColorType, ImageDecoder, ImageReader};
+use image::{ColorType, ExtendedColorType, ImageDecoder, ImageReader};
 
 use super::{DataError, Geometry};
 
@@ -104,6 +105,26 @@ impl Picture {
             pixels.extend_from_slice(scaled.as_raw());
         }
         Self { shape: [channels, height, width], pixels }
+    }
+
+    /// As it is after storing it as JPEG (1 to 100) and reading it again; none where that cannot be done.
+    pub(super) fn compressed(&self, quality: usize) -> Option<Self> {
+        let [channels, height, width] = self.shape;
+        let plane = height * width;
+        let (pixels, kind) = match channels {
+            1 => (self.pixels.clone(), ExtendedColorType::L8),
+            3 => {
+                let interleaved = (0..plane).flat_map(|i| [0, 1, 2].map(|c| self.pixels[c * plane + i]));
+                (interleaved.collect(), ExtendedColorType::Rgb8)
+            }
+            _ => return None,
+        };
+        let mut file = Vec::new();
+        let (columns, rows) = (u32::try_from(width).ok()?, u32::try_from(height).ok()?);
+        JpegEncoder::new_with_quality(&mut file, quality.clamp(1, 100) as u8)
+            .encode(&pixels, columns, rows, kind)
+            .ok()?;
+        decode("compressed", &file, channels == 1).ok()
     }
 
     /// One channel: 0.2126 of red, 0.7152 of green, 0.0722 of blue, rounded.

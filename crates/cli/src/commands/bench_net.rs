@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use polyveil_ckks::{KeySpec, PrecisionStats};
-use polyveil_exec::LayerTime;
+use polyveil_ckks::{Ciphertext, KeySpec, PrecisionStats};
+use polyveil_exec::{LayerTime, Output};
 use polyveil_net::{Tensor, exec};
 use polyveil_plan::LayerEstimate;
 use polyveil_train::data::npy;
@@ -41,6 +41,10 @@ pub struct NetArgs {
     /// Images that share ciphertexts and are run together.
     #[arg(long, value_name = "N", default_value = "1", value_parser = planning::parse_batch)]
     batch: usize,
+    /// Times the same encrypted input is run, one after the other; the time is the median, and the first one, which meets fresh
+    /// memory, is given as well.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    runs: u16,
     /// Picks the noise of the default input.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -53,8 +57,12 @@ struct Outcome {
     compile_s: f64,
     keygen_s: f64,
     encrypt_s: f64,
+    runs: u16,
     run_s: f64,
     run_s_per_image: f64,
+    first_run_s: f64,
+    least_run_s: f64,
+    most_run_s: f64,
     decrypt_s: f64,
     peak_rss_bytes: u64,
     eval_key_bytes: u64,
@@ -77,7 +85,15 @@ struct Outcome {
     layers: Vec<Layer>,
 }
 
-/// One layer, measured and predicted.
+/// One of the runs of the same input.
+struct Run {
+    run_s: f64,
+    decrypt_s: f64,
+    output: Output<Ciphertext>,
+    scores: Vec<f64>,
+}
+
+/// One layer, measured (median of the runs) and predicted.
 #[derive(Serialize)]
 struct Layer {
     name: String,
@@ -87,7 +103,7 @@ struct Layer {
     predicted_memory_bytes: u64,
 }
 
-/// Compiles, makes keys, encrypts, runs and decrypts one batch in memory, and compares every image.
+/// Compiles, makes keys, encrypts, runs and decrypts one batch in memory, and compares every image of every run.
 pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     if let Some(path) = &args.output {
         files::check_target(path, Access::Shared)?;
@@ -130,49 +146,61 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
 
     // Expanding the keys' seeds is work of loading keys, not of an inference.
     keys.expand(server.parameters());
-    let display = session.progress("run", server.progress_total(1));
-    let timer = Instant::now();
-    let entered = |_| peaks.next();
-    let output = server.run(&keys, &encrypted, 0, &display, &entered, session)?;
-    let run_s = timer.elapsed().as_secs_f64();
+    let display = session.progress("run", server.progress_total(usize::from(args.runs)));
+    let rounding = client.rounding()?;
+    let mut runs = Vec::new();
+    for index in 0..args.runs.into() {
+        let entered = |_| peaks.next();
+        let timer = Instant::now();
+        let output = server.run(&keys, &encrypted, index, &display, &entered, session)?;
+        let run_s = timer.elapsed().as_secs_f64();
+        peaks.next();
+        let timer = Instant::now();
+        let scores = client.decrypt(&secret, &output.ciphertexts, &rounding)?.concat();
+        let decrypt_s = timer.elapsed().as_secs_f64();
+        runs.push(Run { run_s, decrypt_s, output, scores });
+    }
     drop(display);
-    peaks.next();
-
-    let timer = Instant::now();
-    let scores = client.decrypt(&secret, &output.ciphertexts, &client.rounding()?)?.concat();
-    let decrypt_s = timer.elapsed().as_secs_f64();
+    let peaks = peaks.finish();
+    let run_times = || runs.iter().map(|run| run.run_s);
+    let run_s = median(run_times());
     if let Some(path) = &args.output {
-        let values: Vec<f32> = scores.iter().map(|&s| s as f32).collect();
+        let values: Vec<f32> = runs[0].scores.iter().map(|&s| s as f32).collect();
         files::write_bytes(path, &npy::write_f32(&[args.batch, values.len() / args.batch], &values))?;
     }
 
     let parameters = client.parameters();
     let spec: &KeySpec = &client.plan().keys;
     let stored = |level: usize, seeded| parameters.ciphertext_stored_bytes(level, seeded);
-    let layer = |((l, e), peak): ((&LayerTime, &LayerEstimate), u64)| Layer {
-        name: l.name.clone(),
-        seconds: l.seconds,
-        predicted_s: e.seconds,
-        peak_rss_bytes: peak,
-        predicted_memory_bytes: e.memory_bytes,
+    // Of each run: before the first layer keys and input or the decryption of the run before, then the layers.
+    let layers = runs[0].output.trace.iter().zip(&estimate.layers).enumerate();
+    let phases = runs[0].output.trace.len() + 1;
+    let layer = |(index, (first, estimate)): (usize, (&LayerTime, &LayerEstimate))| Layer {
+        name: first.name.clone(),
+        seconds: median(runs.iter().filter_map(|run| run.output.trace.get(index)).map(|l| l.seconds)),
+        predicted_s: estimate.seconds,
+        peak_rss_bytes: peaks.iter().skip(index + 1).step_by(phases).copied().max().unwrap_or(0),
+        predicted_memory_bytes: estimate.memory_bytes,
     };
-    let peaks = peaks.finish();
-    // Before the first layer come keys and input, behind the last one decryption.
-    let layer_peaks = peaks.iter().skip(1).copied();
-    let precision = PrecisionStats::of(&scores, &expected);
+    let scores: Vec<f64> = runs.iter().flat_map(|run| run.scores.iter().copied()).collect();
+    let precision = PrecisionStats::of(&scores, &expected.repeat(runs.len()));
     let outcome = Outcome {
         network: client.plan().network.clone(),
         batch: args.batch,
         compile_s,
         keygen_s,
         encrypt_s,
+        runs: args.runs,
         run_s,
         run_s_per_image: run_s / args.batch as f64,
-        decrypt_s,
+        first_run_s: runs[0].run_s,
+        least_run_s: run_times().fold(f64::INFINITY, f64::min),
+        most_run_s: run_times().fold(0.0, f64::max),
+        decrypt_s: median(runs.iter().map(|run| run.decrypt_s)),
         peak_rss_bytes: peaks.iter().copied().max().unwrap_or(0),
         eval_key_bytes: spec.stored_bytes(parameters),
         input_bytes: encrypted.iter().map(|c| stored(c.level(), true)).sum(),
-        output_bytes: output.ciphertexts.iter().map(|c| stored(c.level(), false)).sum(),
+        output_bytes: runs[0].output.ciphertexts.iter().map(|c| stored(c.level(), false)).sum(),
         max_abs_error: precision.max_error(),
         rms_error: precision.rms_error(),
         min_bits: precision.min_bits(),
@@ -187,7 +215,7 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
         predicted_run_s: estimate.seconds,
         predicted_memory_bytes: estimate.server_memory_bytes,
         predicted_max_error: estimate.max_error,
-        layers: output.trace.iter().zip(&estimate.layers).zip(layer_peaks).map(layer).collect(),
+        layers: layers.map(layer).collect(),
     };
     session.emit(&outcome, || text(&outcome))?;
     verify(&outcome, args.tolerance)
@@ -205,6 +233,13 @@ fn inputs(path: &std::path::Path, shape: &[usize], batch: usize) -> Result<Vec<T
             Err(CliError::new(Exit::Data, message).at(path))
         }
     }
+}
+
+fn median(seconds: impl Iterator<Item = f64>) -> f64 {
+    let mut seconds: Vec<f64> = seconds.collect();
+    seconds.sort_by(f64::total_cmp);
+    let (low, high) = (seconds.len().saturating_sub(1) / 2, seconds.len() / 2);
+    (seconds.get(low).unwrap_or(&0.0) + seconds.get(high).unwrap_or(&0.0)) / 2.0
 }
 
 /// A result further off than allowed is a failure, with its own exit code.
@@ -228,6 +263,11 @@ fn text(o: &Outcome) -> String {
         table.row([name.to_string(), seconds(value)]);
     }
     table.row(["run".into(), format!("{} (predicted {})", seconds(o.run_s), seconds(o.predicted_run_s))]);
+    if o.runs > 1 {
+        let [first, least, most] = [o.first_run_s, o.least_run_s, o.most_run_s].map(seconds);
+        let value = format!("median of {}; first {first}, least {least}, most {most}", o.runs);
+        table.row(["runs".into(), value]);
+    }
     if o.batch > 1 {
         let each = seconds(o.run_s_per_image);
         table.row([format!("of {} images, each", o.batch), each]);

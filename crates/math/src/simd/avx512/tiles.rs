@@ -308,17 +308,8 @@ impl Sums {
                     }
                 }
             }
-            1 | 2 => {
-                for (&run, weights) in runs.iter().zip(weights.chunks_exact(UNIT >> log_block)) {
-                    let (values, mut full) = (of(run), [[0; 8]; VECTORS]);
-                    for (chunk, &w) in full.as_flattened_mut().chunks_exact_mut(1 << log_block).zip(weights) {
-                        chunk.fill(w);
-                    }
-                    for v in 0..VECTORS {
-                        acc.one(v, load(&values[v]), load(&full[v]));
-                    }
-                }
-            }
+            2 => acc.repeated::<2>(runs, values, weights, block),
+            1 => acc.repeated::<1>(runs, values, weights, block),
             0 => {
                 for (&run, weights) in runs.iter().zip(weights.as_chunks::<8>().0.as_chunks::<VECTORS>().0) {
                     let values = of(run);
@@ -329,6 +320,22 @@ impl Sums {
             }
         }
         *self = acc;
+    }
+
+    /// Products with weights of which each serves `2^LOG` values, less than a vector of them.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn repeated<const LOG: usize>(&mut self, runs: &[u32], values: &[&[u64]], weights: &[u64], block: usize) {
+        let orders: [V; 4] =
+            std::array::from_fn(|v| load(&std::array::from_fn(|lane| ((8 * v + lane) >> LOG) as u64 % 8)));
+        for (&run, weights) in runs.iter().zip(weights.chunks_exact(UNIT >> LOG)) {
+            let values = values[run as usize].as_chunks::<UNIT>().0[block].as_chunks::<8>().0;
+            let weights = weights.as_chunks::<8>().0;
+            for v in 0..VECTORS {
+                let own = _mm512_permutexvar_epi64(orders[v % (1 << LOG)], load(&weights[v >> LOG]));
+                self.one(v, load(&values[v]), own);
+            }
+        }
     }
 
     #[inline]

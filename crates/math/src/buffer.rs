@@ -1,8 +1,8 @@
 //! Large buffers that outlive one operation.
 //!
 //! Fresh memory costs a page fault per 4 kB; for polynomials of megabytes that took half the time of a key switch. Freed
-//! buffers of at least 64 kB are therefore kept and handed out again where they fit within a quarter: 128 MiB of them, or up to
-//! 512 MiB as long as the process does not hold more of them than it once needed. Secrets do not go through here.
+//! buffers of at least 64 kB are therefore kept and handed out again where they fit within a quarter: 128 MiB of them, or more as
+//! long as the process does not hold more than it once needed. Secrets do not go through here.
 //!
 //! Where the system has huge pages (2 MB), fresh buffers of 8 MB and more ask for them (`pages.rs`): keys are read from end to end by
 //! every rotation, a new page each 4 kB.
@@ -15,9 +15,8 @@ use crate::pages::Words;
 
 /// Words of the smallest buffer that is kept.
 const MIN_WORDS: usize = 8 << 10;
-/// Words that may be kept whatever was needed before, and at most.
+/// Words that may be kept whatever was needed before.
 const FREE_WORDS: usize = 16 << 20;
-const MAX_WORDS: usize = 64 << 20;
 
 /// Words of a cache line: buffers start on one, as vector loads that cross lines cost twice.
 const LINE: usize = 8;
@@ -156,7 +155,7 @@ impl Pool {
 
     /// Whether `used` words in use leave room for so many kept ones.
     fn has_room(&self, kept: usize, used: usize) -> bool {
-        kept <= FREE_WORDS || (kept <= MAX_WORDS && kept + used <= self.most)
+        kept <= FREE_WORDS || kept + used <= self.most
     }
 
     /// Kept buffers, largest first, that are in the way of `len` more words in use.
@@ -218,10 +217,6 @@ mod tests {
         assert!(pool.take(4 * FREE_WORDS).unwrap_err().is_empty());
         pool.use_more(4 * FREE_WORDS);
         assert_eq!((pool.kept, pool.most), (FREE_WORDS / 2, 9 * FREE_WORDS / 2));
-        // However much was needed.
-        pool.use_more(10 * MAX_WORDS);
-        pool.used = 0;
-        assert!(pool.give(words(MAX_WORDS)).is_some());
     }
 
     #[test]

@@ -225,6 +225,18 @@ fn bench_net_has_the_promised_keys() {
     assert!(error <= 1e-3 * range, "{error} of {range}");
     assert!(d.join("y.npy").is_file());
     assert_eq!(result["batch"], 1);
+    let times = |result: &Value| {
+        ["least_run_s", "first_run_s", "run_s", "most_run_s"].map(|key| result[key].as_f64().unwrap())
+    };
+    assert_eq!((&result["runs"], times(&result)), (&1.into(), [result["run_s"].as_f64().unwrap(); 4]));
+    // Every run of the same input is timed and checked, and each layer has a peak whatever the number of runs.
+    let again = ok(d, &["bench", "net", "a.onnx", "--runs", "3"]);
+    let [least, first, median, most] = times(&again);
+    assert!(least <= median && median <= most && (least..=most).contains(&first), "{:?}", times(&again));
+    assert_eq!((&again["runs"], again["layers"].as_array().unwrap().len()), (&3.into(), layers.len()));
+    assert!(
+        again["layers"].as_array().unwrap().iter().all(|layer| layer["peak_rss_bytes"].as_u64().unwrap() > 0)
+    );
     let many = ok(d, &["bench", "net", "a.onnx", "--batch", "6"]);
     assert_eq!(many["batch"], 6);
     let [all, each] = ["run_s", "run_s_per_image"].map(|key| many[key].as_f64().unwrap());

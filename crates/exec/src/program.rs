@@ -106,6 +106,16 @@ impl Program {
                 found: input.len().to_string(),
             });
         }
+        // From a thread of the pool: from any other, each of thousands of parallel parts would wake two threads and put one to sleep.
+        rayon::scope(|_| self.steps(backend, input, control))
+    }
+
+    fn steps<B: Backend>(
+        &self,
+        backend: &B,
+        input: Vec<B::Cipher>,
+        control: &Control<'_>,
+    ) -> Result<Output<B::Cipher>, ExecError> {
         let mut values: Vec<Vec<B::Cipher>> = vec![Vec::new(); self.plan.values.len()];
         values[0] = input;
         let mut trace = Vec::with_capacity(self.plan.steps.len());

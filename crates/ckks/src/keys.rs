@@ -87,7 +87,7 @@ impl KeySpec {
 ///
 /// Per digit d a pair (b_d, a_d) modulo q_0 … q_ℓ and the special primes, b_d = −a_d·s + e_d + P·g_d·s' with g_d = 1
 /// modulo the primes of digit d and 0 modulo the others. The a_d come from the seed, when they are first needed. Residues
-/// take whole bytes, in the order in which a key switch reads them.
+/// take the bits of their prime, in the order in which a key switch reads them.
 pub struct SwitchingKey {
     level: usize,
     seed: [u8; 32],

@@ -1,26 +1,24 @@
-//! Residues that are kept for long and read often, in whole bytes instead of words, in the order in which they are read.
+//! Residues that are kept for long and read often, in the bits of their prime instead of words, in the order in which they are read.
 //!
-//! Switching keys are streamed from memory by every rotation, and memory is what bounds that. A residue takes ⌈bits / 8⌉
-//! bytes, and the polynomials that are read together (the digits of a key) alternate every eight values, so that a limb of
-//! all of them is one stream.
+//! Switching keys are streamed from memory by every rotation, and memory is what bounds that. Eight residues take as many bytes
+//! as their prime has bits, and the polynomials that are read together (the digits of a key) alternate every eight values, so that
+//! a limb of all of them is one stream.
 
 use crate::buffer::{self, Buffer};
 use crate::modulus::Modulus;
 use crate::poly::{Ntt, Poly};
-use crate::simd::{self, PACKED_GROUP, PackedLimb};
+use crate::simd::{self, PACKED_GROUP, PACKED_PADDING, PackedLimb};
 
 /// Several polynomials modulo the same primes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedPolys {
     degree: usize,
     rows: usize,
-    /// Of each limb the first word and the words of eight residues.
+    /// Of each limb the first byte and the bits of a residue.
     limbs: Vec<(usize, usize)>,
+    bytes: usize,
     data: Buffer,
 }
-
-/// Words that kernels may read behind the last limb.
-const PADDING: usize = 8;
 
 impl PackedPolys {
     /// Room for `rows` polynomials of a degree that is a multiple of 8; all zero.
@@ -28,20 +26,22 @@ impl PackedPolys {
     pub fn zero(degree: usize, rows: usize, moduli: &[Modulus]) -> Self {
         let mut next = 0;
         let mut place = |modulus: &Modulus| {
-            let (start, width) = (next, width(modulus));
-            next += rows * width * (degree / PACKED_GROUP);
-            (start, width)
+            let (start, bits) = (next, modulus.bits() as usize);
+            next += rows * bits * (degree / PACKED_GROUP);
+            (start, bits)
         };
         let limbs = moduli.iter().map(&mut place).collect();
-        Self { degree, rows, limbs, data: buffer::take_zeroed(next + PADDING) }
+        let words = (next + PACKED_PADDING).div_ceil(size_of::<u64>());
+        Self { degree, rows, limbs, bytes: next, data: buffer::take_zeroed(words) }
     }
 
     /// Writes one polynomial, whose residues must be reduced. A row or a limb that does not exist is left out.
     pub fn set(&mut self, row: usize, poly: &Poly<Ntt>) {
         let place = (self.rows, row);
-        for (i, &(start, width)) in self.limbs.iter().enumerate().take(poly.limbs()) {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.data);
+        for (i, &(start, bits)) in self.limbs.iter().enumerate().take(poly.limbs()) {
             if row < self.rows {
-                simd::pack(&mut self.data[start..], poly.limb(i), width, place);
+                simd::pack(&mut bytes[start..], poly.limb(i), bits, place);
             }
         }
     }
@@ -59,8 +59,8 @@ impl PackedPolys {
     /// One limb of all polynomials.
     #[must_use]
     pub fn limb(&self, index: usize) -> PackedLimb<'_> {
-        let (start, width) = self.limbs[index];
-        PackedLimb { words: &self.data[start..], rows: self.rows, width }
+        let (start, bits) = self.limbs[index];
+        PackedLimb { bytes: &bytemuck::cast_slice(&self.data)[start..], rows: self.rows, bits }
     }
 
     /// Number of polynomials.
@@ -72,14 +72,8 @@ impl PackedPolys {
     /// Bytes of residues.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        8 * (self.data.len() - PADDING)
+        self.bytes
     }
-}
-
-/// Bytes of a residue, which is words of eight residues.
-#[must_use]
-pub const fn width(modulus: &Modulus) -> usize {
-    modulus.bits().div_ceil(8) as usize
 }
 
 #[cfg(test)]
@@ -112,8 +106,6 @@ mod tests {
         for (row, poly) in polys.iter().enumerate() {
             assert_eq!(&packed.get(row), poly);
         }
-        assert_eq!(packed.bytes(), 3 * n * moduli.iter().map(width).sum::<usize>());
-        let width_of = |q| width(&Modulus::new(q).unwrap());
-        assert_eq!([97, 257, (1 << 48) - 59, (1 << 49) - 81].map(width_of), [1, 2, 6, 7]);
+        assert_eq!(packed.bytes(), 3 * n / 8 * moduli.iter().map(|m| m.bits() as usize).sum::<usize>());
     }
 }

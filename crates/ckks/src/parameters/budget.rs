@@ -1,5 +1,5 @@
 //! What each object takes, in bytes, from its formula. N is the degree, ℓ the level, k the number of special primes, d the
-//! number of digits; residues are words of 8 bytes in memory, of keys whole bytes; in files a residue has the bits of its prime.
+//! number of digits; residues are words of 8 bytes in memory; in keys and in files a residue has the bits of its prime.
 
 use super::checked::Parameters;
 
@@ -14,7 +14,7 @@ pub struct Budget {
     pub seeded_stored: u64,
     /// Plaintext with a residue a coefficient: (ℓ + 1) · N · 8.
     pub plaintext: u64,
-    /// Relinearisation or rotation key in memory, its uniform halves expanded: d · 2 · N · the whole bytes of residues of all
+    /// Relinearisation or rotation key in memory, its uniform halves expanded: d · 2 · N / 8 · the bits of the primes of all
     /// ℓ + 1 + k primes.
     pub key: u64,
     /// The same in a file: d · log2(Q·P) · N / 8, and a seed.

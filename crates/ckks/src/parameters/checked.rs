@@ -3,7 +3,7 @@
 use super::literal::{ParameterError, ParametersLiteral};
 use super::security::Security;
 use crate::error::CkksError;
-use polyveil_math::{BaseConverter, Embedding, Modulus, NttTable, Reconstructor, RingKind, Shoup, packed};
+use polyveil_math::{BaseConverter, Embedding, Modulus, NttTable, Reconstructor, RingKind, Shoup};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -185,19 +185,21 @@ impl Parameters {
         start..(start + self.digit_size()).min(level + 1)
     }
 
-    /// Bytes of one expanded switching key in memory: digits × 2 × N × whole bytes of a residue, summed over all limbs.
+    /// Bytes of one expanded switching key in memory: digits × 2 × N × the bits of the primes of all limbs / 8.
     #[must_use]
     pub fn switching_key_bytes(&self, level: usize) -> u64 {
-        let bytes: usize = self.moduli(level).iter().chain(self.moduli_p()).map(packed::width).sum();
-        (self.digits(level) * 2 * bytes * self.degree()) as u64
+        self.digits(level) as u64 * 2 * self.key_bits(level) * self.degree() as u64 / 8
+    }
+
+    /// Bits of a residue of each limb of a switching key.
+    fn key_bits(&self, level: usize) -> u64 {
+        self.limb_bits(level) + self.moduli_p().iter().map(|m| u64::from(m.bits())).sum::<u64>()
     }
 
     /// Bytes of one switching key in a file: the uniform half is its 32-byte seed, residues have the bits of their prime.
     #[must_use]
     pub fn switching_key_stored_bytes(&self, level: usize) -> u64 {
-        let special: u64 = self.moduli_p().iter().map(|m| u64::from(m.bits())).sum();
-        let bits = self.limb_bits(level) + special;
-        self.digits(level) as u64 * bits * self.degree() as u64 / 8 + 32
+        self.digits(level) as u64 * self.key_bits(level) * self.degree() as u64 / 8 + 32
     }
 
     /// Bytes of one ciphertext of two parts in memory.
@@ -447,9 +449,9 @@ mod tests {
         let params = Parameters::new(literal(14, &[50, 40, 40, 40], &[45, 45], 2)).unwrap();
         assert_eq!(params.digits(3), 2);
         assert_eq!(params.digits(1), 1);
-        // Of the three primes near 2^40 two lie above it.
-        assert_eq!(params.switching_key_bytes(3), 2 * 2 * (7 + 5 + 2 * 6 + 2 * 6) * 16384);
+        // Of the three primes near 2^40 two lie above it, of those near 2^45 both.
+        assert_eq!(params.switching_key_bytes(3), 2 * 2 * (50 + 40 + 2 * 41 + 2 * 46) * 16384 / 8);
         assert!(params.switching_key_bytes(1) < params.switching_key_bytes(3) / 2);
-        assert!(params.switching_key_stored_bytes(3) < params.switching_key_bytes(3) / 2);
+        assert_eq!(params.switching_key_stored_bytes(3), params.switching_key_bytes(3) / 2 + 32);
     }
 }

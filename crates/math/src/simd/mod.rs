@@ -18,7 +18,7 @@ pub mod scalar;
 mod tiles;
 pub mod wide;
 
-pub use product::{KeyProduct, PACKED_GROUP, PackedLimb, key_product, pack};
+pub use product::{KeyProduct, PACKED_GROUP, PACKED_PADDING, PackedLimb, key_product, pack};
 pub use tiles::{LOG_UNIT, TileProducts, TileSum, Tiles, tile_block};
 
 use crate::modulus::{Modulus, Shoup};

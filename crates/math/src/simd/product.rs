@@ -9,42 +9,47 @@ const FEW: usize = 32;
 /// Values of a polynomial that stand together where several are packed.
 pub const PACKED_GROUP: usize = 8;
 
-/// A limb of several polynomials, packed: group after group of eight values, and in each group row after row, each of
-/// `width` words, in which value j has the bytes from j·`width` on, lowest first.
+/// Bytes that kernels may read behind the last value of a limb.
+pub const PACKED_PADDING: usize = 64;
+
+/// A limb of several polynomials, packed: group after group of eight values, and in each group row after row. Eight values of `bits`
+/// bits take `bits` bytes, value j from bit j·`bits` on, lowest first.
 #[derive(Debug, Clone, Copy)]
 pub struct PackedLimb<'a> {
-    /// All groups, and at least eight words behind them.
-    pub words: &'a [u64],
+    /// All groups, and at least [`PACKED_PADDING`] bytes behind them.
+    pub bytes: &'a [u8],
     /// Number of polynomials.
     pub rows: usize,
-    /// Bytes of a value, 1 to 7.
-    pub width: usize,
+    /// Bits of a value, 1 to 56.
+    pub bits: usize,
 }
 
 impl PackedLimb<'_> {
     /// The values of one row from `start` on, a multiple of 8.
     pub fn unpack(&self, row: usize, start: usize, out: &mut [u64]) {
-        let stride = self.rows * self.width;
-        let groups = self.words.chunks_exact(stride).skip(start / PACKED_GROUP);
-        let (bits, mask) = (8 * self.width, (1 << (8 * self.width)) - 1);
-        for (out, group) in out.chunks_mut(PACKED_GROUP).zip(groups) {
-            let words = &group[row * self.width..(row + 1) * self.width];
+        let mask = (1 << self.bits) - 1;
+        let mut place = (start / PACKED_GROUP * self.rows + row) * self.bits;
+        for out in out.chunks_mut(PACKED_GROUP) {
             for (j, x) in out.iter_mut().enumerate() {
-                let (word, shift) = (j * bits / 64, j * bits % 64);
-                // The rest of a value that ends in the next word.
-                let above = if shift + bits > 64 { words[word + 1] << (64 - shift) } else { 0 };
-                *x = ((words[word] >> shift) | above) & mask;
+                let (byte, shift) = (place + j * self.bits / 8, j * self.bits % 8);
+                *x = (u64::from_le_bytes(*eight(&self.bytes[byte..])) >> shift) & mask;
             }
+            place += self.rows * self.bits;
         }
     }
 }
 
-/// Packs one of `rows` polynomials; see [`PackedLimb`]. Values take `width` bytes.
-pub fn pack(out: &mut [u64], values: &[u64], width: usize, (rows, row): (usize, usize)) {
+/// The first eight bytes.
+fn eight(bytes: &[u8]) -> &[u8; 8] {
+    &bytes.as_chunks().0[0]
+}
+
+/// Packs one of `rows` polynomials; see [`PackedLimb`]. Values have `bits` bits.
+pub fn pack(out: &mut [u8], values: &[u64], bits: usize, (rows, row): (usize, usize)) {
     match super::backend() {
         #[cfg(target_arch = "x86_64")]
-        Backend::Avx512(token) => token.pack(out, values, width, (rows, row)),
-        _ => scalar::pack(out, values, width, (rows, row)),
+        Backend::Avx512(token) => token.pack(out, values, bits, (rows, row)),
+        _ => scalar::pack(out, values, bits, (rows, row)),
     }
 }
 

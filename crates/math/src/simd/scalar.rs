@@ -211,16 +211,16 @@ pub fn mul_blocks(out: &mut [u64], values: &[u64], weights: &[u64], modulus: &Mo
 }
 
 /// See [`super::pack`].
-pub fn pack(out: &mut [u64], values: &[u64], width: usize, (rows, row): (usize, usize)) {
-    let groups = out.chunks_exact_mut(rows * width);
+pub fn pack(out: &mut [u8], values: &[u64], bits: usize, (rows, row): (usize, usize)) {
+    let groups = out.chunks_exact_mut(rows * bits);
     for (values, group) in values.chunks_exact(PACKED_GROUP).zip(groups) {
-        let words = &mut group[row * width..(row + 1) * width];
-        words.fill(0);
-        for (j, &x) in values.iter().enumerate() {
-            let (word, shift) = (j * width / 8, j * width % 8 * 8);
-            words[word] |= x << shift;
-            if shift + 8 * width > 64 {
-                words[word + 1] |= x >> (64 - shift);
+        let (mut next, mut pending, mut count) = (row * bits, 0u64, 0);
+        for &x in values {
+            pending |= x << count;
+            count += bits;
+            while count >= 8 {
+                group[next] = pending as u8;
+                (next, pending, count) = (next + 1, pending >> 8, count - 8);
             }
         }
     }

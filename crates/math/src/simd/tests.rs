@@ -293,16 +293,16 @@ fn permutations_equal_their_scalar_twin() {
 #[test]
 fn packing_equals_its_scalar_twin() {
     for m in moduli() {
-        let (width, input) = (m.bits().div_ceil(8) as usize, values(&m, 200, 1));
+        let (bits, input) = (m.bits() as usize, values(&m, 200, 1));
         for place in [(1, 0), (3, 1)] {
-            let words = place.0 * width * 25;
-            let (mut a, mut b) = (vec![u64::MAX; words], vec![u64::MAX; words]);
-            scalar::pack(&mut a, &input, width, place);
-            pack(&mut b, &input, width, place);
+            let bytes = place.0 * bits * 25;
+            let (mut a, mut b) = (vec![u8::MAX; bytes], vec![u8::MAX; bytes]);
+            scalar::pack(&mut a, &input, bits, place);
+            pack(&mut b, &input, bits, place);
             assert_eq!(a, b);
-            a.extend([0; 8]);
+            a.extend([0; PACKED_PADDING]);
             let mut out = vec![0; 192];
-            PackedLimb { words: &a, rows: place.0, width }.unpack(place.1, 8, &mut out);
+            PackedLimb { bytes: &a, rows: place.0, bits }.unpack(place.1, 8, &mut out);
             assert_eq!(out, input[8..], "modulo {}", m.value());
         }
     }

@@ -11,29 +11,35 @@ const AHEAD: usize = 24;
 /// How many bytes before their use those of a key are asked for.
 const KEY_AHEAD: usize = 2048;
 
-/// Takes residues of `width` bytes apart: which byte each byte of the words comes from, and which of them are not zero.
+/// Takes residues of `bits` bits apart: which byte each byte of the words comes from, how far these are shifted then, and which bits
+/// are theirs.
 #[derive(Clone, Copy)]
 struct Unpack {
     order: V,
-    bytes: __mmask64,
+    shift: V,
+    mask: V,
 }
 
 impl Unpack {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vbmi")]
-    fn new(width: usize) -> Self {
+    fn new(bits: usize) -> Self {
         let order: Lane = std::array::from_fn(|j| {
-            u64::from_le_bytes(std::array::from_fn(|k| if k < width { (j * width + k) as u8 } else { 0 }))
+            u64::from_le_bytes(std::array::from_fn(|k| ((j * bits / 8 + k) % 64) as u8))
         });
-        Self { order: load(&order), bytes: 0x0101_0101_0101_0101 * ((1 << width) - 1) }
+        let shift: Lane = std::array::from_fn(|j| (j * bits % 8) as u64);
+        Self { order: load(&order), shift: load(&shift), mask: spread((1 << bits) - 1) }
     }
 
-    /// The residues from a word on.
+    /// The residues from a byte on.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vbmi")]
-    fn at(self, limb: &PackedLimb<'_>, word: usize) -> V {
-        let words = &limb.words[word..word + 8].as_chunks().0[0];
-        _mm512_maskz_permutexvar_epi8(self.bytes, self.order, load(words))
+    fn at(self, limb: &PackedLimb<'_>, byte: usize) -> V {
+        let bytes: &[u8; 64] = &limb.bytes[byte..byte + 64].as_chunks().0[0];
+        // SAFETY: sixty-four bytes are borrowed; the instruction needs no alignment.
+        let words = unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) };
+        let own = _mm512_srlv_epi64(_mm512_permutexvar_epi8(self.order, words), self.shift);
+        _mm512_and_si512(own, self.mask)
     }
 }
 
@@ -46,8 +52,8 @@ pub(super) fn key_product(out: &mut [u64], product: &KeyProduct<'_>, start: usiz
     let (first, second) = (first.as_chunks_mut::<8>().0, second.as_chunks_mut::<8>().0);
     let in_order = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
     let [key0, key1] = product.keys;
-    let (rows, width) = (key0.rows, key0.width);
-    let unpack = Unpack::new(width);
+    let (rows, bits) = (key0.rows, key0.bits);
+    let unpack = Unpack::new(bits);
     for (v, (first, second)) in first.iter_mut().zip(second).enumerate() {
         let (source, ahead, order) = match product.permutation {
             Some((blocks, orders)) => {
@@ -60,14 +66,14 @@ pub(super) fn key_product(out: &mut [u64], product: &KeyProduct<'_>, start: usiz
         let fetch = |limb: &[u64]| _mm512_permutexvar_epi64(order, load(&lanes(limb)[source]));
         let mut low = [b.m.zero; 2];
         let mut high = [b.m.zero; 2];
-        let mut word = (start / 8 + v) * rows * width;
+        let mut byte = (start / 8 + v) * rows * bits;
         for digit in product.digits {
             let x = fetch(digit);
             prefetch(&lanes(digit)[ahead], 0);
-            prefetch(&key0.words[word], KEY_AHEAD);
-            prefetch(&key1.words[word], KEY_AHEAD);
-            let (k0, k1) = (unpack.at(&key0, word), unpack.at(&key1, word));
-            word += width;
+            prefetch(&key0.bytes[byte], KEY_AHEAD);
+            prefetch(&key1.bytes[byte], KEY_AHEAD);
+            let (k0, k1) = (unpack.at(&key0, byte), unpack.at(&key1, byte));
+            byte += bits;
             low[0] = _mm512_madd52lo_epu64(low[0], x, k0);
             high[0] = _mm512_madd52hi_epu64(high[0], x, k0);
             low[1] = _mm512_madd52lo_epu64(low[1], x, k1);
@@ -88,20 +94,32 @@ pub(super) fn key_product(out: &mut [u64], product: &KeyProduct<'_>, start: usiz
     }
 }
 
-/// See [`scalar::pack`].
+/// See [`scalar::pack`]. Values at even places have no byte in common, nor have those at odd places.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vbmi")]
-pub(super) fn pack(out: &mut [u64], values: &[u64], width: usize, (rows, row): (usize, usize)) {
-    if !(1..8).contains(&width) {
-        return scalar::pack(out, values, width, (rows, row));
+pub(super) fn pack(out: &mut [u8], values: &[u64], bits: usize, (rows, row): (usize, usize)) {
+    if !(8..=56).contains(&bits) {
+        return scalar::pack(out, values, bits, (rows, row));
     }
-    // Byte i of the packed words is byte i % width of value i / width; what lies behind them is not used.
-    let byte = |i: usize| (i / width * 8 + i % width) as u8;
-    let order: Lane = std::array::from_fn(|w| u64::from_le_bytes(std::array::from_fn(|k| byte(8 * w + k))));
-    let order = load(&order);
-    for (values, group) in values.as_chunks().0.iter().zip(out.chunks_exact_mut(rows * width)) {
+    let halves = [0, 1].map(|parity| {
+        let (mut order, mut used) = ([0; 64], 0);
+        for j in (parity..8).step_by(2) {
+            let first = j * bits / 8;
+            for byte in first..((j + 1) * bits).div_ceil(8) {
+                order[byte] = (8 * j + byte - first) as u8;
+                used |= 1u64 << byte;
+            }
+        }
+        let words: Lane = std::array::from_fn(|w| u64::from_le_bytes(order.as_chunks().0[w]));
+        (load(&words), used)
+    });
+    let shift: Lane = std::array::from_fn(|j| (j * bits % 8) as u64);
+    let shift = load(&shift);
+    for (values, group) in values.as_chunks().0.iter().zip(out.chunks_exact_mut(rows * bits)) {
+        let shifted = _mm512_sllv_epi64(load(values), shift);
+        let [even, odd] = halves.map(|(order, used)| _mm512_maskz_permutexvar_epi8(used, order, shifted));
         let mut words = [0; 8];
-        store(&mut words, _mm512_permutexvar_epi8(order, load(values)));
-        group[row * width..(row + 1) * width].copy_from_slice(&words[..width]);
+        store(&mut words, _mm512_or_si512(even, odd));
+        group[row * bits..(row + 1) * bits].copy_from_slice(&bytemuck::cast_slice(&words)[..bits]);
     }
 }
 

@@ -32,16 +32,13 @@ impl PackedLimb<'_> {
         for out in out.chunks_mut(PACKED_GROUP) {
             for (j, x) in out.iter_mut().enumerate() {
                 let (byte, shift) = (place + j * self.bits / 8, j * self.bits % 8);
-                *x = (u64::from_le_bytes(*eight(&self.bytes[byte..])) >> shift) & mask;
+                let mut word = [0; 8];
+                word.copy_from_slice(&self.bytes[byte..byte + 8]);
+                *x = (u64::from_le_bytes(word) >> shift) & mask;
             }
             place += self.rows * self.bits;
         }
     }
-}
-
-/// The first eight bytes.
-fn eight(bytes: &[u8]) -> &[u8; 8] {
-    &bytes.as_chunks().0[0]
 }
 
 /// Packs one of `rows` polynomials; see [`PackedLimb`]. Values have `bits` bits.

@@ -103,10 +103,10 @@ pub(super) fn pack(out: &mut [u8], values: &[u64], bits: usize, (rows, row): (us
     let halves = [0, 1].map(|parity| {
         let (mut order, mut used) = ([0; 64], 0);
         for j in (parity..8).step_by(2) {
-            let first = j * bits / 8;
-            for byte in first..((j + 1) * bits).div_ceil(8) {
-                order[byte] = (8 * j + byte - first) as u8;
-                used |= 1u64 << byte;
+            let (first, end) = (j * bits / 8, ((j + 1) * bits).div_ceil(8));
+            for (k, source) in order[first..end].iter_mut().enumerate() {
+                *source = (8 * j + k) as u8;
+                used |= 1u64 << (first + k);
             }
         }
         let words: Lane = std::array::from_fn(|w| u64::from_le_bytes(order.as_chunks().0[w]));

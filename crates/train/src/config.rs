@@ -192,6 +192,7 @@ pub struct Augmentation {
     pub hard_cases: f32,
     /// Share of images stored as JPEG and read again, with a quality from 30 to 95: what is sent in often is, and the teacher's answers
     /// on such images tell a student more than those on images that it learnt by heart. In a conversion the teacher sees the same.
+    /// Images that are neither gray nor colour stay as they are.
     pub compress: f32,
     /// Inputs are made larger by up to this share, beyond what pre-processing lets through, or smaller by up to half of it: what
     /// stays in range for these does so with room to spare for images as they are. In a conversion the teacher sees the same.

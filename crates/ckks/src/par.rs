@@ -1,42 +1,131 @@
-//! Work spread over limbs: on rayon's threads with feature `parallel`, in order otherwise. Results are the same.
+//! Work spread over rayon's threads with feature `parallel`, in order otherwise. Results are the same.
+//!
+//! Parts of a small ring's operations take some ten microseconds, as long as it takes to wake a sleeping thread; so threads take item
+//! after item instead of splitting a range, and one that waits for the last item of another looks for work a while before it sleeps.
 
-/// Calls `f(index, chunk)` on consecutive chunks of `size` values; the last may be shorter.
-pub(crate) fn for_each_chunk(data: &mut [u64], size: usize, f: impl Fn(usize, &mut [u64]) + Sync + Send) {
-    #[cfg(feature = "parallel")]
-    {
-        use rayon::prelude::*;
-        data.par_chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
+use std::sync::{Mutex, PoisonError};
+
+/// Calls `f` on every item; each thread takes the next one when it is done with its last.
+pub(crate) fn for_each<I>(items: I, f: impl Fn(I::Item) + Sync)
+where
+    I: ExactSizeIterator + Send,
+    I::Item: Send,
+{
+    let threads = threads().min(items.len());
+    if threads <= 1 {
+        return items.for_each(f);
     }
-    #[cfg(not(feature = "parallel"))]
-    data.chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
+    let items = Mutex::new(items);
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    on_threads(threads, &|| {
+        while let Some(item) = next() {
+            f(item);
+        }
+    });
 }
 
-/// Calls `f` on every item.
-pub(crate) fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
-    #[cfg(feature = "parallel")]
-    {
-        use rayon::prelude::*;
-        items.into_par_iter().for_each(f);
-    }
-    #[cfg(not(feature = "parallel"))]
-    items.into_iter().for_each(f);
+/// Calls `f(index, chunk)` on consecutive chunks of `size` values; the last may be shorter.
+pub(crate) fn for_each_chunk(data: &mut [u64], size: usize, f: impl Fn(usize, &mut [u64]) + Sync) {
+    for_each(data.chunks_mut(size).enumerate(), |(i, chunk)| f(i, chunk));
+}
+
+/// `f(0) … f(count − 1)`.
+pub(crate) fn map<T: Send>(count: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let mut results: Vec<Option<T>> = std::iter::repeat_with(|| None).take(count).collect();
+    for_each(results.iter_mut().enumerate(), |(i, result)| *result = Some(f(i)));
+    results.into_iter().flatten().collect()
 }
 
 /// `f(0)` and `f(1)`: the two parts of a ciphertext.
 pub(crate) fn both<T: Send>(f: impl Fn(usize) -> T + Sync) -> [T; 2] {
-    #[cfg(feature = "parallel")]
-    return rayon::join(|| f(0), || f(1)).into();
-    #[cfg(not(feature = "parallel"))]
-    [f(0), f(1)]
+    join(|| f(0), || f(1)).into()
 }
 
-/// `f(0) … f(count − 1)`.
-pub(crate) fn map<T: Send>(count: usize, f: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
-    #[cfg(feature = "parallel")]
-    {
-        use rayon::prelude::*;
-        (0..count).into_par_iter().map(f).collect()
-    }
-    #[cfg(not(feature = "parallel"))]
-    (0..count).map(f).collect()
+/// `f(0) … f(count − 1)` put together by `join`, in any order; `None` where there are none.
+pub(crate) fn reduce<T: Send>(
+    count: usize,
+    f: impl Fn(usize) -> T + Sync,
+    join: impl Fn(T, T) -> T + Sync,
+) -> Option<T> {
+    let done = Mutex::new(None);
+    let lock = || done.lock().unwrap_or_else(PoisonError::into_inner);
+    for_each(0..count, |i| {
+        let mut sum = f(i);
+        loop {
+            let mut done = lock();
+            let Some(other) = done.take() else {
+                *done = Some(sum);
+                break;
+            };
+            drop(done);
+            sum = join(other, sum);
+        }
+    });
+    let total = lock().take();
+    total
 }
+
+/// Whether so many items of equal work leave threads idle for more than a tenth of the time.
+pub(crate) fn few(items: usize) -> bool {
+    items < 8 * threads() && items % threads() != 0
+}
+
+#[cfg(not(feature = "parallel"))]
+const fn threads() -> usize {
+    1
+}
+
+#[cfg(feature = "parallel")]
+fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
+/// Calls `work` once on each of so many threads, or more than once on one that finds no other.
+fn on_threads(threads: usize, work: &(impl Fn() + Sync)) {
+    if threads <= 1 {
+        return work();
+    }
+    let half = threads / 2;
+    join(|| on_threads(threads - half, work), || on_threads(half, work));
+}
+
+#[cfg(not(feature = "parallel"))]
+fn join<A, B>(a: impl FnOnce() -> A, b: impl FnOnce() -> B) -> (A, B) {
+    (a(), b())
+}
+
+#[cfg(feature = "parallel")]
+fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    /// Set when `b` has ended, also by a panic.
+    struct End<'a>(&'a AtomicBool);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+    let ended = AtomicBool::new(false);
+    rayon::join(
+        || {
+            let result = a();
+            for _ in 0..POLLS {
+                if ended.load(Ordering::Acquire) {
+                    break;
+                }
+                match rayon::yield_now() {
+                    Some(rayon::Yield::Executed) => {}
+                    _ => std::hint::spin_loop(),
+                }
+            }
+            result
+        },
+        || {
+            let _end = End(&ended);
+            b()
+        },
+    )
+}
+
+/// How often a thread looks whether another has ended before it sleeps: about a millisecond.
+#[cfg(feature = "parallel")]
+const POLLS: usize = 1 << 14;

@@ -93,14 +93,25 @@ impl Drop for Buffer {
     }
 }
 
-/// Free buffers by capacity.
+/// Free buffers.
 #[derive(Debug)]
 struct Pool {
-    free: BTreeMap<usize, Vec<Words>>,
+    /// By capacity.
+    free: BTreeMap<usize, Alike>,
+    /// Counts what was taken and given back.
+    now: u64,
     /// Words of the free buffers, of those in use, and the most that were in use at a time.
     kept: usize,
     used: usize,
     most: usize,
+}
+
+/// Free buffers of one capacity.
+#[derive(Debug, Default)]
+struct Alike {
+    buffers: Vec<Words>,
+    /// When one of them was last taken or given back.
+    used: u64,
 }
 
 static POOL: Mutex<Pool> = Mutex::new(Pool::new());
@@ -133,15 +144,20 @@ pub fn take_zeroed(len: usize) -> Buffer {
 
 impl Pool {
     const fn new() -> Self {
-        Self { free: BTreeMap::new(), kept: 0, used: 0, most: 0 }
+        Self { free: BTreeMap::new(), now: 0, kept: 0, used: 0, most: 0 }
     }
 
     /// A kept buffer for `len` words, or those that have to go before a new one is made.
     fn take(&mut self, len: usize) -> Result<Words, Vec<Words>> {
+        self.now += 1;
         // Empty entries stay, so that the next buffer of that size is kept without an allocation.
-        let Some(buffer) = self.free.range_mut(len..=len + len / 4).find_map(|(_, buffers)| buffers.pop())
-        else {
-            return Err(self.surplus(len));
+        let fitting = |alike: &mut Alike| {
+            let buffer = alike.buffers.pop()?;
+            alike.used = self.now;
+            Some(buffer)
+        };
+        let Some(buffer) = self.free.range_mut(len..=len + len / 4).find_map(|(_, alike)| fitting(alike)) else {
+            return Err(self.surplus(self.used + len));
         };
         self.kept -= buffer.capacity();
         self.use_more(buffer.capacity());
@@ -158,27 +174,30 @@ impl Pool {
         kept <= FREE_WORDS || kept + used <= self.most
     }
 
-    /// Kept buffers, largest first, that are in the way of `len` more words in use.
-    fn surplus(&mut self, len: usize) -> Vec<Words> {
+    /// Kept buffers for which there is no room beside so many words in use: those whose like has not been used for longest.
+    fn surplus(&mut self, used: usize) -> Vec<Words> {
         let mut surplus = Vec::new();
-        while !self.has_room(self.kept, self.used + len) {
-            let Some(buffer) = self.free.values_mut().rev().find_map(Vec::pop) else { break };
+        while !self.has_room(self.kept, used) {
+            let kept = self.free.values_mut().filter(|alike| !alike.buffers.is_empty());
+            let Some(buffer) = kept.min_by_key(|alike| alike.used).and_then(|alike| alike.buffers.pop()) else {
+                break;
+            };
             self.kept -= buffer.capacity();
             surplus.push(buffer);
         }
         surplus
     }
 
-    /// Takes a buffer that is no longer in use; back comes one that there is no room for.
-    fn give(&mut self, buffer: Words) -> Option<Words> {
+    /// Takes a buffer that is no longer in use; back come those that there is no room for.
+    fn give(&mut self, buffer: Words) -> Vec<Words> {
         let capacity = buffer.capacity();
         self.used = self.used.saturating_sub(capacity);
-        if !self.has_room(self.kept + capacity, self.used) {
-            return Some(buffer);
-        }
         self.kept += capacity;
-        self.free.entry(capacity).or_default().push(buffer);
-        None
+        self.now += 1;
+        let alike = self.free.entry(capacity).or_default();
+        alike.buffers.push(buffer);
+        alike.used = self.now;
+        self.surplus(self.used)
     }
 }
 
@@ -195,7 +214,7 @@ mod tests {
         let mut pool = Pool::new();
         let buffer = words(10_000);
         let address = buffer.values().as_ptr();
-        assert!(pool.give(buffer).is_none());
+        assert!(pool.give(buffer).is_empty());
         assert!(pool.take(10_001).is_err() && pool.take(7_000).is_err());
         assert_eq!(pool.take(9_000).map(|b| b.values().as_ptr()).ok(), Some(address));
         assert!(pool.take(9_000).is_err());
@@ -204,19 +223,35 @@ mod tests {
 
     #[test]
     fn never_more_is_held_than_was_needed() {
+        let sizes = |buffers: Vec<Words>| buffers.iter().map(Words::capacity).collect::<Vec<_>>();
         let mut pool = Pool::new();
         // Nothing was ever in use, so only what is kept in any case is.
-        assert!(pool.give(words(FREE_WORDS + 1)).is_some());
+        assert_eq!(sizes(pool.give(words(FREE_WORDS + 1))), [FREE_WORDS + 1]);
         pool.use_more(3 * FREE_WORDS);
-        assert!(pool.give(words(2 * FREE_WORDS)).is_none());
-        assert!(pool.give(words(FREE_WORDS / 2)).is_none());
+        assert!(pool.give(words(2 * FREE_WORDS)).is_empty());
+        assert!(pool.give(words(FREE_WORDS / 2)).is_empty());
         assert_eq!((pool.kept, pool.used, pool.most), (5 * FREE_WORDS / 2, FREE_WORDS / 2, 3 * FREE_WORDS));
-        // All room is taken: the largest goes, then what is kept in any case may stay.
+        // All room is taken: the one that was given back first goes, then what is kept in any case may stay.
         let surplus = pool.take(FREE_WORDS / 8).unwrap_err();
-        assert_eq!(surplus.iter().map(Words::capacity).collect::<Vec<_>>(), [2 * FREE_WORDS]);
+        assert_eq!(sizes(surplus), [2 * FREE_WORDS]);
         assert!(pool.take(4 * FREE_WORDS).unwrap_err().is_empty());
         pool.use_more(4 * FREE_WORDS);
         assert_eq!((pool.kept, pool.most), (FREE_WORDS / 2, 9 * FREE_WORDS / 2));
+    }
+
+    #[test]
+    fn the_last_size_in_use_is_kept() {
+        let mut pool = Pool::new();
+        pool.use_more(3 * FREE_WORDS);
+        for size in [FREE_WORDS, FREE_WORDS, FREE_WORDS / 2] {
+            assert!(pool.give(words(size)).is_empty());
+        }
+        // Another layer's size: the oldest one makes room for it.
+        pool.use_more(FREE_WORDS / 4);
+        let gone = pool.give(words(FREE_WORDS / 4));
+        assert_eq!(gone.iter().map(Words::capacity).collect::<Vec<_>>(), [FREE_WORDS]);
+        assert!(pool.take(FREE_WORDS / 4).is_ok());
+        assert_eq!((pool.kept, pool.used), (3 * FREE_WORDS / 2, 3 * FREE_WORDS / 4));
     }
 
     #[test]

@@ -56,8 +56,7 @@ impl Evaluator {
             let switch = Switch { key, permutation: Some(&permutation), add };
             self.switched(a, &self.switch_extended(digits, &switch), 0)
         };
-        // One after the other: digits, one key and one product are as much as an outer cache may hold.
-        Ok(keys.into_iter().map(turn).collect())
+        Ok(par::map(keys.len(), |k| turn(keys[k])))
     }
 
     fn switched(&self, a: &Ciphertext, products: &Products, output: usize) -> Ciphertext {

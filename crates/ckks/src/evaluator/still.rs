@@ -22,7 +22,7 @@ const SUM_WORDS: usize = 32 << 20;
 /// So many sums at least that share the memory for weights, or each is done by itself.
 const HEAVY: usize = 4;
 /// Parts of a limb that are worked on by themselves, so that threads have alike shares of few limbs.
-const SHARES: usize = 4;
+pub(super) const SHARES: usize = 4;
 
 /// Whether every output is a single sum and nothing is rotated.
 pub(super) fn is_still(turns: &[Turn<'_>], plan: &[Vec<Sum<'_>>]) -> bool {
@@ -94,7 +94,7 @@ impl Evaluator {
         }
         // Limb after limb, so that inputs come from an outer cache.
         tasks.sort_by_key(|task| task.0);
-        par::for_each(tasks, |(i, sum, out)| {
+        par::for_each(tasks.into_iter(), |(i, sum, out)| {
             let of = |part: usize| turns.iter().map(|t| inputs[t.input].parts[part].limb(i)).collect();
             self.heavy_sum(sum, &[of(0), of(1)], (i, level), out);
         });
@@ -111,9 +111,10 @@ impl Evaluator {
         let (n, level) = (self.params.degree(), inputs.first().map_or(0, |x| x.level()));
         let lists = Lists::new(sums, n);
         let weights = par::map(level + 1, |i| {
-            self.encode_limb(sums.iter().map(|sum| &sum.products[..]), &lists.products, (i, level))
+            let products = sums.iter().map(|sum| &sum.products[..]);
+            self.encode_limb(products, &lists.products, (i, level), par::few(level + 1))
         });
-        par::for_each(shares(polys, n), |share| {
+        par::for_each(shares(polys, n).into_iter(), |share| {
             self.fill_share(inputs, turns, &lists, &weights[share.limb], share);
         });
     }

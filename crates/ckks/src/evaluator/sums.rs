@@ -4,6 +4,7 @@
 use super::Evaluator;
 use super::keyswitch::with_vectors;
 use super::transform::Sum;
+use crate::par;
 use crate::plaintext::IntegerPlaintext;
 use polyveil_math::buffer::{self, Buffer};
 use polyveil_math::simd::{self, TileProducts, TileSum, Tiles};
@@ -83,7 +84,7 @@ impl Evaluator {
         let modulus = self.params.extended_table(i, level).modulus();
         for (index, group) in sum.products.chunks(GROUP).enumerate() {
             let lists = [list_products(group, self.params.degree(), &mut 0)];
-            let weights = self.encode_limb([group].into_iter(), &lists, (i, level));
+            let weights = self.encode_limb([group].into_iter(), &lists, (i, level), false);
             for (values, out) in values.iter().zip(&mut out) {
                 let sum = TileSum { out, products: &lists[0], add: index > 0 };
                 simd::tile_sums(&mut [sum], Tiles { values, weights: &weights, start: 0 }, modulus);
@@ -91,41 +92,50 @@ impl Evaluator {
         }
     }
 
-    /// The weights of the products of some sums modulo extended prime i, transformed, as `lists` say.
+    /// The weights of the products of some sums modulo extended prime i, transformed, as `lists` say; `within` asks for all threads.
     pub(super) fn encode_limb<'p, 'a: 'p>(
         &self,
         sums: impl Iterator<Item = &'p [(usize, &'a IntegerPlaintext)]>,
         lists: &[Vec<TileProducts>],
         (i, level): (usize, usize),
+        within: bool,
     ) -> Buffer {
         let table = self.params.extended_table(i, level);
         let encode = |weights: &IntegerPlaintext, out: &mut [u64]| {
             simd::reduce_signed(out, weights.coefficients(), table.modulus());
             table.forward(out);
         };
-        let words = |list: &TileProducts| list.values.len() * (self.params.degree() >> list.log_block);
-        let mut data = buffer::take(lists.iter().flatten().map(words).sum());
+        let len = |list: &TileProducts| self.params.degree() >> list.log_block;
+        let mut data = buffer::take(lists.iter().flatten().map(|list| list.values.len() * len(list)).sum());
         let mut rest = &mut data[..];
+        let mut tasks = Vec::with_capacity(lists.iter().map(Vec::len).sum());
         for (mut products, lists) in sums.zip(lists) {
             for list in lists {
-                let len = self.params.degree() >> list.log_block;
                 let (own, later) = products.split_at(list.values.len());
-                let (weights, more) = rest.split_at_mut(own.len() * len);
+                let (weights, more) = std::mem::take(&mut rest).split_at_mut(own.len() * len(list));
                 (products, rest) = (later, more);
-                if let [(_, only)] = own {
-                    encode(only, weights);
-                    continue;
-                }
-                with_vectors(TOGETHER * len, |vectors| {
-                    for (first, some) in (0..).step_by(TOGETHER).zip(own.chunks(TOGETHER)) {
-                        let vectors = &mut vectors[..some.len() * len];
-                        for ((_, product), vector) in some.iter().zip(vectors.chunks_exact_mut(len)) {
-                            encode(product, vector);
-                        }
-                        list.set(weights, vectors, len, first);
-                    }
-                });
+                tasks.push((list, own, weights));
             }
+        }
+        let encode_list = |(list, own, weights): (&TileProducts, &[(usize, &IntegerPlaintext)], &mut [u64])| {
+            let len = len(list);
+            if let [(_, only)] = own {
+                return encode(only, weights);
+            }
+            with_vectors(TOGETHER * len, |vectors| {
+                for (first, some) in (0..).step_by(TOGETHER).zip(own.chunks(TOGETHER)) {
+                    let vectors = &mut vectors[..some.len() * len];
+                    for ((_, product), vector) in some.iter().zip(vectors.chunks_exact_mut(len)) {
+                        encode(product, vector);
+                    }
+                    list.set(weights, vectors, len, first);
+                }
+            });
+        };
+        if within {
+            par::for_each(tasks.into_iter(), encode_list);
+        } else {
+            tasks.into_iter().for_each(encode_list);
         }
         data
     }

@@ -10,7 +10,7 @@
 //! (`still.rs`) sums stay modulo Q.
 
 use super::keyswitch::{Added, Digits, Products, Switch, with_tiles};
-use super::still::is_still;
+use super::still::{SHARES, is_still};
 use super::sums::Lists;
 use super::{Evaluator, same_scale, two_parts};
 use crate::ciphertext::Ciphertext;
@@ -240,6 +240,9 @@ impl Evaluator {
         let (run, scratch) =
             (2 * tile + simd::tile_block(turns.len()), 2 * (params.digits(level) + 1) * tile);
         let lists = if heavy { Lists::default() } else { Lists::new(sums, n) };
+        // Few limbs do not divide evenly among threads: each is divided as well.
+        let few = par::few(level + 1 + params.p().len());
+        let length = if few { (n / SHARES).max(tile) } else { n };
         self.with_digits(&polys, level, sums.len(), |i, digits, out| {
             let modulus = params.extended_table(i, level).modulus();
             let rotate = |start: usize, scratch: &mut [u64], rotated: &mut [u64]| {
@@ -266,21 +269,24 @@ impl Evaluator {
                 }
                 return;
             }
-            let weights =
-                self.encode_limb(sums.iter().map(|sum| &sum.products[..]), &lists.products, (i, level));
-            with_tiles(scratch + turns.len() * run, |memory| {
-                let (scratch, rotated) = memory.split_at_mut(scratch);
-                for start in (0..n).step_by(tile) {
-                    rotate(start, scratch, rotated);
-                    for part in 0..2 {
-                        let values = parts(rotated, run, part, tile);
-                        let outs =
-                            out.chunks_exact_mut(2 * n).map(|out| &mut out[part * n + start..][..tile]);
-                        let tiles = Tiles { values: &values, weights: &weights, start };
-                        simd::tile_sums(&mut lists.sums_into(outs), tiles, modulus);
+            let products = sums.iter().map(|sum| &sum.products[..]);
+            let weights = self.encode_limb(products, &lists.products, (i, level), few);
+            let share = |(first, mut outs): (usize, Vec<[&mut [u64]; 2]>)| {
+                with_tiles(scratch + turns.len() * run, |memory| {
+                    let (scratch, rotated) = memory.split_at_mut(scratch);
+                    for start in (0..length).step_by(tile) {
+                        rotate(first + start, scratch, rotated);
+                        for part in 0..2 {
+                            let values = parts(rotated, run, part, tile);
+                            let outs = outs.iter_mut().map(|out| &mut out[part][start..start + tile]);
+                            let tiles = Tiles { values: &values, weights: &weights, start: first + start };
+                            simd::tile_sums(&mut lists.sums_into(outs), tiles, modulus);
+                        }
                     }
-                }
-            });
+                });
+            };
+            let shares = (0..).step_by(length).zip(shares(out, n, length));
+            par::for_each(shares.collect::<Vec<_>>().into_iter(), share);
         })
     }
 
@@ -302,20 +308,19 @@ impl Evaluator {
         if let [Sum { rotation: None, .. }] = sums {
             return par::both(|part| self.mod_down(inner, start, part, rescale));
         }
-        let mut total = None;
-        for (index, sum) in (start..).zip(sums) {
-            let Some((rotation, key)) = sum.rotation else {
-                continue;
-            };
+        let turning: Vec<_> =
+            (start..).zip(sums).filter_map(|(index, sum)| Some((index, sum.rotation?))).collect();
+        let switch = |k: usize| {
+            let (index, (rotation, key)) = turning[k];
             let add = [Added::Waiting(inner, index, 0), Added::Nothing];
             let permutation = self.permutation(rotation);
             let switch = Switch { key, permutation: Some(&permutation), add };
-            let product = self.switch(&self.mod_down(inner, index, 1, false), &switch);
-            match &mut total {
-                None => total = Some(product),
-                Some(total) => self.add_products(total, &product, 0),
-            }
-        }
+            self.switch(&self.mod_down(inner, index, 1, false), &switch)
+        };
+        let total = par::reduce(turning.len(), switch, |mut total, product| {
+            self.add_products(&mut total, &product, 0);
+            total
+        });
         let still = (start..).zip(sums).filter(|(_, sum)| sum.rotation.is_none()).map(|(index, _)| index);
         let mut total = total.unwrap_or_else(|| Products::zero(&self.params, inner.level(), 1));
         still.for_each(|index| self.add_products(&mut total, inner, index));
@@ -334,6 +339,19 @@ impl Sum<'_> {
     pub(super) fn weights(&self) -> usize {
         self.products.iter().map(|(_, weights)| weights.coefficients().len()).sum()
     }
+}
+
+/// Both parts of all outputs of a limb, `length` values after `length` values.
+fn shares(outs: &mut [u64], n: usize, length: usize) -> Vec<Vec<[&mut [u64]; 2]>> {
+    let mut shares: Vec<Vec<[&mut [u64]; 2]>> = (0..n / length).map(|_| Vec::new()).collect();
+    for out in outs.chunks_exact_mut(2 * n) {
+        let (first, second) = out.split_at_mut(n);
+        let halves = first.chunks_exact_mut(length).zip(second.chunks_exact_mut(length));
+        for (share, (first, second)) in shares.iter_mut().zip(halves) {
+            share.push([first, second]);
+        }
+    }
+    shares
 }
 
 /// One part of each run: its first or second `tile` values.

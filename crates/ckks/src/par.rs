@@ -61,8 +61,7 @@ pub(crate) fn reduce<T: Send>(
             sum = join(other, sum);
         }
     });
-    let total = lock().take();
-    total
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether so many items of equal work leave threads idle for more than a tenth of the time.
@@ -129,3 +128,33 @@ fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + 
 /// How often a thread looks whether another has ended before it sleeps: about a millisecond.
 #[cfg(feature = "parallel")]
 const POLLS: usize = 1 << 14;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_done_once_and_in_its_place() {
+        for count in [0, 1, 2, 3, 7, 1000] {
+            assert_eq!(map(count, |i| i * i), (0..count).map(|i| i * i).collect::<Vec<_>>());
+            let total = reduce(count, |i| i + 1, |a, b| a + b);
+            assert_eq!(total, (count > 0).then_some(count * (count + 1) / 2));
+        }
+        assert_eq!(both(|part| part + 5), [5, 6]);
+        let mut data = [0; 10];
+        for_each_chunk(&mut data, 4, |i, chunk| chunk.fill(i as u64 + 1));
+        assert_eq!(data, [1, 1, 1, 1, 2, 2, 2, 2, 3, 3]);
+    }
+
+    #[test]
+    fn parts_have_parts() {
+        let sums = map(50, |i| reduce(i, |j| map(j, |k| k).len(), |a, b| a + b).unwrap_or(0));
+        assert_eq!(sums, (0..50).map(|i: usize| i * i.saturating_sub(1) / 2).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_panic_comes_through() {
+        let caught = std::panic::catch_unwind(|| map(100, |i| assert_ne!(i, 70)));
+        assert!(caught.is_err());
+    }
+}

@@ -156,7 +156,8 @@ impl Pool {
             alike.used = self.now;
             Some(buffer)
         };
-        let Some(buffer) = self.free.range_mut(len..=len + len / 4).find_map(|(_, alike)| fitting(alike)) else {
+        let Some(buffer) = self.free.range_mut(len..=len + len / 4).find_map(|(_, alike)| fitting(alike))
+        else {
             return Err(self.surplus(self.used + len));
         };
         self.kept -= buffer.capacity();
@@ -179,7 +180,8 @@ impl Pool {
         let mut surplus = Vec::new();
         while !self.has_room(self.kept, used) {
             let kept = self.free.values_mut().filter(|alike| !alike.buffers.is_empty());
-            let Some(buffer) = kept.min_by_key(|alike| alike.used).and_then(|alike| alike.buffers.pop()) else {
+            let Some(buffer) = kept.min_by_key(|alike| alike.used).and_then(|alike| alike.buffers.pop())
+            else {
                 break;
             };
             self.kept -= buffer.capacity();

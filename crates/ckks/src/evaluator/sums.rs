@@ -117,21 +117,22 @@ impl Evaluator {
                 tasks.push((list, own, weights));
             }
         }
-        let encode_list = |(list, own, weights): (&TileProducts, &[(usize, &IntegerPlaintext)], &mut [u64])| {
-            let len = len(list);
-            if let [(_, only)] = own {
-                return encode(only, weights);
-            }
-            with_vectors(TOGETHER * len, |vectors| {
-                for (first, some) in (0..).step_by(TOGETHER).zip(own.chunks(TOGETHER)) {
-                    let vectors = &mut vectors[..some.len() * len];
-                    for ((_, product), vector) in some.iter().zip(vectors.chunks_exact_mut(len)) {
-                        encode(product, vector);
-                    }
-                    list.set(weights, vectors, len, first);
+        let encode_list =
+            |(list, own, weights): (&TileProducts, &[(usize, &IntegerPlaintext)], &mut [u64])| {
+                let len = len(list);
+                if let [(_, only)] = own {
+                    return encode(only, weights);
                 }
-            });
-        };
+                with_vectors(TOGETHER * len, |vectors| {
+                    for (first, some) in (0..).step_by(TOGETHER).zip(own.chunks(TOGETHER)) {
+                        let vectors = &mut vectors[..some.len() * len];
+                        for ((_, product), vector) in some.iter().zip(vectors.chunks_exact_mut(len)) {
+                            encode(product, vector);
+                        }
+                        list.set(weights, vectors, len, first);
+                    }
+                });
+            };
         if within {
             par::for_each(tasks.into_iter(), encode_list);
         } else {

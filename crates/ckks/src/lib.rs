@@ -29,7 +29,7 @@ mod evaluator;
 mod expand;
 mod keys;
 pub mod noise;
-mod par;
+pub mod par;
 mod parameters;
 mod plaintext;
 mod precision;

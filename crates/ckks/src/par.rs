@@ -6,7 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 
 /// Calls `f` on every item; each thread takes the next one when it is done with its last.
-pub(crate) fn for_each<I>(items: I, f: impl Fn(I::Item) + Sync)
+pub fn for_each<I>(items: I, f: impl Fn(I::Item) + Sync)
 where
     I: ExactSizeIterator + Send,
     I::Item: Send,
@@ -25,24 +25,38 @@ where
 }
 
 /// Calls `f(index, chunk)` on consecutive chunks of `size` values; the last may be shorter.
-pub(crate) fn for_each_chunk(data: &mut [u64], size: usize, f: impl Fn(usize, &mut [u64]) + Sync) {
+pub fn for_each_chunk(data: &mut [u64], size: usize, f: impl Fn(usize, &mut [u64]) + Sync) {
     for_each(data.chunks_mut(size).enumerate(), |(i, chunk)| f(i, chunk));
 }
 
-/// `f(0) … f(count − 1)`.
-pub(crate) fn map<T: Send>(count: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
+/// `f(0) … f(count − 1)`, in order.
+pub fn map<T: Send>(count: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let mut results: Vec<Option<T>> = std::iter::repeat_with(|| None).take(count).collect();
     for_each(results.iter_mut().enumerate(), |(i, result)| *result = Some(f(i)));
     results.into_iter().flatten().collect()
 }
 
+/// `f` of every item, in order.
+///
+/// # Errors
+/// The first one, in order; the other items are computed nevertheless.
+pub fn try_map<I, T: Send, E: Send>(items: I, f: impl Fn(I::Item) -> Result<T, E> + Sync) -> Result<Vec<T>, E>
+where
+    I: IntoIterator<IntoIter: ExactSizeIterator + Send, Item: Send>,
+{
+    let items = items.into_iter();
+    let mut results: Vec<Option<Result<T, E>>> = std::iter::repeat_with(|| None).take(items.len()).collect();
+    for_each(results.iter_mut().zip(items), |(result, item)| *result = Some(f(item)));
+    results.into_iter().flatten().collect()
+}
+
 /// `f(0)` and `f(1)`: the two parts of a ciphertext.
-pub(crate) fn both<T: Send>(f: impl Fn(usize) -> T + Sync) -> [T; 2] {
+pub fn both<T: Send>(f: impl Fn(usize) -> T + Sync) -> [T; 2] {
     join(|| f(0), || f(1)).into()
 }
 
 /// `f(0) … f(count − 1)` put together by `join`, in any order; `None` where there are none.
-pub(crate) fn reduce<T: Send>(
+pub fn reduce<T: Send>(
     count: usize,
     f: impl Fn(usize) -> T + Sync,
     join: impl Fn(T, T) -> T + Sync,
@@ -140,6 +154,8 @@ mod tests {
             let total = reduce(count, |i| i + 1, |a, b| a + b);
             assert_eq!(total, (count > 0).then_some(count * (count + 1) / 2));
         }
+        assert_eq!(try_map([1, 2, 3], |x| if x < 4 { Ok(2 * x) } else { Err(x) }), Ok(vec![2, 4, 6]));
+        assert_eq!(try_map(0..100, |x| if x < 4 { Ok(()) } else { Err(x) }), Err(4));
         assert_eq!(both(|part| part + 5), [5, 6]);
         let mut data = [0; 10];
         for_each_chunk(&mut data, 4, |i, chunk| chunk.fill(i as u64 + 1));

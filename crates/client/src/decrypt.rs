@@ -1,10 +1,10 @@
 //! Decryption. Nothing here goes through `polyveil_math::buffer`, whose buffers are handed on with their contents.
 
 use crate::error::ClientError;
-use crate::par;
 use crate::random::Randomness;
 use crate::release::Release;
 use crate::secret::SecretKey;
+use polyveil_ckks::par;
 use polyveil_ckks::{Ciphertext, CkksError, Parameters, Plaintext};
 use polyveil_math::embedding::Complex;
 use polyveil_math::{Poly, simd};

@@ -2,9 +2,9 @@
 
 use crate::encrypt::transform_small;
 use crate::error::ClientError;
-use crate::par;
 use crate::random::Randomness;
 use crate::secret::SecretKey;
+use polyveil_ckks::par;
 use polyveil_ckks::{EvaluationKeys, KeySpec, Parameters, SwitchingKey, uniform_extended};
 use polyveil_math::buffer::Buffer;
 use polyveil_math::{GaloisPermutation, SeedStream, simd};

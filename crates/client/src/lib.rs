@@ -23,7 +23,6 @@ mod decrypt;
 mod encrypt;
 mod error;
 mod keygen;
-mod par;
 mod random;
 mod release;
 mod secret;

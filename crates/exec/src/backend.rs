@@ -1,7 +1,6 @@
 //! What the interpreter asks of a mode: a dozen operations on one ciphertext's worth of slots.
 
-use polyveil_ckks::CkksError;
-use rayon::prelude::*;
+use polyveil_ckks::{CkksError, par};
 
 /// Weights of one product: one period over the slots, and the scale to encode them at.
 #[derive(Clone, Debug)]
@@ -61,7 +60,7 @@ pub trait Backend: Sync {
                 giant.products.iter().map(|(input, weights)| (&inputs[*input], weights())).collect();
             self.weighted_sum(&products)
         };
-        sums.par_iter().map(one).collect()
+        par::try_map(sums, one)
     }
 
     /// The weighted sums of a linear step; `None` for outputs without products.

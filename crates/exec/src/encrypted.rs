@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use polyveil_ckks::{
     Ciphertext, CkksError, EncodedWeights, Encoder, EvaluationKeys, Evaluator, GiantStep, IntegerPlaintext,
-    Parameters, RotatedProduct,
+    Parameters, RotatedProduct, par,
 };
-use rayon::prelude::*;
 
 use crate::backend::{Backend, GiantSum, WeightedRotations, Weights};
 
@@ -46,13 +45,10 @@ impl Encrypted {
         giants: impl Iterator<Item = &'g GiantSum<'a>>,
     ) -> Result<Vec<IntegerPlaintext>, CkksError> {
         let products: Vec<_> = giants.flat_map(|giant| &giant.products).collect();
-        products
-            .par_iter()
-            .map(|(_, weights)| {
-                let weights = weights();
-                self.encoder.encode_integer(&weights.period, weights.scale)
-            })
-            .collect()
+        par::try_map(products, |(_, weights)| {
+            let weights = weights();
+            self.encoder.encode_integer(&weights.period, weights.scale)
+        })
     }
 
     fn transform(

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use polyveil_ckks::CkksError;
-use rayon::prelude::*;
+use polyveil_ckks::{CkksError, par};
 
 use crate::backend::{Backend, GiantSum, WeightedRotations};
 
@@ -22,11 +21,7 @@ pub(crate) fn step_by_step<B: Backend + ?Sized>(
     let giants: Vec<&GiantSum<'_>> = tasks.iter().map(|task| task.1).collect();
     let sums = backend.weighted_sums(&babies, &giants)?;
     drop(babies);
-    let sums: Vec<B::Cipher> = sums
-        .into_par_iter()
-        .zip(giants)
-        .map(|(sum, giant)| turn(backend, sum, giant.rotation))
-        .collect::<Result<_, CkksError>>()?;
+    let sums = par::try_map(sums.into_iter().zip(giants), |(sum, giant)| turn(backend, sum, giant.rotation))?;
     let mut outputs: Vec<Option<B::Cipher>> = vec![None; request.outputs.len()];
     for (sum, (o, _)) in sums.into_iter().zip(tasks) {
         match &mut outputs[o] {
@@ -35,7 +30,7 @@ pub(crate) fn step_by_step<B: Backend + ?Sized>(
         }
     }
     let Some(scale) = request.rescale else { return Ok(outputs) };
-    outputs.into_par_iter().map(|x| x.map(|x| backend.rescale(&x, scale)).transpose()).collect()
+    par::try_map(outputs, |x| x.map(|x| backend.rescale(&x, scale)).transpose())
 }
 
 /// The distinct rotations of inputs, in order: one decomposition an input.
@@ -48,15 +43,11 @@ pub(crate) fn rotations<B: Backend + ?Sized>(
     for (place, &(input, rotation)) in babies.iter().enumerate() {
         groups.entry(input).or_default().push((place, rotation));
     }
-    let groups: Vec<_> = groups.into_iter().collect();
-    let rotated: Vec<Vec<(usize, B::Cipher)>> = groups
-        .par_iter()
-        .map(|(input, wanted)| {
-            let by: Vec<usize> = wanted.iter().map(|&(_, rotation)| rotation).collect();
-            let rotated = backend.rotate_many(&inputs[*input], &by)?;
-            Ok(wanted.iter().map(|&(place, _)| place).zip(rotated).collect())
-        })
-        .collect::<Result<_, CkksError>>()?;
+    let rotated = par::try_map(groups, |(input, wanted)| {
+        let by: Vec<usize> = wanted.iter().map(|&(_, rotation)| rotation).collect();
+        let rotated = backend.rotate_many(&inputs[input], &by)?;
+        Ok::<_, CkksError>(wanted.into_iter().map(|(place, _)| place).zip(rotated))
+    })?;
     let ordered: BTreeMap<usize, B::Cipher> = rotated.into_iter().flatten().collect();
     Ok(ordered.into_values().collect())
 }

@@ -3,12 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use polyveil_ckks::CkksError;
+use polyveil_ckks::{CkksError, par};
 use polyveil_plan::{
     Diagonals, Giant, LinearStep, OutputSchedule, Product, Schedule, ServerPlan, StepKind, Value, Weighting,
     double_hoisting_pays,
 };
-use rayon::prelude::*;
 
 use crate::ExecError;
 use crate::backend::{Backend, GiantSum, WeightedRotations, Weights};
@@ -128,7 +127,7 @@ impl Program {
             let out = &self.plan.values[k + 1];
             let result = match (&step.kind, &self.lowered[k]) {
                 (StepKind::Square { input }, _) => {
-                    values[*input].par_iter().map(|ct| backend.square(ct, out.scale)).collect()
+                    par::try_map(&values[*input], |ct| backend.square(ct, out.scale))
                 }
                 (StepKind::Linear(linear), Some(diagonals)) => {
                     self.linear(backend, &values, k, linear, diagonals)
@@ -165,32 +164,28 @@ impl Program {
         let rescale = (linear.is_weighted() && mask.is_none()).then_some(out.scale);
         let outputs = self.sums(backend, values, k, linear, &schedule, rescale)?;
         let bias = self.bias(linear, out);
-        outputs
-            .into_par_iter()
-            .enumerate()
-            .map(|(o, total)| {
-                // An output ciphertext that no weight reaches holds zeros: any input times zero.
-                let mut x = match total {
-                    Some(total) => total,
-                    None => self.zero(backend, values, linear, out, level, rescale)?,
-                };
-                if let Some((mask, scale)) = &mask {
-                    x = backend.rescale(&backend.mask(&x, &mask[o], *scale)?, out.scale)?;
+        par::try_map(outputs.into_iter().enumerate(), |(o, total)| {
+            // An output ciphertext that no weight reaches holds zeros: any input times zero.
+            let mut x = match total {
+                Some(total) => total,
+                None => self.zero(backend, values, linear, out, level, rescale)?,
+            };
+            if let Some((mask, scale)) = &mask {
+                x = backend.rescale(&backend.mask(&x, &mask[o], *scale)?, out.scale)?;
+            }
+            if let Weighting::Constant(factor) = linear.weighting {
+                x = backend.constant(x, factor, out.scale)?;
+            }
+            for &fold in &diagonals.folds {
+                for rotated in backend.rotate_many(&x, &[fold])? {
+                    backend.add_assign(&mut x, &rotated)?;
                 }
-                if let Weighting::Constant(factor) = linear.weighting {
-                    x = backend.constant(x, factor, out.scale)?;
-                }
-                for &fold in &diagonals.folds {
-                    for rotated in backend.rotate_many(&x, &[fold])? {
-                        backend.add_assign(&mut x, &rotated)?;
-                    }
-                }
-                match bias.get(o) {
-                    Some(bias) => backend.add_slots(&x, bias),
-                    None => Ok(x),
-                }
-            })
-            .collect()
+            }
+            match bias.get(o) {
+                Some(bias) => backend.add_slots(&x, bias),
+                None => Ok(x),
+            }
+        })
     }
 
     /// The sums of a step, one an output.
@@ -242,17 +237,13 @@ impl Program {
         let mut places: Vec<_> =
             schedule.babies.iter().map(|&(term, ct, position, _)| (term, ct, position)).collect();
         places.dedup();
-        let inputs: Vec<Vec<B::Cipher>> = places
-            .chunk_by(|a, b| (a.0, a.1) == (b.0, b.1))
-            .collect::<Vec<_>>()
-            .into_par_iter()
-            .map(|own| {
-                let (term, ct, _) = own[0];
-                let input = backend.drop_to(&values[linear.terms[term].value][ct], level)?;
-                let rotations: Vec<usize> = own.iter().map(|p| p.2).collect();
-                if rotations == [0] { Ok(vec![input]) } else { backend.rotate_many(&input, &rotations) }
-            })
-            .collect::<Result<_, CkksError>>()?;
+        let alike: Vec<_> = places.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)).collect();
+        let inputs = par::try_map(alike, |own| {
+            let (term, ct, _) = own[0];
+            let input = backend.drop_to(&values[linear.terms[term].value][ct], level)?;
+            let rotations: Vec<usize> = own.iter().map(|p| p.2).collect();
+            if rotations == [0] { Ok(vec![input]) } else { backend.rotate_many(&input, &rotations) }
+        })?;
         Ok((inputs.into_iter().flatten().collect(), places))
     }
 
@@ -283,13 +274,13 @@ impl Program {
             linear::turn(backend, backend.sum(&terms)?, giant.rotation)
         };
         let output = |output: &OutputSchedule<'_>| {
-            let sums = output.giants.par_iter().map(sum).collect::<Result<Vec<_>, CkksError>>()?;
+            let sums = par::try_map(&output.giants, sum)?;
             if sums.is_empty() {
                 return Ok(None);
             }
             backend.sum(&sums.iter().collect::<Vec<_>>()).map(Some)
         };
-        schedule.outputs.par_iter().map(output).collect()
+        par::try_map(&schedule.outputs, output)
     }
 
     fn zero<B: Backend>(

@@ -7,7 +7,7 @@
 //! Where the system has huge pages (2 MB), fresh buffers of 8 MB and more ask for them (`pages.rs`): keys are read from end to end by
 //! every rotation, a new page each 4 kB.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
@@ -96,22 +96,14 @@ impl Drop for Buffer {
 /// Free buffers.
 #[derive(Debug)]
 struct Pool {
-    /// By capacity.
-    free: BTreeMap<usize, Alike>,
-    /// Counts what was taken and given back.
+    /// By capacity, each with the time when it was given back, the last one at the end.
+    free: BTreeMap<usize, VecDeque<(u64, Words)>>,
+    /// Counts what is given back.
     now: u64,
     /// Words of the free buffers, of those in use, and the most that were in use at a time.
     kept: usize,
     used: usize,
     most: usize,
-}
-
-/// Free buffers of one capacity.
-#[derive(Debug, Default)]
-struct Alike {
-    buffers: Vec<Words>,
-    /// When one of them was last taken or given back.
-    used: u64,
 }
 
 static POOL: Mutex<Pool> = Mutex::new(Pool::new());
@@ -149,15 +141,9 @@ impl Pool {
 
     /// A kept buffer for `len` words, or those that have to go before a new one is made.
     fn take(&mut self, len: usize) -> Result<Words, Vec<Words>> {
-        self.now += 1;
         // Empty entries stay, so that the next buffer of that size is kept without an allocation.
-        let fitting = |alike: &mut Alike| {
-            let buffer = alike.buffers.pop()?;
-            alike.used = self.now;
-            Some(buffer)
-        };
-        let Some(buffer) = self.free.range_mut(len..=len + len / 4).find_map(|(_, alike)| fitting(alike))
-        else {
+        let mut fitting = self.free.range_mut(len..=len + len / 4);
+        let Some((_, buffer)) = fitting.find_map(|(_, alike)| alike.pop_back()) else {
             return Err(self.surplus(self.used + len));
         };
         self.kept -= buffer.capacity();
@@ -175,12 +161,13 @@ impl Pool {
         kept <= FREE_WORDS || kept + used <= self.most
     }
 
-    /// Kept buffers for which there is no room beside so many words in use: those whose like has not been used for longest.
+    /// Kept buffers for which there is no room beside so many words in use: those that have been free for longest.
     fn surplus(&mut self, used: usize) -> Vec<Words> {
         let mut surplus = Vec::new();
         while !self.has_room(self.kept, used) {
-            let kept = self.free.values_mut().filter(|alike| !alike.buffers.is_empty());
-            let Some(buffer) = kept.min_by_key(|alike| alike.used).and_then(|alike| alike.buffers.pop())
+            let since =
+                |alike: &&mut VecDeque<(u64, Words)>| alike.front().map_or(u64::MAX, |oldest| oldest.0);
+            let Some((_, buffer)) = self.free.values_mut().min_by_key(since).and_then(VecDeque::pop_front)
             else {
                 break;
             };
@@ -196,9 +183,7 @@ impl Pool {
         self.used = self.used.saturating_sub(capacity);
         self.kept += capacity;
         self.now += 1;
-        let alike = self.free.entry(capacity).or_default();
-        alike.buffers.push(buffer);
-        alike.used = self.now;
+        self.free.entry(capacity).or_default().push_back((self.now, buffer));
         self.surplus(self.used)
     }
 }

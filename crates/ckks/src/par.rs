@@ -78,7 +78,7 @@ pub fn reduce<T: Send>(
     done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether so many items of equal work leave threads idle for more than a tenth of the time.
+/// Whether items of equal work are so few that threads which are done wait long for those with one more.
 pub(crate) fn few(items: usize) -> bool {
     items < 8 * threads() && items % threads() != 0
 }

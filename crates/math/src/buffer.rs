@@ -2,7 +2,7 @@
 //!
 //! Fresh memory costs a page fault per 4 kB; for polynomials of megabytes that took half the time of a key switch. Freed
 //! buffers of at least 64 kB are therefore kept and handed out again where they fit within a quarter: 128 MiB of them, or more as
-//! long as the process does not hold more than it once needed. Secrets do not go through here.
+//! long as the process does not hold more than it once needed; those free for longest go first. Secrets do not go through here.
 //!
 //! Where the system has huge pages (2 MB), fresh buffers of 8 MB and more ask for them (`pages.rs`): keys are read from end to end by
 //! every rotation, a new page each 4 kB.

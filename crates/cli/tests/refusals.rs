@@ -397,7 +397,7 @@ fn wrong_settings_of_a_conversion() {
     has(&refused(d, &["experiment", "suite.toml", "--tables"], 6), &["no run is finished"]);
     // So are the suites that come with the source, their settings checked run by run.
     let suites = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../experiments");
-    for name in ["alexnet", "resnet20", "rivals", "squeezenet"] {
+    for name in ["ablation", "alexnet", "resnet20", "rivals", "squeezenet"] {
         let suite = d.join("suite.toml");
         std::fs::copy(suites.join(name).with_extension("toml"), &suite).unwrap();
         has(&refused(d, &["experiment", "suite.toml", "--tables"], 6), &["no run is finished"]);

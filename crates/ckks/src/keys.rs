@@ -2,7 +2,8 @@
 //! allow decryption.
 
 use crate::error::CkksError;
-use crate::expand::uniform_extended;
+use crate::expand::uniform_extended_alone;
+use crate::par;
 use crate::parameters::Parameters;
 use polyveil_math::buffer::Buffer;
 use polyveil_math::{Modulus, PackedPolys, Poly};
@@ -143,7 +144,7 @@ impl SwitchingKey {
             let moduli: Vec<Modulus> = [params.moduli(self.level), params.moduli_p()].concat();
             let mut a = PackedPolys::zero(params.degree(), self.b.rows(), &moduli);
             for digit in 0..self.b.rows() {
-                a.set(digit, &uniform_extended(params, &self.seed, digit, self.level));
+                a.set(digit, &uniform_extended_alone(params, &self.seed, digit, self.level));
             }
             a
         })
@@ -274,9 +275,11 @@ impl EvaluationKeys {
 
     /// Makes the uniform halves of all keys in memory now instead of at their first use.
     pub fn expand(&self, params: &Parameters) {
-        for key in self.relin.iter().chain(self.rotations.values()).filter_map(|slot| slot.key.get()) {
+        let slots = self.relin.iter().chain(self.rotations.values());
+        let keys: Vec<&SwitchingKey> = slots.filter_map(|slot| slot.key.get()).collect();
+        par::for_each(keys.into_iter(), |key| {
             let _ = key.a(params);
-        }
+        });
     }
 
     fn get<'a>(&'a self, slot: &'a Slot, rotation: Option<usize>) -> Result<&'a SwitchingKey, CkksError> {

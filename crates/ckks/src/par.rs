@@ -2,6 +2,9 @@
 //!
 //! Parts of a small ring's operations take some ten microseconds, as long as it takes to wake a sleeping thread; so threads take item
 //! after item instead of splitting a range, and one that waits for the last item of another looks for work a while before it sleeps.
+//!
+//! A thread that waits for others here does other work meanwhile, any that there is. So nothing here may be called while a lock is held,
+//! nor while a `OnceLock` is filled: that work may want the same lock.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -11,6 +11,7 @@ use polyveil_math::{Ntt, Poly};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ciphertext {
     pub(crate) key_id: KeyId,
+    pub(crate) level: usize,
     pub(crate) scale: f64,
     /// Two or three parts with the same number of limbs.
     pub(crate) parts: ArrayVec<Poly<Ntt>, 3>,
@@ -35,21 +36,27 @@ impl Ciphertext {
             return Err(CkksError::Parts { found: parts.len(), expected: 2 });
         }
         let check = |data| Poly::from_untrusted(params.degree(), data, params.moduli(level));
-        Ok(Self { key_id, scale, parts: parts.into_iter().map(check).collect::<Result<_, _>>()? })
+        Ok(Self { key_id, level, scale, parts: parts.into_iter().map(check).collect::<Result<_, _>>()? })
     }
 
     /// From polynomials whose residues are known to be reduced; for the code that encrypts.
     ///
     /// # Errors
     /// [`CkksError::LevelMismatch`] if the parts differ in length.
-    pub fn from_polys(key_id: KeyId, scale: f64, c0: Poly<Ntt>, c1: Poly<Ntt>) -> Result<Self, CkksError> {
+    pub fn from_polys(
+        key_id: KeyId,
+        level: usize,
+        scale: f64,
+        c0: Poly<Ntt>,
+        c1: Poly<Ntt>,
+    ) -> Result<Self, CkksError> {
         if c0.limbs() != c1.limbs() || c0.limbs() == 0 {
             return Err(CkksError::LevelMismatch {
                 left: c0.limbs().saturating_sub(1),
                 right: c1.limbs().saturating_sub(1),
             });
         }
-        Ok(Self { key_id, scale, parts: [c0, c1].into_iter().collect() })
+        Ok(Self { key_id, level, scale, parts: [c0, c1].into_iter().collect() })
     }
 
     /// The secret key that it belongs to.
@@ -60,8 +67,8 @@ impl Ciphertext {
 
     /// Its level.
     #[must_use]
-    pub fn level(&self) -> usize {
-        self.parts[0].limbs() - 1
+    pub const fn level(&self) -> usize {
+        self.level
     }
 
     /// Its scale.
@@ -97,6 +104,7 @@ impl Ciphertext {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeededCiphertext {
     key_id: KeyId,
+    level: usize,
     scale: f64,
     c0: Poly<Ntt>,
     seed: [u8; 32],
@@ -118,13 +126,13 @@ impl SeededCiphertext {
         params.check_level(level)?;
         Parameters::check_scale(scale)?;
         let c0 = Poly::from_untrusted(params.degree(), c0, params.moduli(level))?;
-        Ok(Self { key_id, scale, c0, seed })
+        Ok(Self { key_id, level, scale, c0, seed })
     }
 
     /// From a polynomial whose residues are known to be reduced; for the code that encrypts.
     #[must_use]
-    pub const fn from_poly(key_id: KeyId, scale: f64, c0: Poly<Ntt>, seed: [u8; 32]) -> Self {
-        Self { key_id, scale, c0, seed }
+    pub const fn from_poly(key_id: KeyId, level: usize, scale: f64, c0: Poly<Ntt>, seed: [u8; 32]) -> Self {
+        Self { key_id, level, scale, c0, seed }
     }
 
     /// The full ciphertext; ℓ + 1 limbs of ChaCha20 output.
@@ -138,7 +146,7 @@ impl SeededCiphertext {
             return Err(polyveil_math::MathError::Length { expected, found }.into());
         }
         let c1 = uniform_q(params, &self.seed, self.level());
-        Ciphertext::from_polys(self.key_id, self.scale, self.c0.clone(), c1)
+        Ciphertext::from_polys(self.key_id, self.level, self.scale, self.c0.clone(), c1)
     }
 
     /// The secret key that it belongs to.
@@ -149,8 +157,8 @@ impl SeededCiphertext {
 
     /// Its level.
     #[must_use]
-    pub fn level(&self) -> usize {
-        self.c0.limbs() - 1
+    pub const fn level(&self) -> usize {
+        self.level
     }
 
     /// Its scale.

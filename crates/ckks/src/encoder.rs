@@ -25,7 +25,7 @@ impl Encoder {
         Self { params: params.clone() }
     }
 
-    /// Real values, slot 0 first; slots that are not given are 0. One embedding, ℓ + 1 transforms.
+    /// Real values, slot 0 first; slots that are not given are 0. One embedding, a transform a limb.
     ///
     /// # Errors
     /// [`CkksError::SlotCount`] for too many values, [`CkksError::NotFinite`], [`CkksError::EncodeOverflow`] if a scaled
@@ -41,7 +41,7 @@ impl Encoder {
         };
         let largest = values.iter().fold(0f64, |m, v| m.max(v.abs()));
         let data = self.quantise(&mut coefficients, largest, level, scale)?;
-        Ok(Plaintext::from_poly(scale, Poly::<Ntt>::from_raw(self.params.degree(), data)?))
+        Ok(Plaintext::from_poly(level, scale, Poly::<Ntt>::from_raw(self.params.degree(), data)?))
     }
 
     /// Complex values of the standard ring; in the conjugate-invariant ring imaginary parts are dropped.
@@ -65,7 +65,7 @@ impl Encoder {
         let mut coefficients = self.params.embedding().encode_complex(&padded)?;
         let largest = values.iter().fold(0f64, |m, z| m.max(z.re.hypot(z.im)));
         let data = self.quantise(&mut coefficients, largest, level, scale)?;
-        Ok(Plaintext::from_poly(scale, Poly::<Ntt>::from_raw(self.params.degree(), data)?))
+        Ok(Plaintext::from_poly(level, scale, Poly::<Ntt>::from_raw(self.params.degree(), data)?))
     }
 
     /// Values that repeat with their number, a power of two: slot j gets `values[j mod C]`. All work is of size C.
@@ -83,7 +83,7 @@ impl Encoder {
         let mut coefficients = self.params.embedding().encode(values)?;
         let largest = values.iter().fold(0f64, |m, v| m.max(v.abs()));
         let data = self.quantise(&mut coefficients, largest, level, scale)?;
-        Ok(PeriodicPlaintext::new_unchecked(values.len(), coefficients.len(), scale, data))
+        Ok(PeriodicPlaintext::new_unchecked((values.len(), coefficients.len()), level, scale, data))
     }
 
     /// Values that repeat with their number, a power of two, without residues: one embedding, no transform.
@@ -123,7 +123,7 @@ impl Encoder {
         self.encode_periodic(&[value], level, scale)
     }
 
-    /// Slot values; of the standard ring the real parts. ℓ + 1 inverse transforms, exact reconstruction, one embedding.
+    /// Slot values; of the standard ring the real parts. an inverse transform a limb, exact reconstruction, one embedding.
     ///
     /// # Errors
     /// [`CkksError::Math`] if the plaintext belongs to another degree.
@@ -146,12 +146,12 @@ impl Encoder {
         let n = self.params.degree();
         let mut poly = plaintext.poly().clone();
         let data = poly.raw_mut();
-        if data.len() != n * (level + 1) {
-            let expected = n * (level + 1);
+        if data.len() != n * self.params.limbs(level) {
+            let expected = n * self.params.limbs(level);
             return Err(polyveil_math::MathError::Length { expected, found: data.len() }.into());
         }
-        par::for_each_chunk(data, n, |i, limb| self.params.tables(level)[i].inverse(limb));
-        let mut values = self.params.reconstructor().to_f64(data, n)?;
+        par::for_each_chunk(data, n, |i, limb| self.params.table(i, level).inverse(limb));
+        let mut values = self.params.reconstructor(level).to_f64(data, n)?;
         let factor = 1.0 / plaintext.scale();
         values.iter_mut().for_each(|v| *v *= factor);
         Ok(values)
@@ -197,10 +197,10 @@ impl Encoder {
         }
         // Below 2^53 every rounded coefficient is an exact integer of 64 bits, and the fast kernel serves.
         let small: Option<Vec<i64>> = (coefficient <= EXACT).then(|| wide(Integers(rounded)));
-        let mut data = buffer::take(n * (level + 1));
-        let tables = self.params.tables(level);
+        let mut data = buffer::take(n * self.params.limbs(level));
         par::for_each_chunk(&mut data, n, |i, limb| {
-            let modulus = tables[i].modulus();
+            let table = self.params.table(i, level);
+            let modulus = table.modulus();
             if let Some(small) = &small {
                 simd::reduce_signed(limb, small, modulus);
             } else {
@@ -208,7 +208,7 @@ impl Encoder {
                     *x = modulus.reduce_f64(c);
                 }
             }
-            tables[i].forward(limb);
+            table.forward(limb);
         });
         Ok(data)
     }

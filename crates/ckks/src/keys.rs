@@ -6,7 +6,7 @@ use crate::expand::uniform_extended_alone;
 use crate::par;
 use crate::parameters::Parameters;
 use polyveil_math::buffer::Buffer;
-use polyveil_math::{Modulus, PackedPolys, Poly};
+use polyveil_math::{PackedPolys, Poly};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::OnceLock;
@@ -86,7 +86,7 @@ impl KeySpec {
 
 /// One switching key, usable at any level up to its own.
 ///
-/// Per digit d a pair (b_d, a_d) modulo q_0 … q_ℓ and the special primes, b_d = −a_d·s + e_d + P·g_d·s' with g_d = 1
+/// Per digit d a pair (b_d, a_d) modulo the primes of all levels up to its own and the special primes, b_d = −a_d·s + e_d + P·g_d·s' with g_d = 1
 /// modulo the primes of digit d and 0 modulo the others. The a_d come from the seed, when they are first needed. Residues
 /// take the bits of their prime, in the order in which a key switch reads them.
 pub struct SwitchingKey {
@@ -97,7 +97,7 @@ pub struct SwitchingKey {
 }
 
 impl SwitchingKey {
-    /// From raw parts, as a file gives them: per digit (ℓ + 1 + special) × N residues, special limbs last.
+    /// From raw parts, as a file gives them: per digit a residue for each coefficient and [`Parameters::key_moduli`].
     ///
     /// # Errors
     /// [`CkksError::NoSuchLevel`], [`CkksError::Parts`] for a wrong number of digits, [`CkksError::Math`] for wrong sizes
@@ -109,13 +109,13 @@ impl SwitchingKey {
         digits: Vec<D>,
     ) -> Result<Self, CkksError> {
         params.check_level(level)?;
-        if digits.len() != params.digits(level) {
-            return Err(CkksError::Parts { found: digits.len(), expected: params.digits(level) });
+        if digits.len() != params.key_digits(level) {
+            return Err(CkksError::Parts { found: digits.len(), expected: params.key_digits(level) });
         }
-        let moduli: Vec<Modulus> = [params.moduli(level), params.moduli_p()].concat();
-        let mut b = PackedPolys::zero(params.degree(), digits.len(), &moduli);
+        let moduli = params.key_moduli(level);
+        let mut b = PackedPolys::zero(params.degree(), digits.len(), moduli);
         for (row, data) in digits.into_iter().enumerate() {
-            b.set(row, &Poly::from_untrusted(params.degree(), data, &moduli)?);
+            b.set(row, &Poly::from_untrusted(params.degree(), data, moduli)?);
         }
         Ok(Self { level, seed, b, a: OnceLock::new() })
     }
@@ -141,8 +141,8 @@ impl SwitchingKey {
     /// The uniform halves, made on the first call.
     pub fn a(&self, params: &Parameters) -> &PackedPolys {
         self.a.get_or_init(|| {
-            let moduli: Vec<Modulus> = [params.moduli(self.level), params.moduli_p()].concat();
-            let mut a = PackedPolys::zero(params.degree(), self.b.rows(), &moduli);
+            let moduli = params.key_moduli(self.level);
+            let mut a = PackedPolys::zero(params.degree(), self.b.rows(), moduli);
             for digit in 0..self.b.rows() {
                 a.set(digit, &uniform_extended_alone(params, &self.seed, digit, self.level));
             }

@@ -8,9 +8,10 @@
 //!                                    └────► Evaluator ◄── Ciphertext, EvaluationKeys
 //! ```
 //!
-//! * A *level* is the number of rescales that are left: level ℓ has the primes q_0 … q_ℓ.
-//! * A *scale* is the exact factor between slot values and encoded integers, kept as `f64`; rescaling divides it by the
-//!   true prime.
+//! * A *level* is the number of rescales that are left. Which primes its modulus has is the parameters' choice; level 0 has the
+//!   fewest.
+//! * A *scale* is the exact factor between slot values and encoded integers, kept as `f64`; rescaling divides it by
+//!   exactly what the modulus loses.
 //! * All polynomials are kept as transform values; see `polyveil_math::ring` for the two rings and their slot order.
 //! * Every operation checks levels, scales, key identity and key presence, and its errors carry both sides.
 //!
@@ -38,11 +39,11 @@ pub use ciphertext::{Ciphertext, SeededCiphertext};
 pub use encoder::Encoder;
 pub use error::CkksError;
 pub use evaluator::{Evaluator, GiantStep, RotatedProduct, transform_is_heavy, transform_round};
-pub use expand::{uniform_extended, uniform_q};
+pub use expand::{uniform_extended, uniform_primes, uniform_q};
 pub use keys::{EvaluationKeys, KeyId, KeySource, KeySpec, SwitchingKey};
 pub use parameters::{
-    Budget, ParameterError, Parameters, ParametersLiteral, SECURITY_TABLE, Security, SecurityRow,
+    Budget, ParameterError, Parameters, ParametersLiteral, SECURITY_TABLE, Security, SecurityRow, SharedChain,
 };
 pub use plaintext::{EncodedWeights, IntegerPlaintext, PeriodicPlaintext, Plaintext};
-pub use polyveil_math::{Ntt, Poly, RingKind};
+pub use polyveil_math::{Modulus, Ntt, Poly, RingKind};
 pub use precision::PrecisionStats;

@@ -13,7 +13,7 @@
 //! | encode; encrypt | [`encode_rounding`], [`encode_periodic_rounding`]; [`fresh_symmetric`], [`fresh_public`] |
 //! | sum; product with a plaintext; of ciphertexts | [`root_of_squares`]; [`plain_product`]; [`multiply`], [`square`] |
 //! | rotation, relinearisation | [`key_switch`] = [`key_product`] and one division by P |
-//! | rescale | [`rescale`] |
+//! | rescale; drop to a lower level | [`rescale`]; [`drop`] |
 //! | relinearisation and rescale in one | [`key_product`] and [`rescale`]: one division by P·q |
 //! | sum of k weighted rotations, rescaled | √k times ([`plain_product`] and [`key_product`] times the weights), [`rescale`] |
 
@@ -83,7 +83,10 @@ pub fn key_product(params: &Parameters, level: usize, scale: f64) -> f64 {
     let energy = energy(params);
     let digits: f64 = (0..params.digits(level))
         .map(|d| {
-            let log_digit: f64 = params.digit_range(d, level).map(|i| (params.q()[i] as f64).log2()).sum();
+            let log_digit: f64 = {
+                let moduli = &params.moduli(level)[params.digit_range(d, level)];
+                moduli.iter().map(|m| (m.value() as f64).log2()).sum()
+            };
             (2.0 * (log_digit - params.log_p())).exp2() * ROUNDING_VARIANCE
         })
         .sum();
@@ -94,6 +97,12 @@ pub fn key_product(params: &Parameters, level: usize, scale: f64) -> f64 {
 #[must_use]
 pub fn rescale(params: &Parameters, scale: f64) -> f64 {
     slot_std(params, division(params), scale)
+}
+
+/// What dropping from a level to a lower one adds: nothing where the lower one has no prime that the higher lacks, else a rescale.
+#[must_use]
+pub fn drop(params: &Parameters, from: usize, to: usize, scale: f64) -> f64 {
+    if params.literal().contains(from, to) { 0.0 } else { rescale(params, scale) }
 }
 
 /// Independent contributions together.

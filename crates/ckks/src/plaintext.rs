@@ -8,6 +8,7 @@ use polyveil_math::{Ntt, Poly};
 /// Encoded slot values: (ℓ + 1) × N residues in transform order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plaintext {
+    level: usize,
     scale: f64,
     poly: Poly<Ntt>,
 }
@@ -25,19 +26,19 @@ impl Plaintext {
     ) -> Result<Self, CkksError> {
         params.check_level(level)?;
         Parameters::check_scale(scale)?;
-        Ok(Self { scale, poly: Poly::from_untrusted(params.degree(), data, params.moduli(level))? })
+        Ok(Self { level, scale, poly: Poly::from_untrusted(params.degree(), data, params.moduli(level))? })
     }
 
     /// From a polynomial whose residues are known to be reduced.
     #[must_use]
-    pub fn from_poly(scale: f64, poly: Poly<Ntt>) -> Self {
-        Self { scale, poly }
+    pub const fn from_poly(level: usize, scale: f64, poly: Poly<Ntt>) -> Self {
+        Self { level, scale, poly }
     }
 
     /// Its level.
     #[must_use]
-    pub fn level(&self) -> usize {
-        self.poly.limbs() - 1
+    pub const fn level(&self) -> usize {
+        self.level
     }
 
     /// Its scale.
@@ -65,6 +66,7 @@ impl Plaintext {
 pub struct PeriodicPlaintext {
     period: usize,
     blocks: usize,
+    level: usize,
     scale: f64,
     values: Buffer,
 }
@@ -86,11 +88,16 @@ impl PeriodicPlaintext {
         check_period(params, period)?;
         let blocks = params.ring().degree_for_slots(period);
         let checked = Poly::<Ntt>::from_untrusted(blocks, values, params.moduli(level))?;
-        Ok(Self::new_unchecked(period, blocks, scale, checked.into_raw()))
+        Ok(Self::new_unchecked((period, blocks), level, scale, checked.into_raw()))
     }
 
-    pub(crate) const fn new_unchecked(period: usize, blocks: usize, scale: f64, values: Buffer) -> Self {
-        Self { period, blocks, scale, values }
+    pub(crate) const fn new_unchecked(
+        (period, blocks): (usize, usize),
+        level: usize,
+        scale: f64,
+        values: Buffer,
+    ) -> Self {
+        Self { period, blocks, level, scale, values }
     }
 
     /// The period C.
@@ -107,8 +114,8 @@ impl PeriodicPlaintext {
 
     /// Its level.
     #[must_use]
-    pub fn level(&self) -> usize {
-        self.values.len() / self.blocks - 1
+    pub const fn level(&self) -> usize {
+        self.level
     }
 
     /// Its scale.
@@ -136,7 +143,7 @@ impl PeriodicPlaintext {
     pub fn to_full(&self, params: &Parameters) -> Result<Plaintext, CkksError> {
         let block = params.degree() / self.blocks;
         let data: Vec<u64> = self.values.iter().flat_map(|&v| std::iter::repeat_n(v, block)).collect();
-        Ok(Plaintext { scale: self.scale, poly: Poly::from_raw(params.degree(), data)? })
+        Ok(Plaintext { level: self.level, scale: self.scale, poly: Poly::from_raw(params.degree(), data)? })
     }
 }
 

@@ -31,7 +31,7 @@ fn combine(params: &Parameters, a: &Plaintext, b: &Plaintext, product: bool) -> 
         }
     }
     let scale = if product { a.scale() * b.scale() } else { a.scale() };
-    Plaintext::from_poly(scale, Poly::<Ntt>::from_raw(n, data).unwrap())
+    Plaintext::from_poly(a.level(), scale, Poly::<Ntt>::from_raw(n, data).unwrap())
 }
 
 proptest! {

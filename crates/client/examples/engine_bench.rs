@@ -28,7 +28,7 @@ fn main() {
         params.switching_key_stored_bytes(top) as f64 / 1e6
     );
     let n = params.degree();
-    let table = &params.tables(1)[1];
+    let table = &params.tables()[1];
     let mut limb: Vec<u64> = (0..n as u64).collect();
     time("forward transform", || table.forward(&mut limb));
     time("inverse transform", || table.inverse(&mut limb));

@@ -19,7 +19,7 @@ pub struct Decrypted {
 }
 
 impl Decrypted {
-    /// Slot values; of the standard ring the real parts. ℓ + 1 inverse transforms, exact reconstruction, one embedding.
+    /// Slot values; of the standard ring the real parts. an inverse transform a limb, exact reconstruction, one embedding.
     ///
     /// # Errors
     /// [`ClientError::Math`], which checked ciphertexts do not meet.
@@ -37,9 +37,11 @@ impl Decrypted {
 
     fn coefficients(&self) -> Result<Zeroizing<Vec<f64>>, ClientError> {
         let mut limbs = Zeroizing::new(self.plaintext.poly().raw().to_vec());
-        let tables = self.params.tables(self.plaintext.level());
-        par::for_each_chunk(&mut limbs, self.params.degree(), |i, limb| tables[i].inverse(limb));
-        coefficients(&self.params, &limbs, self.plaintext.scale())
+        let level = self.plaintext.level();
+        par::for_each_chunk(&mut limbs, self.params.degree(), |i, limb| {
+            self.params.table(i, level).inverse(limb);
+        });
+        coefficients(&self.params, &limbs, level, self.plaintext.scale())
     }
 }
 
@@ -66,7 +68,7 @@ impl Drop for Decrypted {
 pub fn decrypt(sk: &SecretKey, ciphertext: &Ciphertext) -> Result<Decrypted, ClientError> {
     let message = message(sk, ciphertext, |_, _| ())?;
     let poly = Poly::from_raw(sk.params().degree(), &message[..])?;
-    let plaintext = Plaintext::from_poly(ciphertext.scale(), poly);
+    let plaintext = Plaintext::from_poly(ciphertext.level(), ciphertext.scale(), poly);
     Ok(Decrypted { params: sk.params().clone(), plaintext })
 }
 
@@ -76,9 +78,9 @@ pub fn decrypt(sk: &SecretKey, ciphertext: &Ciphertext) -> Result<Decrypted, Cli
 /// # Errors
 /// As [`decrypt`].
 pub fn decrypt_values(sk: &SecretKey, ciphertext: &Ciphertext) -> Result<Vec<f64>, ClientError> {
-    let (params, tables) = (sk.params(), sk.params().tables(ciphertext.level()));
-    let message = message(sk, ciphertext, |i, limb| tables[i].inverse(limb))?;
-    Ok(params.embedding().decode(&coefficients(params, &message, ciphertext.scale())?)?)
+    let (params, level) = (sk.params(), ciphertext.level());
+    let message = message(sk, ciphertext, |i, limb| params.table(i, level).inverse(limb))?;
+    Ok(params.embedding().decode(&coefficients(params, &message, level, ciphertext.scale())?)?)
 }
 
 /// Decrypts, decodes and rounds every slot to a multiple of 2^−bits: what may be shared, if `bits` is the precision that
@@ -119,20 +121,23 @@ fn message(
     }
     let (params, level) = (sk.params(), ciphertext.level());
     params.check_level(level)?;
-    let (expected, found) = (params.degree(), ciphertext.parts()[0].degree());
-    if expected != found {
-        return Err(polyveil_math::MathError::Length { expected, found }.into());
+    let (n, limbs) = (params.degree(), params.limbs(level));
+    for part in ciphertext.parts() {
+        if part.degree() != n || part.limbs() != limbs {
+            let (expected, found) = (n * limbs, part.raw().len());
+            return Err(polyveil_math::MathError::Length { expected, found }.into());
+        }
     }
     let Some((last, rest)) = ciphertext.parts().split_last() else {
         return Err(CkksError::Parts { found: 0, expected: 2 }.into());
     };
-    let mut message = Zeroizing::new(vec![0; expected * (level + 1)]);
-    par::for_each_chunk(&mut message, expected, |i, limb| {
+    let mut message = Zeroizing::new(vec![0; n * limbs]);
+    par::for_each_chunk(&mut message, n, |i, limb| {
         let modulus = &params.moduli(level)[i];
         limb.copy_from_slice(last.limb(i));
         // Horner's rule in s.
         for part in rest.iter().rev() {
-            simd::mul_assign(limb, sk.extended_limb(i, level), modulus);
+            simd::mul_assign(limb, sk.transformed(params.primes(level)[i]), modulus);
             simd::add_assign(limb, part.limb(i), modulus);
         }
         finish(i, limb);
@@ -141,8 +146,13 @@ fn message(
 }
 
 /// Centred coefficients divided by the scale.
-fn coefficients(params: &Parameters, limbs: &[u64], scale: f64) -> Result<Zeroizing<Vec<f64>>, ClientError> {
-    let mut values = Zeroizing::new(params.reconstructor().to_f64(limbs, params.degree())?);
+fn coefficients(
+    params: &Parameters,
+    limbs: &[u64],
+    level: usize,
+    scale: f64,
+) -> Result<Zeroizing<Vec<f64>>, ClientError> {
+    let mut values = Zeroizing::new(params.reconstructor(level).to_f64(limbs, params.degree())?);
     let factor = 1.0 / scale;
     values.iter_mut().for_each(|v| *v *= factor);
     Ok(values)

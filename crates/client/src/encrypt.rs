@@ -4,12 +4,12 @@ use crate::error::ClientError;
 use crate::random::Randomness;
 use crate::secret::SecretKey;
 use polyveil_ckks::{
-    Ciphertext, CkksError, Encoder, KeyId, Parameters, Plaintext, SeededCiphertext, uniform_q,
+    Ciphertext, CkksError, Encoder, KeyId, Parameters, Plaintext, SeededCiphertext, uniform_primes, uniform_q,
 };
-use polyveil_math::{Ntt, NttTable, Poly, SeedStream, simd};
+use polyveil_math::{Modulus, Ntt, NttTable, Poly, SeedStream, simd};
 use zeroize::{Zeroize, Zeroizing};
 
-/// A public key: b = −a·s + e at the highest level, a from a seed.
+/// A public key: b = −a·s + e modulo all ciphertext primes, a from a seed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PublicKey {
     fingerprint: [u8; 32],
@@ -29,7 +29,8 @@ impl PublicKey {
         seed: [u8; 32],
         b: Vec<u64>,
     ) -> Result<Self, ClientError> {
-        let b = Poly::from_untrusted(params.degree(), b, params.moduli(params.max_level()))?;
+        let moduli: Vec<Modulus> = params.tables()[..params.q().len()].iter().map(|t| *t.modulus()).collect();
+        let b = Poly::from_untrusted(params.degree(), b, &moduli)?;
         Ok(Self { fingerprint: params.fingerprint(), key_id, seed, b })
     }
 
@@ -72,9 +73,9 @@ pub fn encrypt_symmetric_with(
     check_plaintext(sk.params(), plaintext)?;
     let mut seed = [0; 32];
     randomness.fill(&mut seed)?;
-    let mut c0 = encrypt_zero(sk, &seed, plaintext.level(), randomness)?;
+    let mut c0 = encrypt_zero(sk, &seed, sk.params().primes(plaintext.level()), randomness)?;
     add_plaintext(&mut c0, plaintext, sk.params());
-    Ok(SeededCiphertext::from_poly(sk.key_id(), plaintext.scale(), c0, seed))
+    Ok(SeededCiphertext::from_poly(sk.key_id(), plaintext.level(), plaintext.scale(), c0, seed))
 }
 
 /// Encodes real slot values and encrypts them under the secret key; the plaintext in between is zeroed.
@@ -112,7 +113,8 @@ pub fn generate_public_key_with(
 ) -> Result<PublicKey, ClientError> {
     let mut seed = [0; 32];
     randomness.fill(&mut seed)?;
-    let b = encrypt_zero(sk, &seed, sk.params().max_level(), randomness)?;
+    let primes: Vec<usize> = (0..sk.params().q().len()).collect();
+    let b = encrypt_zero(sk, &seed, &primes, randomness)?;
     Ok(PublicKey { fingerprint: sk.params().fingerprint(), key_id: sk.key_id(), seed, b })
 }
 
@@ -143,26 +145,34 @@ pub fn encrypt_public_with(
     let (n, level) = (params.degree(), plaintext.level());
     let mut small = Zeroizing::new(vec![0i8; n]);
     SeedStream::new(&*randomness.seed()?, 0).ternary(&mut small);
-    let u = transform_small(params.tables(level), &small);
-    let mut masked = |half: &Poly<Ntt>| -> Result<Poly<Ntt>, ClientError> {
+    let tables = || params.primes(level).iter().map(|&prime| &params.tables()[prime]);
+    let u = transform_small(tables(), &small);
+    // `primes` are the limbs of `half` that the level has.
+    let mut masked = |half: &Poly<Ntt>, primes: &[usize]| -> Result<Poly<Ntt>, ClientError> {
         SeedStream::new(&*randomness.seed()?, 0).error(&mut small);
-        let error = transform_small(params.tables(level), &small);
-        let mut out = half.prefix(level + 1);
-        for (i, modulus) in params.moduli(level).iter().enumerate() {
+        let error = transform_small(tables(), &small);
+        let mut out = Poly::unspecified(n, primes.len());
+        for (i, (modulus, &prime)) in params.moduli(level).iter().zip(primes).enumerate() {
             let limb = out.limb_mut(i);
+            limb.copy_from_slice(half.limb(prime));
             simd::mul_assign(limb, &u[i * n..(i + 1) * n], modulus);
             simd::add_assign(limb, &error[i * n..(i + 1) * n], modulus);
         }
         Ok(out)
     };
-    let mut c0 = masked(&pk.b)?;
-    let c1 = masked(&uniform_q(params, &pk.seed, level))?;
+    let mut c0 = masked(&pk.b, params.primes(level))?;
+    let own: Vec<usize> = (0..params.limbs(level)).collect();
+    let c1 = masked(&uniform_q(params, &pk.seed, level), &own)?;
     add_plaintext(&mut c0, plaintext, params);
-    Ok(Ciphertext::from_polys(pk.key_id, plaintext.scale(), c0, c1)?)
+    Ok(Ciphertext::from_polys(pk.key_id, level, plaintext.scale(), c0, c1)?)
 }
 
 /// Transform values of small secret coefficients modulo each prime of the tables.
-pub(crate) fn transform_small(tables: &[NttTable], small: &[i8]) -> Zeroizing<Vec<u64>> {
+pub(crate) fn transform_small<'a>(
+    tables: impl IntoIterator<Item = &'a NttTable>,
+    small: &[i8],
+) -> Zeroizing<Vec<u64>> {
+    let tables: Vec<&NttTable> = tables.into_iter().collect();
     let n = small.len();
     let wide: Zeroizing<Vec<i64>> = Zeroizing::new(small.iter().map(|&c| i64::from(c)).collect());
     let mut out = Zeroizing::new(vec![0; n * tables.len()]);
@@ -173,22 +183,24 @@ pub(crate) fn transform_small(tables: &[NttTable], small: &[i8]) -> Zeroizing<Ve
     out
 }
 
-/// −a·s + e with a from the (public) seed.
+/// −a·s + e modulo these ciphertext primes, with a from the (public) seed.
 fn encrypt_zero(
     sk: &SecretKey,
     seed: &[u8; 32],
-    level: usize,
+    primes: &[usize],
     randomness: &mut Randomness,
 ) -> Result<Poly<Ntt>, ClientError> {
     let params = sk.params();
     let n = params.degree();
     let mut small = Zeroizing::new(vec![0i8; n]);
     SeedStream::new(&*randomness.seed()?, 0).error(&mut small);
-    let error = transform_small(params.tables(level), &small);
-    let mut out = uniform_q(params, seed, level);
-    for (i, modulus) in params.moduli(level).iter().enumerate() {
+    let tables: Vec<&NttTable> = primes.iter().map(|&prime| &params.tables()[prime]).collect();
+    let error = transform_small(tables.iter().copied(), &small);
+    let mut out = uniform_primes(params, seed, primes);
+    for (i, (table, &prime)) in tables.iter().zip(primes).enumerate() {
+        let modulus = table.modulus();
         let limb = out.limb_mut(i);
-        simd::mul_assign(limb, sk.extended_limb(i, level), modulus);
+        simd::mul_assign(limb, sk.transformed(prime), modulus);
         simd::neg_assign(limb, modulus);
         simd::add_assign(limb, &error[i * n..(i + 1) * n], modulus);
     }

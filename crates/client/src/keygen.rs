@@ -83,7 +83,7 @@ fn switching_key(
     let error_seed = randomness.seed()?;
     let params = sk.params();
     let digits =
-        par::map(params.digits(level), |digit| key_digit(sk, switch, level, digit, &seed, &error_seed));
+        par::map(params.key_digits(level), |digit| key_digit(sk, switch, level, digit, &seed, &error_seed));
     Ok(SwitchingKey::from_parts(params, level, seed, digits)?)
 }
 
@@ -101,25 +101,21 @@ fn key_digit(
     let mut small = Zeroizing::new(vec![0i8; n]);
     SeedStream::new(error_seed, digit as u64).error(&mut small);
     let mut out = uniform_extended(params, seed, digit, level).into_raw();
-    let own = params.digit_range(digit, level);
     let mut scratch = Zeroizing::new(vec![0u64; n]);
     for (i, limb) in out.chunks_exact_mut(n).enumerate() {
-        let tables = if i <= level {
-            &params.tables(level)[i..=i]
-        } else {
-            &params.special_tables()[i - level - 1..][..1]
-        };
-        let modulus = tables[0].modulus();
-        let secret = sk.extended_limb(i, level);
+        let prime = params.key_index(i, level);
+        let table = &params.tables()[prime];
+        let modulus = table.modulus();
+        let secret = sk.transformed(prime);
         simd::mul_assign(limb, secret, modulus);
         simd::neg_assign(limb, modulus);
-        simd::add_assign(limb, &transform_small(tables, &small), modulus);
-        if own.contains(&i) {
+        simd::add_assign(limb, &transform_small([table], &small), modulus);
+        if prime < params.q().len() && params.literal().digit_of(prime) == digit {
             match switch {
                 Switch::FromSquare => simd::mul(&mut scratch, secret, secret, modulus),
                 Switch::FromImage(permutation) => permutation.apply(secret, &mut scratch),
             }
-            simd::scale_assign(&mut scratch, modulus.shoup(params.p_residues()[i]), modulus);
+            simd::scale_assign(&mut scratch, modulus.shoup(params.p_residues()[prime]), modulus);
             simd::add_assign(limb, &scratch, modulus);
         }
     }

@@ -81,11 +81,10 @@ impl SecretKey {
         Ok(Self::build(params, KeyId(*id), coefficients))
     }
 
-    /// One limb of its transform: ciphertext primes up to `level`, then special ones.
-    pub(crate) fn extended_limb(&self, index: usize, level: usize) -> &[u64] {
+    /// Its transform modulo one of all primes.
+    pub(crate) fn transformed(&self, prime: usize) -> &[u64] {
         let n = self.params.degree();
-        let index = if index <= level { index } else { index - level + self.params.max_level() };
-        &self.transformed[index * n..(index + 1) * n]
+        &self.transformed[prime * n..(prime + 1) * n]
     }
 
     fn generate_with(params: &Parameters, randomness: &mut Randomness) -> Result<Self, ClientError> {
@@ -98,8 +97,7 @@ impl SecretKey {
 
     fn build(params: &Parameters, key_id: KeyId, coefficients: Zeroizing<Vec<i8>>) -> Self {
         let n = params.degree();
-        let tables: Vec<_> =
-            params.tables(params.max_level()).iter().chain(params.special_tables()).collect();
+        let tables = params.tables();
         let mut transformed = Zeroizing::new(vec![0; n * tables.len()]);
         for (limb, table) in transformed.chunks_exact_mut(n).zip(tables) {
             for (x, &c) in limb.iter_mut().zip(coefficients.iter()) {

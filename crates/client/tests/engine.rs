@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{Context, KINDS, SCALE, assert_close, literal, values};
-use polyveil_ckks::{EncodedWeights, Evaluator, KeySpec, Parameters, ParametersLiteral, RingKind};
+use common::{Context, SCALE, assert_close, literal, literals, shared, values};
+use polyveil_ckks::{CkksError, EncodedWeights, Evaluator, KeySpec, Parameters, ParametersLiteral, RingKind};
 use polyveil_client::{
     Randomness, SecretKey, decrypt_to_precision, encrypt_public_with, generate_evaluation_keys_with,
     generate_public_key_with,
@@ -18,8 +18,8 @@ fn spec(rotations: &[(usize, usize)], relin: usize) -> KeySpec {
 
 #[test]
 fn both_kinds_of_encryption_decrypt() {
-    for kind in KINDS {
-        let mut c = Context::new(literal(kind), &KeySpec::default());
+    for literal in literals() {
+        let mut c = Context::new(literal.clone(), &KeySpec::default());
         for level in [0, 3, 5] {
             let x = c.values(level as u64);
             let ct = c.encrypt(&x, level);
@@ -34,8 +34,8 @@ fn both_kinds_of_encryption_decrypt() {
 
 #[test]
 fn sums_products_and_rescale() {
-    for kind in KINDS {
-        let mut c = Context::new(literal(kind), &spec(&[], 5));
+    for literal in literals() {
+        let mut c = Context::new(literal.clone(), &spec(&[], 5));
         let (x, y) = (c.values(1), c.values(2));
         let (cx, cy) = (c.encrypt(&x, 5), c.encrypt(&y, 5));
         let zip = |f: fn(f64, f64) -> f64| -> Vec<f64> { x.iter().zip(&y).map(|(&a, &b)| f(a, b)).collect() };
@@ -67,8 +67,8 @@ fn sums_products_and_rescale() {
 
 #[test]
 fn depth_down_to_level_zero() {
-    for kind in KINDS {
-        let mut c = Context::new(literal(kind), &spec(&[], 5));
+    for literal in literals() {
+        let mut c = Context::new(literal.clone(), &spec(&[], 5));
         let mut x = c.values(3);
         let mut ct = c.encrypt(&x, 5);
         for level in (0..5).rev() {
@@ -83,10 +83,10 @@ fn depth_down_to_level_zero() {
 
 #[test]
 fn rotations_with_full_and_short_keys() {
-    for kind in KINDS {
-        let slots = kind.slots(512);
+    for literal in literals() {
+        let slots = literal.ring.slots(512);
         let rotations = [(1, 5), (2, 3), (slots / 2, 2), (slots - 1, 0)];
-        let mut c = Context::new(literal(kind), &spec(&rotations, 4));
+        let mut c = Context::new(literal.clone(), &spec(&rotations, 4));
         let x = c.values(4);
         for (r, key_level) in rotations {
             for level in 0..=key_level {
@@ -132,8 +132,8 @@ fn large_rings_rotate_and_multiply() {
 
 #[test]
 fn hoisted_rotations_are_the_single_ones_bit_for_bit() {
-    for kind in KINDS {
-        let mut c = Context::new(literal(kind), &spec(&[(1, 5), (7, 5), (100, 5)], 0));
+    for literal in literals() {
+        let mut c = Context::new(literal.clone(), &spec(&[(1, 5), (7, 5), (100, 5)], 0));
         let x = c.values(5);
         let ct = c.encrypt(&x, 4);
         let hoisted = c.evaluator.rotate_hoisted(&ct, &[7, 0, 1, 100]).unwrap();
@@ -168,14 +168,16 @@ fn every_digit_size_and_uneven_digits() {
 
 #[test]
 fn periodic_products_equal_full_ones_bit_for_bit() {
-    for kind in KINDS {
-        let mut c = Context::new(literal(kind), &KeySpec::default());
+    for literal in literals() {
+        let mut c = Context::new(literal.clone(), &KeySpec::default());
         let slots = c.params.slots();
+        // A higher level serves only where it has all primes of the lower one.
+        let above = if literal.shared.is_none() { 4 } else { 3 };
         let (x, y) = (c.values(7), c.values(8));
         let (cx, cy) = (c.encrypt(&x, 3), c.encrypt(&y, 3));
         for log_c in 0..=slots.ilog2() {
             let period = values(1 << log_c, 9);
-            let periodic = c.encoder.encode_periodic(&period, 4, SCALE).unwrap();
+            let periodic = c.encoder.encode_periodic(&period, above, SCALE).unwrap();
             let full = periodic.to_full(&c.params).unwrap();
             let product = c.evaluator.mul_periodic(&cx, &periodic).unwrap();
             assert_eq!(product, c.evaluator.mul_plain(&cx, &full).unwrap());
@@ -266,4 +268,39 @@ fn decryption_to_a_precision_hides_the_noise() {
     assert_eq!(decrypt_to_precision(&c.sk, &ct, 12).unwrap(), x);
     assert!(decrypt_to_precision(&c.sk, &ct, 65).is_err());
     assert!(decrypt_to_precision(&c.sk, &ct, i32::MIN).is_err());
+}
+
+#[test]
+fn levels_that_share_primes_drop_to_any_lower_one() {
+    for literal in literals() {
+        let mut c = Context::new(literal.clone(), &KeySpec::default());
+        let x = c.values(11);
+        for from in 0..=5 {
+            let ct = c.encrypt(&x, from);
+            for to in 0..=from {
+                let mut low = ct.clone();
+                c.evaluator.drop_to_level(&mut low, to).unwrap();
+                assert_eq!((low.level(), low.scale()), (to, ct.scale()));
+                assert_eq!(low.parts()[0].limbs(), c.params.limbs(to));
+                assert_close(&c.decrypt(&low), &x, 1e-8);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_plaintext_that_lacks_a_prime_is_refused() {
+    let mut c = Context::new(shared(RingKind::ConjugateInvariant), &KeySpec::default());
+    let x = c.values(12);
+    let mut ct = c.encrypt(&x, 3);
+    let plain = c.encoder.encode(&x, 4, SCALE).unwrap();
+    for error in
+        [c.evaluator.mul_plain(&ct, &plain).unwrap_err(), c.evaluator.add_plain(&mut ct, &plain).unwrap_err()]
+    {
+        assert!(matches!(error, CkksError::LevelMismatch { left: 3, right: 4 }), "{error}");
+    }
+    // One that has all of them serves a lower level.
+    let plain = c.encoder.encode(&x, 5, SCALE).unwrap();
+    let expected: Vec<f64> = x.iter().map(|v| v * v).collect();
+    assert_close(&c.decrypt(&c.evaluator.mul_plain(&ct, &plain).unwrap()), &expected, 1e-8);
 }

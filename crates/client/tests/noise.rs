@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Context, KINDS, SCALE, literal};
+use common::{Context, SCALE, literals};
 use polyveil_ckks::{GiantStep, KeySpec, Parameters, PrecisionStats, RotatedProduct, noise};
 use polyveil_client::{encrypt_public_with, generate_public_key_with};
 use std::collections::BTreeMap;
@@ -60,8 +60,9 @@ fn measure(errors: &mut Errors, c: &mut Context, seed: u64) {
     for (name, level) in [("rotation, level 5", TOP), ("rotation, level 2", 2), ("rotation, level 0", 0)] {
         let mut low = ct.clone();
         c.evaluator.drop_to_level(&mut low, level).unwrap();
+        let before = c.decrypt(&low);
         let found = c.decrypt(&c.evaluator.rotate(&low, 1).unwrap());
-        errors.add(name, &found, &rotated(&fresh, 1));
+        errors.add(name, &found, &rotated(&before, 1));
     }
     let hoisted = c.evaluator.rotate_hoisted(&ct, &[1, 2]).unwrap();
     errors.add("hoisted rotation", &c.decrypt(&hoisted[1]), &rotated(&fresh, 2));
@@ -102,12 +103,12 @@ fn measure(errors: &mut Errors, c: &mut Context, seed: u64) {
 
 #[test]
 fn measured_noise_keeps_to_its_formulas() {
-    for kind in KINDS {
+    for literal in literals() {
         let spec = KeySpec { relin_level: Some(TOP), rotations: vec![(1, TOP), (2, TOP)] };
         let mut errors = Errors::default();
         let mut params: Option<Parameters> = None;
         for seed in 0..SEEDS {
-            let mut c = Context::with_seed(literal(kind), &spec, seed);
+            let mut c = Context::with_seed(literal.clone(), &spec, seed);
             measure(&mut errors, &mut c, u64::from(seed));
             params = Some(c.params);
         }
@@ -116,7 +117,7 @@ fn measured_noise_keeps_to_its_formulas() {
         let encoding = noise::encode_rounding(params, SCALE);
         let public = noise::root_of_squares(&[noise::fresh_public(params, SCALE), encoding]);
         let weights = noise::encode_rounding(params, WEIGHT_SCALE);
-        let after = |scale: f64| scale / params.q()[TOP] as f64;
+        let after = |scale: f64| scale / params.step(TOP);
         errors.check("encode", encoding);
         errors.check("encode, periodic", noise::encode_periodic_rounding(params, 16, SCALE));
         errors.check("fresh, secret key", noise::fresh_symmetric(params, SCALE));

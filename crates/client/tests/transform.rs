@@ -3,22 +3,22 @@
 
 mod common;
 
-use common::{Context, KINDS, SCALE, assert_close, literal, values};
+use common::{Context, KINDS, SCALE, assert_close, literal, literals, values};
 use polyveil_ckks::{CkksError, GiantStep, IntegerPlaintext, KeySpec, RotatedProduct};
 
 const ROTATIONS: [usize; 5] = [1, 2, 7, 40, 100];
 
-fn context(kind: polyveil_ckks::RingKind) -> Context {
+fn context(literal: polyveil_ckks::ParametersLiteral) -> Context {
     let rotations = ROTATIONS.iter().map(|&r| (r, 4)).collect();
-    Context::new(literal(kind), &KeySpec { relin_level: None, rotations })
+    Context::new(literal, &KeySpec { relin_level: None, rotations })
 }
 
 /// Giant steps of an output: (rotation, products as (input, rotation, period of the weights)).
 type Output<'a> = &'a [(usize, &'a [(usize, usize, usize)])];
 
 fn check(shape: &[Output<'_>], level: usize, rescale: bool) {
-    for kind in KINDS {
-        let mut c = context(kind);
+    for literal in literals() {
+        let mut c = context(literal);
         let slots = c.params.slots();
         let inputs: Vec<Vec<f64>> = (0..3).map(|seed| c.values(seed)).collect();
         let encrypted: Vec<_> = inputs.iter().map(|x| c.encrypt(x, level)).collect();
@@ -89,7 +89,7 @@ fn giant_steps_inputs_and_outputs_combine() {
 /// So many weights that they are encoded a group at a time: more words than a limb of them may take.
 #[test]
 fn sums_of_very_many_products_are_right() {
-    let degree = context(KINDS[0]).params.degree();
+    let degree = context(literal(KINDS[0])).params.degree();
     let count = (4 << 20) / degree + 70;
     let products: Vec<(usize, usize, usize)> =
         (0..count).map(|k| (k % 3, [0, 1, 2, 7, 40, 100][k % 5], degree / 2)).collect();
@@ -112,7 +112,7 @@ fn sums_without_rotations() {
 
 #[test]
 fn what_cannot_be_done_is_refused_by_name() {
-    let mut c = context(KINDS[0]);
+    let mut c = context(literal(KINDS[0]));
     let x = c.values(1);
     let (x, low, high) = (c.encrypt(&x, 4), c.encrypt(&x, 3), c.encrypt(&x, 5));
     let w = c.encoder.encode_integer(&[0.5, 1.0], SCALE).unwrap();

@@ -95,7 +95,7 @@ fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
     let evaluator = Evaluator::with_keys(&parameters, keys.into())?;
     let limbs = LIMBS as f64;
 
-    let tables = parameters.tables(level);
+    let tables = &parameters.tables()[..LIMBS];
     let mut polys: Vec<_> = terms.iter().map(|x| x.parts()[0].clone().into_raw()).collect();
     let ntt_ns = median(|| {
         for limbs in &mut polys {
@@ -158,7 +158,7 @@ fn random_ciphertext(parameters: &Parameters, level: usize) -> Result<Ciphertext
         })
         .collect::<Result<_, _>>()?;
     let [c0, c1] = <[Poly<Ntt>; 2]>::try_from(polys).map_err(|_| CkksError::NoTerms)?;
-    Ciphertext::from_polys(KeyId([0; 16]), 2f64.powi(35), c0, c1)
+    Ciphertext::from_polys(KeyId([0; 16]), level, 2f64.powi(35), c0, c1)
 }
 
 fn key_body(parameters: &Parameters, level: usize) -> Vec<Vec<u64>> {

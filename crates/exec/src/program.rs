@@ -306,8 +306,8 @@ impl Program {
             _ => 1.0,
         };
         let input = &self.plan.values[linear.terms[term].value];
-        let prime = self.plan.parameters.q.get(out.level + 1).map_or(1.0, |&q| q as f64);
-        out.scale * prime / (input.scale * mask)
+        let step = self.plan.parameters.step(out.level + 1);
+        out.scale * step / (input.scale * mask)
     }
 
     /// The bias as slot vectors of one period, zero in unused slots; empty where there is none.

@@ -71,7 +71,12 @@ impl Backend for Simulated {
     type Cipher = SimulatedCipher;
 
     fn drop_to(&self, x: &Self::Cipher, level: usize) -> Result<Self::Cipher, CkksError> {
-        Ok(SimulatedCipher { level, ..x.clone() })
+        let mut slots = x.slots.clone();
+        let deviation = noise::drop(&self.parameters, x.level, level, x.scale);
+        if deviation > 0.0 {
+            self.disturb(&mut slots, deviation);
+        }
+        Ok(SimulatedCipher { slots, level, scale: x.scale })
     }
 
     fn rotate_many(&self, x: &Self::Cipher, rotations: &[usize]) -> Result<Vec<Self::Cipher>, CkksError> {

@@ -204,7 +204,7 @@ fn check_count(kind: Kind, count: Count) -> Result<(), FormatError> {
 }
 
 mod sealed {
-    use polyveil_ckks::{Ciphertext, CkksError, KeyId, Parameters, SeededCiphertext};
+    use polyveil_ckks::{Ciphertext, CkksError, KeyId, Modulus, Parameters, SeededCiphertext};
 
     use crate::FormatError;
     use crate::record::{Parts, Payload};
@@ -225,13 +225,13 @@ mod sealed {
         fn encode(&self, params: &Parameters, payload: &mut Payload) -> Result<(), &'static str> {
             head(self.level(), self.scale(), payload)?;
             payload.0.extend_from_slice(self.seed());
-            payload.poly(self.c0(), moduli(params, self.level()))
+            payload.poly(self.c0(), &moduli(params, self.level()))
         }
 
         fn decode(params: &Parameters, key: KeyId, parts: &mut Parts<'_>) -> Result<Self, FormatError> {
             let (level, scale) = (read_level(params, parts)?, parts.f64()?);
             let seed = parts.array()?;
-            let c0 = parts.poly(params.degree(), moduli(params, level))?;
+            let c0 = parts.poly(params.degree(), &moduli(params, level))?;
             Self::from_parts(params, key, level, scale, c0, seed).map_err(|e| refused(parts, &e))
         }
     }
@@ -244,14 +244,15 @@ mod sealed {
         fn encode(&self, params: &Parameters, payload: &mut Payload) -> Result<(), &'static str> {
             let [c0, c1] = self.parts() else { return Err("a result has two parts; relinearise it first") };
             head(self.level(), self.scale(), payload)?;
-            payload.poly(c0, moduli(params, self.level()))?;
-            payload.poly(c1, moduli(params, self.level()))
+            let moduli = moduli(params, self.level());
+            payload.poly(c0, &moduli)?;
+            payload.poly(c1, &moduli)
         }
 
         fn decode(params: &Parameters, key: KeyId, parts: &mut Parts<'_>) -> Result<Self, FormatError> {
             let (level, scale) = (read_level(params, parts)?, parts.f64()?);
             let moduli = moduli(params, level);
-            let polys = vec![parts.poly(params.degree(), moduli)?, parts.poly(params.degree(), moduli)?];
+            let polys = vec![parts.poly(params.degree(), &moduli)?, parts.poly(params.degree(), &moduli)?];
             Self::from_parts(params, key, level, scale, polys).map_err(|e| refused(parts, &e))
         }
     }
@@ -268,8 +269,8 @@ mod sealed {
         Ok(level)
     }
 
-    fn moduli(params: &Parameters, level: usize) -> &[u64] {
-        &params.q()[..params.q().len().min(level + 1)]
+    fn moduli(params: &Parameters, level: usize) -> Vec<u64> {
+        params.moduli(level).iter().map(Modulus::value).collect()
     }
 
     fn refused(parts: &Parts<'_>, error: &CkksError) -> FormatError {

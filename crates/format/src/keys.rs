@@ -261,7 +261,7 @@ fn names(spec: &KeySpec) -> Vec<(String, usize)> {
 }
 
 fn moduli(params: &Parameters, level: usize) -> Vec<u64> {
-    params.q().iter().take(level + 1).chain(params.p()).copied().collect()
+    params.key_moduli(level).iter().map(polyveil_ckks::Modulus::value).collect()
 }
 
 fn parse_key(
@@ -272,8 +272,8 @@ fn parse_key(
 ) -> Result<SwitchingKey, FormatError> {
     let mut parts = Parts::new(KIND, name, bytes);
     let (found, digits) = (parts.u16()?, parts.u16()?);
-    if (found, digits) != (level, params.digits(level)) {
-        let expected = params.digits(level);
+    let expected = params.key_digits(level);
+    if (found, digits) != (level, expected) {
         return Err(
             parts.fail(format!("level {level} with {expected} digits expected, found {found} with {digits}"))
         );

@@ -129,7 +129,7 @@ fn wrong_versions_are_refused_by_name() {
     let error = Reader::open(bytes.as_slice()).err().unwrap();
     assert_eq!(
         error.to_string(),
-        "ciphertexts: format version 9 is not supported (this release reads 1 to 2)"
+        "ciphertexts: format version 9 is not supported (this release reads 1 to 3)"
     );
 }
 

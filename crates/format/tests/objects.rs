@@ -7,8 +7,8 @@ use std::io::Cursor;
 use std::path::PathBuf;
 
 use polyveil_ckks::{
-    Ciphertext, EvaluationKeys, KeyId, KeySpec, Parameters, ParametersLiteral, RingKind, SeededCiphertext,
-    SwitchingKey,
+    Ciphertext, EvaluationKeys, KeyId, KeySpec, Modulus, Parameters, ParametersLiteral, RingKind,
+    SeededCiphertext, SharedChain, SwitchingKey,
 };
 use polyveil_format::{
     CiphertextReader, CiphertextWriter, Count, EvaluationKeyReader, EvaluationKeyWriter, FormatError, Header,
@@ -27,6 +27,15 @@ fn params() -> Parameters {
     Parameters::new_insecure(literal).unwrap()
 }
 
+/// Alike, but the levels share primes: the keys of the highest level have all of them, its ciphertexts three.
+fn shared() -> Parameters {
+    let mut literal =
+        ParametersLiteral::generate(RingKind::ConjugateInvariant, 4, &[30, 25, 27, 31], &[32], 1).unwrap();
+    let levels = vec![vec![0], vec![0, 1], vec![0, 1, 2, 3]];
+    literal.shared = Some(SharedChain { levels, digits: vec![0, 1, 2, 3] });
+    Parameters::new_insecure(literal).unwrap()
+}
+
 /// Residues that differ from each other and are the same on every run.
 fn residues(moduli: impl Iterator<Item = u64>, degree: usize, seed: u64) -> Vec<u64> {
     let mut state = seed;
@@ -38,9 +47,9 @@ fn residues(moduli: impl Iterator<Item = u64>, degree: usize, seed: u64) -> Vec<
 }
 
 fn switching_key(params: &Parameters, level: usize, seed: u64) -> SwitchingKey {
-    let moduli = || params.q()[..=level].iter().chain(params.p()).copied();
+    let moduli = || params.key_moduli(level).iter().map(Modulus::value);
     let digits =
-        (0..params.digits(level)).map(|d| residues(moduli(), params.degree(), seed + d as u64)).collect();
+        (0..params.key_digits(level)).map(|d| residues(moduli(), params.degree(), seed + d as u64)).collect();
     SwitchingKey::from_parts(params, level, [seed as u8; 32], digits).unwrap()
 }
 
@@ -54,13 +63,14 @@ fn key_file(params: &Parameters) -> Vec<u8> {
 }
 
 fn seeded(params: &Parameters, seed: u64) -> SeededCiphertext {
-    let c0 = residues(params.q().iter().copied(), params.degree(), seed);
+    let moduli = params.moduli(params.max_level()).iter().map(Modulus::value);
+    let c0 = residues(moduli, params.degree(), seed);
     SeededCiphertext::from_parts(params, KEY, params.max_level(), 2f64.powi(25), c0, [seed as u8; 32])
         .unwrap()
 }
 
 fn result(params: &Parameters, seed: u64) -> Ciphertext {
-    let part = |s| residues(params.q()[..2].iter().copied(), params.degree(), s);
+    let part = |s| residues(params.moduli(1).iter().map(Modulus::value), params.degree(), s);
     Ciphertext::from_parts(params, KEY, 1, 1e7, vec![part(seed), part(seed + 1)]).unwrap()
 }
 
@@ -296,19 +306,27 @@ fn golden_files_are_still_read() {
         }
         std::fs::read(&path).unwrap()
     };
-    let file = golden("evaluation-keys-v1", key_file(&params));
-    let read = read_evaluation_keys(file.as_slice(), &params, &PLAN).unwrap();
-    assert!(same_key(read.rotation(5).unwrap().unwrap(), &switching_key(&params, 0, 5)));
-    for (version, count) in
-        [(1, Count { images: 2, batch: 1, per_batch: 2 }), (2, Count { images: 5, batch: 3, per_batch: 2 })]
+    // Since the last versions levels may share primes.
+    let shared = shared();
+    for (version, params) in [(1, &params), (2, &shared)] {
+        let file = golden(&format!("evaluation-keys-v{version}"), key_file(params));
+        let read = read_evaluation_keys(file.as_slice(), params, &PLAN).unwrap();
+        for (rotation, level) in [(1, 2), (5, 0)] {
+            let key = read.rotation(rotation).unwrap().unwrap();
+            assert!(same_key(key, &switching_key(params, level, rotation as u64)));
+        }
+    }
+    let five = Count { images: 5, batch: 3, per_batch: 2 };
+    for (version, params, count) in
+        [(1, &params, Count { images: 2, batch: 1, per_batch: 2 }), (2, &params, five), (3, &shared, five)]
     {
-        let file = golden(&format!("ciphertexts-v{version}"), input_file(&params));
-        let reader = CiphertextReader::<_, SeededCiphertext>::open(file.as_slice(), &params, &PLAN).unwrap();
+        let file = golden(&format!("ciphertexts-v{version}"), input_file(params));
+        let reader = CiphertextReader::<_, SeededCiphertext>::open(file.as_slice(), params, &PLAN).unwrap();
         assert_eq!((reader.header().version, reader.count()), (version, count));
-        assert_eq!(read_inputs(&file, &params).unwrap()[1][0], seeded(&params, 3));
-        let file = golden(&format!("results-v{version}"), result_file(&params));
-        let mut reader = CiphertextReader::<_, Ciphertext>::open(file.as_slice(), &params, &PLAN).unwrap();
+        assert_eq!(read_inputs(&file, params).unwrap()[1][0], seeded(params, 3));
+        let file = golden(&format!("results-v{version}"), result_file(params));
+        let mut reader = CiphertextReader::<_, Ciphertext>::open(file.as_slice(), params, &PLAN).unwrap();
         assert_eq!(reader.count(), Count { images: 1, batch: 1, per_batch: 1 });
-        assert_eq!(reader.next_batch().unwrap(), Some(vec![result(&params, 5)]));
+        assert_eq!(reader.next_batch().unwrap(), Some(vec![result(params, 5)]));
     }
 }

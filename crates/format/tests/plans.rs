@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use polyveil_ckks::SharedChain;
 use polyveil_format::{
     FormatError, Header, Kind, Writer, read_client_plan, read_server_plan, write_client_plan, write_record,
     write_server_plan,
@@ -80,6 +81,16 @@ fn plans_that_contradict_themselves_or_their_header_are_refused() {
     assert!(message.contains("those of the input"), "{message}");
 }
 
+/// The plan with its chain written level by level, as one has it whose levels share primes.
+fn shared(mut compiled: Compiled) -> Compiled {
+    let literal = &mut compiled.server.parameters;
+    let levels = (0..=literal.max_level() as u8).map(|level| (0..=level).collect()).collect();
+    let digits = (0..literal.q.len() as u8).step_by(literal.digit_size).collect();
+    literal.shared = Some(SharedChain { levels, digits });
+    compiled.client.parameters = literal.clone();
+    compiled
+}
+
 /// See `objects.rs` for how golden files are made. Only what a later version must still understand is
 /// compared: the planner may well choose otherwise by then.
 #[test]
@@ -91,8 +102,8 @@ fn golden_plans_are_still_read() {
         }
         std::fs::read(&path).unwrap()
     };
-    for (version, batch) in [(1, 1), (2, 3)] {
-        let compiled = || compiled_for(batch);
+    for (version, batch) in [(1, 1), (2, 3), (3, 3)] {
+        let compiled = || if version < 3 { compiled_for(batch) } else { shared(compiled_for(batch)) };
         let server = golden(&format!("server-plan-v{version}"), &|| {
             write_server_plan(Vec::new(), &compiled().server).unwrap()
         });
@@ -106,6 +117,7 @@ fn golden_plans_are_still_read() {
         assert_eq!((server.network.as_str(), client.network.as_str()), ("golden", "golden"));
         assert_eq!(client.input_shape, [4]);
         assert_eq!(server.parameters, client.parameters);
+        assert_eq!(server.parameters.shared.is_some(), version >= 3);
         // Weights and layouts of an old plan still go together.
         assert!(server.lowered().unwrap()[0].is_some());
     }

@@ -24,14 +24,30 @@ impl BaseConverter {
     /// From one set of distinct primes to any list of primes.
     #[must_use]
     pub fn new(from: &[Modulus], to: &[Modulus]) -> Self {
+        Self::scaled(from, &vec![1; from.len()], to, &vec![1; to.len()])
+    }
+
+    /// As [`BaseConverter::new`], of the value times a factor, which `scales` holds modulo each source prime, and the result
+    /// times another, of which `descales` holds the residue for each target prime.
+    #[must_use]
+    pub fn scaled(from: &[Modulus], scales: &[u64], to: &[Modulus], descales: &[u64]) -> Self {
         let product = |skip: Option<usize>, modulus: &Modulus| {
             let others = from.iter().enumerate().filter(|(i, _)| Some(*i) != skip);
             others.fold(1, |product, (_, q)| modulus.mul(product, modulus.reduce(q.value())))
         };
         Self {
-            factors: from.iter().enumerate().map(|(i, q)| q.shoup(q.inv(product(Some(i), q)))).collect(),
-            hats: to.iter().map(|t| (0..from.len()).map(|i| product(Some(i), t)).collect()).collect(),
-            corrections: to.iter().map(|t| t.neg(product(None, t))).collect(),
+            factors: from
+                .iter()
+                .zip(scales)
+                .enumerate()
+                .map(|(i, (q, &scale))| q.shoup(q.mul(q.inv(product(Some(i), q)), scale)))
+                .collect(),
+            hats: to
+                .iter()
+                .zip(descales)
+                .map(|(t, &by)| (0..from.len()).map(|i| t.mul(product(Some(i), t), by)).collect())
+                .collect(),
+            corrections: to.iter().zip(descales).map(|(t, &by)| t.neg(t.mul(product(None, t), by))).collect(),
             bits: from.iter().map(Modulus::bits).max().unwrap_or_default(),
             from: from.to_vec(),
             to: to.to_vec(),

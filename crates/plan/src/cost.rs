@@ -172,6 +172,12 @@ impl StepWork {
     }
 }
 
+/// What a limb of so many bits costs, against one of 40: its key limbs take more memory, its transforms more instructions (rotations
+/// at 2^16 with limbs of 30, 40 and 50 bits, docs/engine.md).
+pub(crate) fn limb_weight(bits: f64) -> f64 {
+    1.0 + 0.009 * (bits - 40.0)
+}
+
 /// Limbs that an operation at one level touches.
 struct Shape {
     limbs: f64,
@@ -180,12 +186,24 @@ struct Shape {
 }
 
 impl Shape {
+    /// For time: limbs by their weights.
     fn at(parameters: &ParametersLiteral, level: usize) -> Self {
-        let limbs = level + 1;
+        let weights = |primes: &mut dyn Iterator<Item = u64>| {
+            primes.map(|q| limb_weight((q as f64).log2())).sum::<f64>()
+        };
         Self {
-            limbs: limbs as f64,
+            limbs: weights(&mut parameters.primes(level).into_iter().map(|i| parameters.q[i])),
+            specials: weights(&mut parameters.p.iter().copied()),
+            digits: parameters.digits(level) as f64,
+        }
+    }
+
+    /// For memory: limbs by their number.
+    fn counted(parameters: &ParametersLiteral, level: usize) -> Self {
+        Self {
+            limbs: parameters.limbs(level) as f64,
             specials: parameters.p.len() as f64,
-            digits: limbs.div_ceil(parameters.digit_size) as f64,
+            digits: parameters.digits(level) as f64,
         }
     }
 
@@ -284,7 +302,7 @@ pub(crate) fn rotation_seconds(
     let again = seconds(&|w| w.add_extension(&shape, counts.baby_sources));
     let outputs = counts.outputs as usize;
     let each = (counts.sums / counts.outputs.max(1.0)).ceil() as usize;
-    let words = shape.sum_words(parameters.ring.slots(1 << parameters.log_n));
+    let words = Shape::counted(parameters, level).sum_words(parameters.ring.slots(1 << parameters.log_n));
     let round = transform_round(std::iter::repeat_n((each, 0), outputs), words);
     let more = outputs.div_ceil(round).saturating_sub(1) as f64;
     let always = counts.position_sources * decomposition
@@ -309,11 +327,19 @@ impl Work {
             let out = &plan.values[k + 1];
             match (&step.kind, lowered.get(k).copied().flatten()) {
                 (StepKind::Linear(linear), Some(diagonals)) => {
-                    let shape = Shape::at(&plan.parameters, out.level + usize::from(linear.is_weighted()));
+                    let level = out.level + usize::from(linear.is_weighted());
+                    let shape = Shape::at(&plan.parameters, level);
                     let schedule = Schedule::new(linear, diagonals, slots);
                     let double = double_hoisting_pays(plan, k, &schedule);
-                    work = sums_of_rotations(linear, &schedule, &shape, slots, double);
-                    work.live_limbs = live_limbs(&schedule, &shape, slots, double);
+                    let counted = Shape::counted(&plan.parameters, level);
+                    work = sums_of_rotations(linear, &schedule, [&shape, &counted], slots, double);
+                    for value in linear.terms.iter().map(|t| &plan.values[t.value]) {
+                        if !plan.parameters.contains(value.level, level) {
+                            let limbs = plan.parameters.limbs(value.level) as f64;
+                            work.ntt += 2.0 * limbs * value.layout.ciphertexts as f64;
+                        }
+                    }
+                    work.live_limbs = live_limbs(&schedule, &counted, slots, double);
                     // Masks and biases are encoded as one period.
                     let share = out.layout.period() as f64 / slots as f64;
                     for _ in &schedule.outputs {
@@ -341,7 +367,8 @@ impl Work {
                         work.add_switch(&shape);
                         work.add_rescale(&shape);
                     }
-                    work.live_limbs = 4.0 * shape.limbs * out.layout.ciphertexts as f64;
+                    let limbs = plan.parameters.limbs(plan.values[*input].level) as f64;
+                    work.live_limbs = 4.0 * limbs * out.layout.ciphertexts as f64;
                 }
                 (StepKind::Linear(_), None) => {}
             }
@@ -379,8 +406,9 @@ pub fn double_hoisting_pays(plan: &ServerPlan, k: usize, schedule: &Schedule<'_>
         return true;
     }
     let shape = Shape::at(&plan.parameters, out.level + 1);
+    let counted = Shape::counted(&plan.parameters, out.level + 1);
     let cost = |double| {
-        let work = sums_of_rotations(linear, schedule, &shape, slots, double);
+        let work = sums_of_rotations(linear, schedule, [&shape, &counted], slots, double);
         work.seconds(&UnitCosts::typical(slots as f64))
     };
     cost(true) < cost(false)
@@ -390,7 +418,7 @@ pub fn double_hoisting_pays(plan: &ServerPlan, k: usize, schedule: &Schedule<'_>
 fn sums_of_rotations(
     linear: &LinearStep,
     schedule: &Schedule<'_>,
-    shape: &Shape,
+    [shape, counted]: [&Shape; 2],
     slots: usize,
     double: bool,
 ) -> StepWork {
@@ -407,7 +435,7 @@ fn sums_of_rotations(
     let limbs = if double { shape.limbs + shape.specials } else { shape.limbs };
     if double {
         // Every further round rotates the inputs anew.
-        let more = (Rounds::of(schedule, shape, slots).count - 1.0).max(0.0);
+        let more = (Rounds::of(schedule, counted, slots).count - 1.0).max(0.0);
         work.add_extension(shape, more * sources.len() as f64);
         turning.iter().for_each(|_| work.key_mac += more * shape.key_products());
     }
@@ -467,7 +495,9 @@ pub fn estimate(plan: &ServerPlan, work: &Work, unit: &UnitCosts) -> Estimate {
     let always = work.key_memory + tables + weights * 2 + diagonals + server_base;
     let input = &plan.values[0];
     let output = &plan.values[plan.output];
-    let packed = |level: usize| plan.parameters.q[..=level].iter().map(|&q| bits(q)).sum::<u64>() * n / 8;
+    let packed = |level: usize| {
+        plan.parameters.primes(level).into_iter().map(|i| bits(plan.parameters.q[i])).sum::<u64>() * n / 8
+    };
     Estimate {
         batch: plan.batch(),
         seconds: work.seconds(unit),
@@ -479,7 +509,7 @@ pub fn estimate(plan: &ServerPlan, work: &Work, unit: &UnitCosts) -> Estimate {
         security_bits: Security::of(plan.parameters.log_n, plan.parameters.log_qp()).bits(),
         log_n: plan.parameters.log_n,
         log_qp: log_qp(plan),
-        levels: plan.parameters.q.len().saturating_sub(1),
+        levels: plan.parameters.max_level(),
         rotations: work.rotations,
         max_error: plan.precision.max_error,
         precision_bits: (plan.precision.output_range / plan.precision.max_error.max(f64::MIN_POSITIVE))
@@ -516,7 +546,9 @@ fn held_limbs(plan: &ServerPlan) -> Vec<u64> {
             StepKind::Linear(l) => l.terms.iter().for_each(|t| last[t.value] = k),
         }
     }
-    let size = |id: usize| (plan.values[id].layout.ciphertexts * (plan.values[id].level + 1)) as u64;
+    let size = |id: usize| {
+        (plan.values[id].layout.ciphertexts * plan.parameters.limbs(plan.values[id].level)) as u64
+    };
     (0..plan.steps.len())
         .map(|k| (0..=k + 1).filter(|&id| id == k + 1 || last[id] >= k).map(size).sum())
         .collect()
@@ -543,8 +575,9 @@ fn key_sizes(plan: &ServerPlan) -> (u64, u64) {
 /// Bytes of one key in memory, where residues take whole bytes, and in a file.
 pub(crate) fn key_size(parameters: &ParametersLiteral, level: usize) -> (u64, u64) {
     let n = 1u64 << parameters.log_n;
-    let primes = || parameters.q[..=level].iter().chain(&parameters.p).map(|&q| bits(q));
-    let digits = (level + 1).div_ceil(parameters.digit_size) as u64;
+    let own: Vec<u64> = parameters.key_primes(level).into_iter().map(|i| parameters.q[i]).collect();
+    let primes = || own.iter().chain(&parameters.p).map(|&q| bits(q));
+    let digits = parameters.key_digits(level) as u64;
     let bytes: u64 = primes().map(|b| b.div_ceil(8)).sum();
     (digits * 2 * bytes * n, digits * primes().sum::<u64>() * n / 8)
 }

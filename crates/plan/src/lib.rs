@@ -20,6 +20,7 @@ mod batch;
 mod bsgs;
 pub mod calibrate;
 mod canonical;
+mod chain;
 mod compile;
 mod cost;
 mod diagonals;

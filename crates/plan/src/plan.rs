@@ -175,7 +175,7 @@ impl ServerPlan {
     pub fn validate(&self) -> Result<(), PlanError> {
         let unsound = |place: &str, reason: String| PlanError::Unsound { place: place.to_owned(), reason };
         let slots = check_literal(&self.parameters)?;
-        let keys = self.keys.check_within(self.parameters.q.len() - 1, slots);
+        let keys = self.keys.check_within(self.parameters.max_level(), slots);
         keys.map_err(|error| unsound("keys", error.to_string()))?;
         if self.values.len() != self.steps.len() + 1 || self.output >= self.values.len() {
             return Err(unsound(
@@ -457,8 +457,8 @@ impl ClientPlan {
 impl Value {
     fn validate(&self, parameters: &ParametersLiteral) -> Result<(), PlanError> {
         let unsound = |reason| Err(PlanError::Unsound { place: self.name.clone(), reason });
-        if self.level >= parameters.q.len() {
-            return unsound(format!("level {} of {}", self.level, parameters.q.len().saturating_sub(1)));
+        if self.level > parameters.max_level() {
+            return unsound(format!("level {} of {}", self.level, parameters.max_level()));
         }
         if !(self.scale.is_finite() && self.scale >= 1.0 && self.range.is_finite() && self.range >= 0.0) {
             return unsound(format!("scale {} and range {}", self.scale, self.range));

@@ -144,7 +144,8 @@ impl<'d, 'i> Predictor<'d, 'i> {
             } else {
                 OwnOfTerm { value, ..OwnOfTerm::default() }
             };
-            of.rotations = term.rotations * moduli.key_switch(level, scales.scale[value]).powi(2);
+            of.rotations = term.rotations * moduli.key_switch(level, scales.scale[value]).powi(2)
+                + noise::drop(parameters, scales.level[value], level, scales.scale[value]).powi(2);
             own.terms.push(of);
         }
         // Giant steps act on sums, before the rescaling.
@@ -177,7 +178,7 @@ struct Own {
 #[derive(Default)]
 struct OwnOfTerm {
     value: usize,
-    /// Of what it reads, by rotating it.
+    /// Of what it reads, by rotating it and by bringing it down to the level of the others.
     rotations: f64,
     /// Of a weight.
     weights: f64,

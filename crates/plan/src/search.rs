@@ -317,7 +317,8 @@ impl Search<'_> {
         cost::Work::count(&plan, &lowered(draft)).relative_cost(draft.slots)
     }
 
-    /// Primes of these sizes with the number of digits at which the plan costs least; leaves the steps split for it.
+    /// Primes for levels of these sizes, one each or shared, with the number of digits at which the plan costs least; leaves the
+    /// steps split for it.
     fn digits(
         &self,
         draft: &mut Draft<'_>,
@@ -326,7 +327,8 @@ impl Search<'_> {
     ) -> Result<ParametersLiteral, PlanError> {
         let splits = Splits::of(draft);
         let mut best: Option<(f64, ParametersLiteral)> = None;
-        for sizes in Sizes::all(ring.log_n, bits, ring.limit) {
+        let nested = Sizes::all(ring.log_n, bits, ring.limit);
+        for sizes in Sizes::shared(ring.log_n, bits, ring.limit).into_iter().chain(nested) {
             let literal = sizes.literal()?;
             let cost = self.cost(draft, &splits, &literal);
             if best.as_ref().is_none_or(|(least, _)| cost < *least) {

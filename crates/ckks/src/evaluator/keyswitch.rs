@@ -3,8 +3,8 @@
 //! 1. The polynomial is split into digits, each extended to all primes (ModUp) and multiplied with the key, modulo Q·P.
 //!    `Evaluator::switch` goes by one limb or two, so that their extended digits stay in the cache and are never all in
 //!    memory; for several keys `Evaluator::extend` keeps them (hoisting). An automorphism is applied to the digits while
-//!    they are multiplied, so keys are read in order. Cost: ℓ + 1 inverse and digits × (limbs + special limbs) − (ℓ + 1)
-//!    forward transforms, once for any number of keys.
+//!    they are multiplied, so keys are read in order. Cost: an inverse transform a limb and digits × (limbs + special limbs) − limbs
+//!    forward ones, once for any number of keys.
 //! 2. `Evaluator::divide` by P.
 //!
 //! What is added to the result enters the products as one more term with factor P, so the second step serves it as well.
@@ -12,7 +12,7 @@
 use super::Evaluator;
 use crate::keys::SwitchingKey;
 use crate::par;
-use crate::parameters::Parameters;
+use crate::parameters::{Digit, Parameters};
 use arrayvec::ArrayVec;
 use polyveil_math::buffer::{self, Buffer};
 use polyveil_math::simd::{self, KeyProduct};
@@ -41,7 +41,7 @@ pub(super) enum Added<'a> {
     Waiting(&'a Products, usize, usize),
 }
 
-/// For each of several outputs two polynomials modulo Q·P: limbs 0 … ℓ, then the special ones.
+/// For each of several outputs two polynomials modulo Q·P: the limbs of the level, then the special ones.
 pub(super) struct Products {
     level: usize,
     degree: usize,
@@ -54,7 +54,9 @@ impl<'a> Added<'a> {
     /// Limb i and its factor; P modulo a special prime is 0.
     fn limb(self, i: usize, level: usize, params: &'a Parameters) -> Option<(&'a [u64], u64)> {
         match self {
-            Self::Lifted(poly) if i <= level => Some((poly.limb(i), params.p_residues()[i])),
+            Self::Lifted(poly) if i < poly.limbs() => {
+                Some((poly.limb(i), params.p_residues()[params.extended_index(i, level)]))
+            }
             Self::Nothing | Self::Lifted(_) => None,
             Self::Waiting(products, output, part) => Some((products.limb(output, part, i), 1)),
         }
@@ -63,7 +65,7 @@ impl<'a> Added<'a> {
 
 impl Products {
     pub(super) fn zero(params: &Parameters, level: usize, outputs: usize) -> Self {
-        let (degree, limbs) = (params.degree(), level + 1 + params.p().len());
+        let (degree, limbs) = (params.degree(), extended_limbs(params, level));
         Self { level, degree, outputs, data: buffer::take_zeroed(limbs * outputs * 2 * degree) }
     }
 
@@ -87,6 +89,11 @@ pub(super) struct Digits {
 pub(super) struct Extended {
     level: usize,
     data: Buffer,
+}
+
+/// Limbs modulo Q·P at a level.
+pub(super) fn extended_limbs(params: &Parameters, level: usize) -> usize {
+    params.limbs(level) + params.p().len()
 }
 
 /// Most limbs that are converted to together, so that what they are converted from is read once for all. That pays where it
@@ -115,22 +122,22 @@ thread_local! {
 impl Evaluator {
     /// Step 1 for one key, which must reach the level (callers check that): each limb's digits are extended, multiplied and
     /// forgotten.
-    pub(super) fn switch(&self, poly: &Poly<Ntt>, switch: &Switch<'_>) -> Products {
-        let (n, level) = (self.params.degree(), poly.limbs() - 1);
-        let prepared = self.prepare_digits(poly);
+    pub(super) fn switch(&self, poly: &Poly<Ntt>, level: usize, switch: &Switch<'_>) -> Products {
+        let n = self.params.degree();
+        let prepared = self.prepare_digits(poly, level);
         self.with_digits(&[(poly, &prepared)], level, 1, |i, digits, out| {
             self.multiply_limb(switch, (i, level), digits, n, out);
         })
     }
 
     /// The extended digits of a polynomial, limb after limb, for [`Evaluator::switch_extended`] with several keys.
-    pub(super) fn extend(&self, poly: &Poly<Ntt>, prepared: &Digits) -> Extended {
-        let (params, level) = (&self.params, poly.limbs() - 1);
+    pub(super) fn extend(&self, poly: &Poly<Ntt>, level: usize, prepared: &Digits) -> Extended {
+        let params = &self.params;
         let (n, count) = (params.degree(), params.digits(level));
-        let mut data = buffer::take((level + 1 + params.p().len()) * count * n);
-        let together = together(params.digit_size(), n);
+        let mut data = buffer::take(extended_limbs(params, level) * count * n);
+        let together = together(params.digit_size(level), n);
         par::for_each_chunk(&mut data, together * count * n, |chunk, digits| {
-            self.extend_digits(&[(poly, prepared)], chunk * together, digits, count * n);
+            self.extend_digits(&[(poly, prepared)], level, chunk * together, digits, count * n);
         });
         Extended { level, data }
     }
@@ -139,7 +146,7 @@ impl Evaluator {
     pub(super) fn switch_extended(&self, digits: &Extended, switch: &Switch<'_>) -> Products {
         let (params, level) = (&self.params, digits.level);
         let (n, count) = (params.degree(), params.digits(level));
-        let mut data = buffer::take((level + 1 + params.p().len()) * 2 * n);
+        let mut data = buffer::take(extended_limbs(params, level) * 2 * n);
         par::for_each_chunk(&mut data, 2 * n, |i, out| {
             let digits = &digits.data[i * count * n..(i + 1) * count * n];
             self.multiply_limb(switch, (i, level), digits, n, out);
@@ -164,7 +171,7 @@ impl Evaluator {
     pub(super) fn add_products(&self, sum: &mut Products, products: &Products, output: usize) {
         let (n, level) = (sum.degree, sum.level);
         par::for_each_chunk(&mut sum.data, 2 * n, |i, sum| {
-            let modulus = self.params.extended_table(i, level).modulus();
+            let modulus = self.params.table(i, level).modulus();
             for (part, sum) in sum.chunks_exact_mut(n).enumerate() {
                 simd::add_assign(sum, products.limb(output, part, i), modulus);
             }
@@ -184,9 +191,8 @@ impl Evaluator {
     ) {
         let params = &self.params;
         let n = params.degree();
-        let modulus = params.extended_table(i, level).modulus();
-        // The key's special limbs follow its own, higher level.
-        let key_limb = if i <= level { i } else { i - level + switch.key.level() };
+        let modulus = params.table(i, level).modulus();
+        let key_limb = params.key_limb(i, level, switch.key.level());
         let digits: ArrayVec<&[u64], { Parameters::MAX_Q }> = digits.chunks_exact(n).collect();
         let product = KeyProduct {
             digits: &digits,
@@ -198,7 +204,7 @@ impl Evaluator {
         simd::key_product(out, &product, range.start, scratch, modulus);
     }
 
-    /// Step 2 for one part of one output, together with the division by the last ciphertext prime if `rescale`.
+    /// Step 2 for one part of one output, together with the step to the level below if `rescale`.
     pub(super) fn mod_down(
         &self,
         products: &Products,
@@ -207,13 +213,9 @@ impl Evaluator {
         rescale: bool,
     ) -> Poly<Ntt> {
         let (params, level) = (&self.params, products.level);
-        let division = if rescale { params.mod_down_rescale(level) } else { params.mod_down(level) };
-        let special = params.p().len();
-        let divisor = |j: usize| {
-            let index = if j < special { level + 1 + j } else { level };
-            (products.limb(output, part, index), params.extended_table(index, level))
-        };
-        self.divide(division, divisor, |i| products.limb(output, part, i))
+        let division = rescale.then(|| params.rescale(level, true)).flatten();
+        let division = division.unwrap_or_else(|| params.mod_down(level));
+        self.divide(division, level, |i| products.limb(output, part, i))
     }
 
     /// Calls `work(limb, digits, out)` for every limb modulo Q·P: `digits` holds the extended digits of all polynomials, one
@@ -229,11 +231,11 @@ impl Evaluator {
         let n = params.degree();
         let count = params.digits(level);
         let (size, out_size) = (polys.len() * count * n, outputs * 2 * n);
-        let mut data = buffer::take((level + 1 + params.p().len()) * out_size);
-        let together = if TOGETHER * size <= DIGIT_WORDS { together(params.digit_size(), n) } else { 1 };
+        let mut data = buffer::take(extended_limbs(params, level) * out_size);
+        let together = if TOGETHER * size <= DIGIT_WORDS { together(params.digit_size(level), n) } else { 1 };
         par::for_each_chunk(&mut data, together * out_size, |chunk, outs| {
             with_limbs(outs.len() / out_size * size, |digits| {
-                self.extend_digits(polys, chunk * together, digits, size);
+                self.extend_digits(polys, level, chunk * together, digits, size);
                 for (k, out) in outs.chunks_exact_mut(out_size).enumerate() {
                     work(chunk * together + k, &digits[k * size..(k + 1) * size], out);
                 }
@@ -244,13 +246,19 @@ impl Evaluator {
 
     /// All digits of polynomials of one level modulo extended primes `first` and the following, transformed; `out` has `size`
     /// values for each prime.
-    fn extend_digits(&self, polys: &[(&Poly<Ntt>, &Digits)], first: usize, out: &mut [u64], size: usize) {
-        let Some(level) = polys.first().map(|(poly, _)| poly.limbs() - 1) else { return };
+    fn extend_digits(
+        &self,
+        polys: &[(&Poly<Ntt>, &Digits)],
+        level: usize,
+        first: usize,
+        out: &mut [u64],
+        size: usize,
+    ) {
         let (params, n) = (&self.params, self.params.degree());
-        let count = params.digits(level);
+        let level_digits = params.level_digits(level);
+        let count = level_digits.len();
         for (p, (poly, digits)) in polys.iter().enumerate() {
-            for d in 0..count {
-                let own = params.digit_range(d, level);
+            for (d, Digit { own, converter }) in level_digits.iter().enumerate() {
                 let prepared = &digits.prepared[(own.start + d) * n..(own.end + d + 1) * n];
                 let mut targets = ArrayVec::<_, TOGETHER>::new();
                 for (i, limb) in (first..).zip(out.chunks_exact_mut(size)) {
@@ -262,27 +270,33 @@ impl Evaluator {
                     }
                 }
                 let outs = targets.iter_mut().map(|(i, out)| (params.extended_index(*i, level), &mut **out));
-                params.digit_converter(d, level).combine(prepared, outs);
+                converter.combine(prepared, outs);
                 for (i, limb) in targets {
-                    params.extended_table(i, level).forward(limb);
+                    params.table(i, level).forward(limb);
                 }
             }
         }
     }
 
     /// Coefficients of each digit, ready to be extended.
-    pub(super) fn prepare_digits(&self, poly: &Poly<Ntt>) -> Digits {
+    pub(super) fn prepare_digits(&self, poly: &Poly<Ntt>, level: usize) -> Digits {
         let params = &self.params;
-        let (n, level) = (params.degree(), poly.limbs() - 1);
-        let mut residues = buffer::take((level + 1) * n);
+        let (n, digits) = (params.degree(), params.level_digits(level));
+        let mut residues = buffer::take(poly.limbs() * n);
         par::for_each_chunk(&mut residues, n, |i, limb| {
             limb.copy_from_slice(poly.limb(i));
-            params.tables(level)[i].inverse(limb);
+            params.table(i, level).inverse(limb);
         });
-        let mut prepared = buffer::take((level + 1 + params.digits(level)) * n);
-        par::for_each_chunk(&mut prepared, (params.digit_size() + 1) * n, |d, prepared| {
-            let own = params.digit_range(d, level);
-            params.digit_converter(d, level).prepare(&residues[own.start * n..own.end * n], prepared);
+        let mut prepared = buffer::take((poly.limbs() + digits.len()) * n);
+        let mut rest = &mut prepared[..];
+        let tasks = digits.iter().map(|digit| {
+            let (own, later) = std::mem::take(&mut rest).split_at_mut((digit.own.len() + 1) * n);
+            rest = later;
+            (digit, own)
+        });
+        let tasks: ArrayVec<_, { Parameters::MAX_Q }> = tasks.collect();
+        par::for_each(tasks.into_iter(), |(Digit { own, converter }, prepared)| {
+            converter.prepare(&residues[own.start * n..own.end * n], prepared);
         });
         Digits { prepared }
     }

@@ -53,7 +53,7 @@ impl Evaluator {
         self.check(a)?;
         let mut out = a.clone();
         for part in &mut out.parts {
-            self.each_limb(part, |_, limb, modulus| simd::neg_assign(limb, modulus));
+            self.each_limb(part, a.level, |_, limb, modulus| simd::neg_assign(limb, modulus));
         }
         Ok(out)
     }
@@ -61,13 +61,14 @@ impl Evaluator {
     /// a += values of a plaintext of the same scale and at least the same level.
     ///
     /// # Errors
-    /// [`CkksError::LevelTooLow`], [`CkksError::ScaleMismatch`], [`CkksError::KeyMismatch`].
+    /// [`CkksError::LevelTooLow`], [`CkksError::LevelMismatch`] for a higher level that lacks one of the primes,
+    /// [`CkksError::ScaleMismatch`], [`CkksError::KeyMismatch`].
     pub fn add_plain(&self, a: &mut Ciphertext, plain: &Plaintext) -> Result<(), CkksError> {
         self.check(a)?;
-        self.check_plain(a, plain.level(), plain.poly().degree())?;
+        let limbs = self.check_plain(a, plain.level(), plain.poly().degree())?;
         same_scale(a.scale, plain.scale())?;
-        self.each_limb(&mut a.parts[0], |i, limb, modulus| {
-            simd::add_assign(limb, plain.poly().limb(i), modulus)
+        self.each_limb(&mut a.parts[0], a.level, |i, limb, modulus| {
+            simd::add_assign(limb, plain.poly().limb(limbs[i]), modulus)
         });
         Ok(())
     }
@@ -78,11 +79,11 @@ impl Evaluator {
     /// As [`Evaluator::add_plain`].
     pub fn add_periodic(&self, a: &mut Ciphertext, plain: &PeriodicPlaintext) -> Result<(), CkksError> {
         self.check(a)?;
-        self.check_plain(a, plain.level(), self.params.degree())?;
+        let limbs = self.check_plain(a, plain.level(), self.params.degree())?;
         same_scale(a.scale, plain.scale())?;
         let block = self.params.degree() / plain.blocks();
-        self.each_limb(&mut a.parts[0], |i, limb, modulus| {
-            for (values, &w) in limb.chunks_exact_mut(block).zip(plain.limb(i)) {
+        self.each_limb(&mut a.parts[0], a.level, |i, limb, modulus| {
+            for (values, &w) in limb.chunks_exact_mut(block).zip(plain.limb(limbs[i])) {
                 values.iter_mut().for_each(|x| *x = modulus.add(*x, w));
             }
         });
@@ -92,18 +93,19 @@ impl Evaluator {
     /// a · plaintext. Cost: 2·(ℓ + 1)·N products; no level until the rescale.
     ///
     /// # Errors
-    /// [`CkksError::LevelTooLow`], [`CkksError::ScaleOverflow`], [`CkksError::KeyMismatch`].
+    /// [`CkksError::LevelTooLow`], [`CkksError::LevelMismatch`] for a higher level that lacks one of the primes,
+    /// [`CkksError::ScaleOverflow`], [`CkksError::KeyMismatch`].
     pub fn mul_plain(&self, a: &Ciphertext, plain: &Plaintext) -> Result<Ciphertext, CkksError> {
         self.check(a)?;
-        self.check_plain(a, plain.level(), plain.poly().degree())?;
+        let limbs = self.check_plain(a, plain.level(), plain.poly().degree())?;
         let scale = a.scale * plain.scale();
         self.check_product_scale(scale, a.level())?;
         let parts = a.parts.iter().map(|part| {
             self.new_poly(a.level(), |i, out, modulus| {
-                simd::mul(out, part.limb(i), plain.poly().limb(i), modulus)
+                simd::mul(out, part.limb(i), plain.poly().limb(limbs[i]), modulus)
             })
         });
-        Ok(Ciphertext { key_id: a.key_id, scale, parts: parts.collect() })
+        Ok(Ciphertext { key_id: a.key_id, level: a.level, scale, parts: parts.collect() })
     }
 
     /// a · periodic plaintext: as [`Evaluator::mul_plain`], but the weights of a limb are C numbers instead of N.
@@ -112,15 +114,15 @@ impl Evaluator {
     /// As [`Evaluator::mul_plain`].
     pub fn mul_periodic(&self, a: &Ciphertext, plain: &PeriodicPlaintext) -> Result<Ciphertext, CkksError> {
         self.check(a)?;
-        self.check_plain(a, plain.level(), self.params.degree())?;
+        let limbs = self.check_plain(a, plain.level(), self.params.degree())?;
         let scale = a.scale * plain.scale();
         self.check_product_scale(scale, a.level())?;
         let parts = a.parts.iter().map(|part| {
             self.new_poly(a.level(), |i, out, modulus| {
-                simd::mul_blocks(out, part.limb(i), plain.limb(i), modulus)
+                simd::mul_blocks(out, part.limb(i), plain.limb(limbs[i]), modulus)
             })
         });
-        Ok(Ciphertext { key_id: a.key_id, scale, parts: parts.collect() })
+        Ok(Ciphertext { key_id: a.key_id, level: a.level, scale, parts: parts.collect() })
     }
 
     /// Σ ciphertext · weights with one reduction at the end. All ciphertexts share level and key and have two parts; all
@@ -137,6 +139,7 @@ impl Evaluator {
         let scale = first.scale * weights.scale();
         let level = first.level();
         self.check_product_scale(scale, level)?;
+        let mut limbs = Vec::with_capacity(terms.len());
         for (ct, weights) in terms {
             self.check_pair(first, ct)?;
             two_parts(ct)?;
@@ -145,24 +148,25 @@ impl Evaluator {
                 EncodedWeights::Full(plain) => plain.poly().degree(),
                 EncodedWeights::Periodic(_) => self.params.degree(),
             };
-            self.check_plain(ct, weights.level(), degree)?;
+            limbs.push(self.check_plain(ct, weights.level(), degree)?);
         }
         let part = |index: usize| {
             self.new_poly(level, |i, out, modulus| {
                 let terms: Vec<Term<'_>> = terms
                     .iter()
-                    .map(|(ct, weights)| Term {
+                    .zip(&limbs)
+                    .map(|((ct, weights), limbs)| Term {
                         values: ct.parts[index].limb(i),
                         weights: match weights {
-                            EncodedWeights::Full(plain) => Weights::Full(plain.poly().limb(i)),
-                            EncodedWeights::Periodic(plain) => Weights::Blocks(plain.limb(i)),
+                            EncodedWeights::Full(plain) => Weights::Full(plain.poly().limb(limbs[i])),
+                            EncodedWeights::Periodic(plain) => Weights::Blocks(plain.limb(limbs[i])),
                         },
                     })
                     .collect();
                 simd::dot(out, &terms, modulus);
             })
         };
-        Ok(Ciphertext { key_id: first.key_id, scale, parts: [part(0), part(1)].into_iter().collect() })
+        Ok(Ciphertext { key_id: first.key_id, level, scale, parts: [part(0), part(1)].into_iter().collect() })
     }
 
     /// A polynomial written limb by limb.
@@ -171,18 +175,19 @@ impl Evaluator {
         level: usize,
         write: impl Fn(usize, &mut [u64], &Modulus) + Sync + Send,
     ) -> Poly<Ntt> {
-        let mut poly = Poly::unspecified(self.params.degree(), level + 1);
-        self.each_limb(&mut poly, write);
+        let mut poly = Poly::unspecified(self.params.degree(), self.params.limbs(level));
+        self.each_limb(&mut poly, level, write);
         poly
     }
 
-    /// Changes a polynomial limb by limb.
+    /// Changes a polynomial of a level limb by limb.
     pub(super) fn each_limb(
         &self,
         poly: &mut Poly<Ntt>,
+        level: usize,
         change: impl Fn(usize, &mut [u64], &Modulus) + Sync + Send,
     ) {
-        let moduli = self.params.moduli(poly.limbs() - 1);
+        let moduli = self.params.moduli(level);
         par::for_each_chunk(poly.raw_mut(), self.params.degree(), |i, limb| change(i, limb, &moduli[i]));
     }
 
@@ -195,20 +200,24 @@ impl Evaluator {
         self.check_pair(a, b)?;
         same_scale(a.scale, b.scale)?;
         while a.parts.len() < b.parts.len() {
-            a.parts.push(Poly::zero(self.params.degree(), a.level() + 1));
+            a.parts.push(Poly::zero(self.params.degree(), self.params.limbs(a.level)));
         }
         for (part, other) in a.parts.iter_mut().zip(&b.parts) {
-            self.each_limb(part, |i, limb, modulus| op(limb, other.limb(i), modulus));
+            self.each_limb(part, a.level, |i, limb, modulus| op(limb, other.limb(i), modulus));
         }
         Ok(())
     }
 
-    fn check_plain(&self, a: &Ciphertext, level: usize, degree: usize) -> Result<(), CkksError> {
+    /// Checks a plaintext of a level, which must have the primes of the ciphertext; the limb of each.
+    fn check_plain(&self, a: &Ciphertext, level: usize, degree: usize) -> Result<Vec<usize>, CkksError> {
         reaches("the plaintext", level, a.level())?;
         if degree != self.params.degree() {
             let expected = self.params.degree();
             return Err(polyveil_math::MathError::Length { expected, found: degree }.into());
         }
-        Ok(())
+        let primes = self.params.primes(level);
+        let limbs: Option<Vec<usize>> =
+            self.params.primes(a.level()).iter().map(|p| primes.binary_search(p).ok()).collect();
+        limbs.ok_or(CkksError::LevelMismatch { left: a.level(), right: level })
     }
 }

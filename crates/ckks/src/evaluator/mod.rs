@@ -76,9 +76,12 @@ impl Evaluator {
     /// Checks one operand: it must fit the parameters and belong to the evaluator's keys.
     fn check(&self, ct: &Ciphertext) -> Result<(), CkksError> {
         self.params.check_level(ct.level())?;
-        let (expected, found) = (self.params.degree(), ct.parts[0].degree());
-        if expected != found {
-            return Err(polyveil_math::MathError::Length { expected, found }.into());
+        let (limbs, n) = (self.params.limbs(ct.level()), self.params.degree());
+        for part in &ct.parts {
+            if part.degree() != n || part.limbs() != limbs {
+                let (expected, found) = (n * limbs, part.raw().len());
+                return Err(polyveil_math::MathError::Length { expected, found }.into());
+            }
         }
         self.keys.as_deref().map_or(Ok(()), |keys| same_key(ct.key_id, keys.key_id()))
     }

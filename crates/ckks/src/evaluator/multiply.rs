@@ -51,6 +51,7 @@ impl Evaluator {
         });
         Ok(Ciphertext {
             key_id: a.key_id,
+            level,
             scale,
             parts: ArrayVec::from([product(0, 0), cross, product(1, 1)]),
         })
@@ -75,6 +76,7 @@ impl Evaluator {
         };
         Ok(Ciphertext {
             key_id: a.key_id,
+            level,
             scale,
             parts: ArrayVec::from([product(0, 0), product(0, 1), product(1, 1)]),
         })
@@ -106,9 +108,17 @@ impl Evaluator {
         let key = self.keys().map(EvaluationKeys::relin).transpose()?.flatten();
         let key = key.ok_or(CkksError::MissingRelinKey)?;
         reaches("the relinearisation key", key.level(), a.level())?;
-        let products =
-            self.switch(c2, &Switch { key, permutation: None, add: [Added::Lifted(c0), Added::Lifted(c1)] });
+        let products = self.switch(
+            c2,
+            a.level,
+            &Switch { key, permutation: None, add: [Added::Lifted(c0), Added::Lifted(c1)] },
+        );
         let parts = par::both(|part| self.mod_down(&products, 0, part, rescale));
-        Ok(Ciphertext { key_id: a.key_id, scale, parts: parts.into_iter().collect() })
+        Ok(Ciphertext {
+            key_id: a.key_id,
+            level: a.level - usize::from(rescale),
+            scale,
+            parts: parts.into_iter().collect(),
+        })
     }
 }

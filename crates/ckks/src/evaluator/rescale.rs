@@ -1,31 +1,31 @@
-//! Rescaling: c' = (c − [c]_{q_ℓ}) / q_ℓ with the centred residue, one level down; the scale is divided by the true q_ℓ.
-//! Cost a part: one inverse and ℓ forward transforms.
+//! Rescaling: a division to the modulus of the level below, which divides the scale by exactly as much
+//! ([`Parameters::step`]). Cost a part: an inverse transform for each prime that the lower level lacks (one in a nested chain), a
+//! forward transform for each that it has.
 
 use super::Evaluator;
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
 use crate::par;
 use crate::parameters::Parameters;
-use polyveil_math::{Ntt, Poly};
+use polyveil_math::{Ntt, Poly, simd};
 
 impl Evaluator {
-    /// Divides by the last prime.
+    /// Goes one level down.
     ///
     /// # Errors
-    /// [`CkksError::LevelExhausted`] at level 0, [`CkksError::BadScale`] if the scale is below the prime.
+    /// [`CkksError::LevelExhausted`] at level 0, [`CkksError::BadScale`] if the scale is less than what it is divided by.
     pub fn rescale(&self, a: &Ciphertext) -> Result<Ciphertext, CkksError> {
         self.check(a)?;
         let scale = self.rescaled(a.scale, a.level())?;
-        let divide = |part: usize| self.rescale_poly(&a.parts[part]);
+        let divide = |part: usize| self.rescale_poly(&a.parts[part], a.level);
         let parts = par::both(divide).into_iter().chain((2..a.parts.len()).map(divide));
-        Ok(Ciphertext { key_id: a.key_id, scale, parts: parts.collect() })
+        Ok(Ciphertext { key_id: a.key_id, level: a.level - 1, scale, parts: parts.collect() })
     }
 
-    /// One part, which has a prime to be divided by.
-    pub(super) fn rescale_poly(&self, part: &Poly<Ntt>) -> Poly<Ntt> {
-        let level = part.limbs() - 1;
-        let (division, table) = (self.params.rescale(level), &self.params.tables(level)[level]);
-        self.divide(division, |_| (part.limb(level), table), |i| part.limb(i))
+    /// One part at a level; as it is at level 0.
+    pub(super) fn rescale_poly(&self, part: &Poly<Ntt>, level: usize) -> Poly<Ntt> {
+        let division = self.params.rescale(level, false);
+        division.map_or_else(|| part.clone(), |division| self.divide(division, level, |i| part.limb(i)))
     }
 
     /// The scale after a rescale at a level.
@@ -33,23 +33,53 @@ impl Evaluator {
         if level == 0 {
             return Err(CkksError::LevelExhausted { from: 0, to: "-1".to_owned() });
         }
-        let scale = scale / self.params.q()[level] as f64;
+        let scale = scale / self.params.step(level);
         Parameters::check_scale(scale)?;
         Ok(scale)
     }
 
-    /// Forgets limbs above a level; free, exact, same scale.
+    /// Goes down to a level without dividing the values. Where that level has no prime that the ciphertext lacks (always, in a nested
+    /// chain) limbs are forgotten: free, exact, same scale. Else the values are multiplied by the nearest integer to the ratio of the
+    /// moduli and rescaled, with the noise of that, for the price of one rescale.
     ///
     /// # Errors
     /// [`CkksError::LevelExhausted`] if the ciphertext is already below that level.
     pub fn drop_to_level(&self, a: &mut Ciphertext, level: usize) -> Result<(), CkksError> {
         self.check(a)?;
-        if level > a.level() {
-            return Err(CkksError::LevelExhausted { from: a.level(), to: level.to_string() });
+        let (own, wanted) = (self.params.primes(a.level), self.params.primes(level));
+        if level > a.level {
+            return Err(CkksError::LevelExhausted { from: a.level, to: level.to_string() });
         }
-        for part in &mut a.parts {
-            part.truncate(level + 1);
+        if level == a.level {
+            return Ok(());
         }
+        let kept: Option<Vec<usize>> =
+            wanted.iter().map(|prime| own.iter().position(|p| p == prime)).collect();
+        if let Some(kept) = kept {
+            for part in &mut a.parts {
+                keep(part, &kept);
+            }
+        } else {
+            // At least two bits a level: the integer nearest to it errs by less than the noise of the rescale is of the scale.
+            let ratio = (level + 1..=a.level).map(|level| self.params.step(level)).product::<f64>().round();
+            let division = self.params.descent(a.level, level);
+            for part in &mut a.parts {
+                self.each_limb(part, a.level, |_, limb, modulus| {
+                    simd::scale_assign(limb, modulus.shoup(modulus.reduce_f64(ratio)), modulus);
+                });
+                *part = self.divide(&division, a.level, |i| part.limb(i));
+            }
+        }
+        a.level = level;
         Ok(())
     }
+}
+
+/// Keeps those limbs, ascending.
+fn keep(part: &mut Poly<Ntt>, limbs: &[usize]) {
+    let n = part.degree();
+    for (to, &from) in limbs.iter().enumerate().filter(|(to, from)| to < from) {
+        part.raw_mut().copy_within(from * n..(from + 1) * n, to * n);
+    }
+    part.truncate(limbs.len());
 }

@@ -29,7 +29,7 @@ impl Evaluator {
             permutation: Some(&permutation),
             add: [Added::Lifted(&a.parts[0]), Added::Nothing],
         };
-        let products = self.switch(&a.parts[1], &switch);
+        let products = self.switch(&a.parts[1], a.level, &switch);
         Ok(self.switched(a, &products, 0))
     }
 
@@ -50,7 +50,7 @@ impl Evaluator {
         let digits = keys
             .iter()
             .any(Option::is_some)
-            .then(|| self.extend(&a.parts[1], &self.prepare_digits(&a.parts[1])));
+            .then(|| self.extend(&a.parts[1], a.level, &self.prepare_digits(&a.parts[1], a.level)));
         let turn = |key: Option<(usize, &SwitchingKey)>| {
             let (Some((rotation, key)), Some(digits)) = (key, &digits) else {
                 return a.clone();
@@ -65,7 +65,7 @@ impl Evaluator {
 
     fn switched(&self, a: &Ciphertext, products: &Products, output: usize) -> Ciphertext {
         let parts = par::both(|part| self.mod_down(products, output, part, false));
-        Ciphertext { key_id: a.key_id, scale: a.scale, parts: parts.into_iter().collect() }
+        Ciphertext { key_id: a.key_id, level: a.level, scale: a.scale, parts: parts.into_iter().collect() }
     }
 
     pub(super) fn permutation(&self, rotation: usize) -> Cow<'_, GaloisPermutation> {

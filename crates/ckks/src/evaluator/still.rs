@@ -47,28 +47,29 @@ impl Evaluator {
         rescale: bool,
     ) -> Vec<[Poly<Ntt>; 2]> {
         let (n, level) = (self.params.degree(), inputs.first().map_or(0, |x| x.level()));
+        let limbs = self.params.limbs(level);
         let mut results = Vec::with_capacity(sums.len());
         let mut rest = sums;
         while !rest.is_empty() {
             // Weights that fill the memory for them by themselves are used at once instead.
-            let heavy = |sum: &&&Sum<'_>| HEAVY * sum.weights() * (level + 1) > WEIGHT_WORDS;
+            let heavy = |sum: &&&Sum<'_>| HEAVY * sum.weights() * limbs > WEIGHT_WORDS;
             let all_heavy = rest.first().is_some_and(|first| heavy(&first));
             let (mut weights, mut words) = (0, 0);
             let fits = |sum: &&&Sum<'_>| {
-                weights += sum.weights() * (level + 1);
-                words += 2 * n * (level + 1);
+                weights += sum.weights() * limbs;
+                words += 2 * n * limbs;
                 heavy(sum) == all_heavy && (all_heavy || weights <= WEIGHT_WORDS) && words <= SUM_WORDS
             };
             let (round, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
             let mut polys: Vec<Poly<Ntt>> =
-                (0..2 * round.len()).map(|_| Poly::unspecified(n, level + 1)).collect();
+                (0..2 * round.len()).map(|_| Poly::unspecified(n, limbs)).collect();
             if all_heavy {
                 self.heavy_sums(inputs, turns, round, &mut polys);
             } else {
                 self.light_sums(inputs, turns, round, &mut polys);
             }
             if rescale {
-                polys = par::map(polys.len(), |k| self.rescale_poly(&polys[k]));
+                polys = par::map(polys.len(), |k| self.rescale_poly(&polys[k], level));
             }
             let mut polys = polys.into_iter();
             results.extend(std::iter::from_fn(|| Some([polys.next()?, polys.next()?])));
@@ -86,7 +87,7 @@ impl Evaluator {
         polys: &mut [Poly<Ntt>],
     ) {
         let (n, level) = (self.params.degree(), inputs.first().map_or(0, |x| x.level()));
-        let mut tasks = Vec::with_capacity(sums.len() * (level + 1));
+        let mut tasks = Vec::with_capacity(sums.len() * self.params.limbs(level));
         for (sum, pair) in sums.iter().zip(polys.chunks_exact_mut(2)) {
             let [first, second] = pair else { continue };
             let limbs = first.raw_mut().chunks_exact_mut(n).zip(second.raw_mut().chunks_exact_mut(n));
@@ -110,9 +111,10 @@ impl Evaluator {
     ) {
         let (n, level) = (self.params.degree(), inputs.first().map_or(0, |x| x.level()));
         let lists = Lists::new(sums, n);
-        let weights = par::map(level + 1, |i| {
+        let limbs = self.params.limbs(level);
+        let weights = par::map(limbs, |i| {
             let products = sums.iter().map(|sum| &sum.products[..]);
-            self.encode_limb(products, &lists.products, (i, level), par::few(level + 1))
+            self.encode_limb(products, &lists.products, (i, level), par::few(limbs))
         });
         par::for_each(shares(polys, n).into_iter(), |share| {
             self.fill_share(inputs, turns, &lists, &weights[share.limb], share);
@@ -132,7 +134,7 @@ impl Evaluator {
         let tile = (TILE_WORDS / turns.len().max(1)).next_power_of_two().clamp(TILE.0, TILE.1);
         let tile = tile.min(length.max(1));
         let run = tile + simd::tile_block(turns.len());
-        let modulus = self.params.extended_table(limb, inputs.first().map_or(0, |x| x.level())).modulus();
+        let modulus = self.params.table(limb, inputs.first().map_or(0, |x| x.level())).modulus();
         with_tiles(turns.len() * run, |tiles| {
             // One part after the other: of tiles half as many, twice as long.
             for (part, start) in

@@ -81,7 +81,7 @@ impl Evaluator {
         (i, level): (usize, usize),
         mut out: [&mut [u64]; 2],
     ) {
-        let modulus = self.params.extended_table(i, level).modulus();
+        let modulus = self.params.table(i, level).modulus();
         for (index, group) in sum.products.chunks(GROUP).enumerate() {
             let lists = [list_products(group, self.params.degree(), &mut 0)];
             let weights = self.encode_limb([group].into_iter(), &lists, (i, level), false);
@@ -100,7 +100,7 @@ impl Evaluator {
         (i, level): (usize, usize),
         within: bool,
     ) -> Buffer {
-        let table = self.params.extended_table(i, level);
+        let table = self.params.table(i, level);
         let encode = |weights: &IntegerPlaintext, out: &mut [u64]| {
             simd::reduce_signed(out, weights.coefficients(), table.modulus());
             table.forward(out);

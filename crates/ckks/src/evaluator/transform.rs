@@ -5,11 +5,11 @@
 //! tile, so rotated inputs are never in memory as a whole and never divided by P; the outer sum is formed modulo Q·P too.
 //! Weights are encoded on the way, one limb at a time, so that they take one integer a coefficient.
 //!
-//! Transforms, with k special primes and d digits at ℓ + 1 limbs: ℓ + 1 + d·(ℓ + 1 + k) − (ℓ + 1) an input that is rotated,
+//! Transforms, with k special primes and d digits at l limbs: l + d·(l + k) − l an input that is rotated,
 //! as many and ℓ + 1 + k a giant step, 2·(ℓ + 1 + k) an output, however many baby steps there are. Where nothing is rotated at all
 //! (`still.rs`) sums stay modulo Q.
 
-use super::keyswitch::{Added, Digits, Products, Switch, with_tiles};
+use super::keyswitch::{Added, Digits, Products, Switch, extended_limbs, with_tiles};
 use super::still::{SHARES, is_still};
 use super::sums::Lists;
 use super::{Evaluator, same_scale, two_parts};
@@ -119,6 +119,7 @@ impl Evaluator {
             key_id: first.key_id,
             scale,
             parts: parts.into_iter().collect(),
+            level: first.level - usize::from(rescale),
         };
         if is_still(&turns, &plan) {
             let sums: Vec<&Sum<'_>> = plan.iter().flatten().collect();
@@ -127,7 +128,8 @@ impl Evaluator {
         }
         let rotating: Vec<usize> =
             (0..inputs.len()).filter(|&i| turns.iter().any(|t| t.input == i && t.switch.is_some())).collect();
-        let digits = par::map(rotating.len(), |i| self.prepare_digits(&inputs[rotating[i]].parts[1]));
+        let digits =
+            par::map(rotating.len(), |i| self.prepare_digits(&inputs[rotating[i]].parts[1], first.level));
         let digits: BTreeMap<usize, Digits> = rotating.into_iter().zip(digits).collect();
 
         let mut results = Vec::with_capacity(outputs.len());
@@ -212,7 +214,7 @@ impl Evaluator {
 
     /// How many of the outputs are done together: at least one, as many as memory is meant for.
     fn batch(&self, outputs: &[Vec<Sum<'_>>], level: usize) -> usize {
-        let sum_words = 2 * (level + 1 + self.params.p().len()) * self.params.degree();
+        let sum_words = 2 * extended_limbs(&self.params, level) * self.params.degree();
         let size = |output: &Vec<Sum<'_>>| (output.len(), output.iter().map(Sum::weights).sum());
         transform_round(outputs.iter().map(size), sum_words)
     }
@@ -241,10 +243,10 @@ impl Evaluator {
             (2 * tile + simd::tile_block(turns.len()), 2 * (params.digits(level) + 1) * tile);
         let lists = if heavy { Lists::default() } else { Lists::new(sums, n) };
         // Few limbs do not divide evenly among threads: each is divided as well.
-        let few = par::few(level + 1 + params.p().len());
+        let few = par::few(extended_limbs(params, level));
         let length = if few { (n / SHARES).max(tile) } else { n };
         self.with_digits(&polys, level, sums.len(), |i, digits, out| {
-            let modulus = params.extended_table(i, level).modulus();
+            let modulus = params.table(i, level).modulus();
             let rotate = |start: usize, scratch: &mut [u64], rotated: &mut [u64]| {
                 for (turn, out) in turns.iter().zip(rotated.chunks_exact_mut(run)) {
                     let (input, out) = (inputs[turn.input], &mut out[..2 * tile]);
@@ -292,14 +294,15 @@ impl Evaluator {
 
     /// The values from `start` on of both parts of limb i, times P: rotation by 0.
     fn lift(&self, input: &Ciphertext, (i, level): (usize, usize), start: usize, out: &mut [u64]) {
-        if i > level {
+        if i >= self.params.limbs(level) {
             return out.fill(0);
         }
-        let modulus = self.params.extended_table(i, level).modulus();
+        let modulus = self.params.table(i, level).modulus();
         let tile = out.len() / 2;
         for (part, out) in input.parts.iter().zip(out.chunks_exact_mut(tile)) {
             let values = &part.limb(i)[start..start + tile];
-            simd::mul_blocks(out, values, &self.params.p_residues()[i..=i], modulus);
+            let p = self.params.p_residues()[self.params.extended_index(i, level)];
+            simd::mul_blocks(out, values, &[p], modulus);
         }
     }
 
@@ -315,7 +318,7 @@ impl Evaluator {
             let add = [Added::Waiting(inner, index, 0), Added::Nothing];
             let permutation = self.permutation(rotation);
             let switch = Switch { key, permutation: Some(&permutation), add };
-            self.switch(&self.mod_down(inner, index, 1, false), &switch)
+            self.switch(&self.mod_down(inner, index, 1, false), inner.level(), &switch)
         };
         let total = par::reduce(turning.len(), switch, |mut total, product| {
             self.add_products(&mut total, &product, 0);

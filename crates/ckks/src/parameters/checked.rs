@@ -22,38 +22,81 @@ struct Inner {
     tables: Vec<NttTable>,
     moduli: Vec<Modulus>,
     embedding: Embedding,
-    reconstructor: Reconstructor,
-    /// `digits[d][c − 1]`: from the first c primes of digit d to all primes.
-    digits: Vec<Vec<BaseConverter>>,
     p_residue: Vec<u64>,
-    /// By P, entry ℓ at level ℓ.
-    mod_down: Vec<Division>,
-    /// By q_ℓ and by P·q_ℓ: entry ℓ − 1 serves the step from level ℓ to ℓ − 1.
-    rescale: Vec<Division>,
-    mod_down_rescale: Vec<Division>,
+    levels: Vec<Level>,
 }
 
-/// Constants of a division by some primes, for a result modulo q_0 … q_ℓ.
+/// What belongs to one level.
+struct Level {
+    /// Its primes, as indices into `q`.
+    primes: Vec<usize>,
+    moduli: Vec<Modulus>,
+    log_q: f64,
+    /// What a rescale divides the scale by.
+    step: f64,
+    /// The primes of its keys, and those together with the special ones.
+    key_primes: Vec<usize>,
+    key_moduli: Vec<Modulus>,
+    reconstructor: Reconstructor,
+    digits: Vec<Digit>,
+    key_digits: usize,
+    /// By P.
+    mod_down: Division,
+    /// To the level below, without and together with the division by P; none at level 0.
+    steps: Option<[Division; 2]>,
+}
+
+/// One digit at one level.
+pub(crate) struct Digit {
+    /// Its limbs among those of the level.
+    pub own: Range<usize>,
+    /// From these to all primes.
+    pub converter: BaseConverter,
+}
+
+/// Constants of the division of a polynomial by some of its primes, which may also multiply it with further primes on the way.
 pub(crate) struct Division {
+    /// Extended limbs that are divided by.
+    pub divisors: Vec<usize>,
     /// From the divisors to the primes of the result.
     pub converter: BaseConverter,
-    /// Number of divisors.
-    pub divisors: usize,
-    /// The inverse of the divisors' product modulo each prime of the result.
-    pub inverses: Vec<Shoup>,
+    /// Of each prime of the result.
+    pub targets: Vec<Target>,
+}
+
+/// A prime of a division's result.
+pub(crate) struct Target {
+    /// Its position among all primes.
+    pub prime: usize,
+    /// The limb that it comes from; none for a prime that the polynomial is multiplied with, where it is 0.
+    pub limb: Option<usize>,
+    /// The factor of what remains, modulo the prime.
+    pub factor: Shoup,
 }
 
 impl Division {
-    fn new(divisors: &[Modulus], to: &[Modulus]) -> Self {
-        let inverse = |m: &Modulus| {
-            let product = divisors.iter().fold(1, |product, d| m.mul(product, m.reduce(d.value())));
-            m.shoup(m.inv(product))
-        };
-        Self {
-            converter: BaseConverter::new(divisors, to),
-            divisors: divisors.len(),
-            inverses: to.iter().map(inverse).collect(),
+    /// From limbs modulo `from`, of which those not in `to` are divided by, to limbs modulo `to`; both are positions among all
+    /// primes. A prime of `to` alone is multiplied with: with F the product of these and D that of the divisors, c becomes
+    /// (c·F − [c·F]_D) / D = (c − [c·F]_D / F) · F / D.
+    pub fn new(from: &[usize], to: &[usize], moduli: &[Modulus]) -> Self {
+        let divisors: Vec<usize> = (0..from.len()).filter(|&i| !to.contains(&from[i])).collect();
+        let by: Vec<Modulus> = divisors.iter().map(|&i| moduli[from[i]]).collect();
+        let new: Vec<Modulus> = to.iter().filter(|i| !from.contains(i)).map(|&i| moduli[i]).collect();
+        let product =
+            |of: &[Modulus], m: &Modulus| of.iter().fold(1, |product, d| m.mul(product, m.reduce(d.value())));
+        let scales = by.iter().map(|m| product(&new, m)).collect::<Vec<_>>();
+        let (mut descales, mut targets) = (Vec::new(), Vec::new());
+        for &prime in to {
+            let m = &moduli[prime];
+            let inverse = m.inv(product(&by, m));
+            let limb = from.iter().position(|&i| i == prime);
+            // Nothing is left of c·F modulo a factor of F.
+            let scale = if limb.is_some() { product(&new, m) } else { 1 };
+            descales.push(m.inv(scale));
+            targets.push(Target { prime, limb, factor: m.shoup(m.mul(scale, inverse)) });
         }
+        let to: Vec<Modulus> = to.iter().map(|&i| moduli[i]).collect();
+        Self { converter: BaseConverter::scaled(&by, &scales, &to, &descales), divisors, targets }
     }
 }
 
@@ -130,13 +173,13 @@ impl Parameters {
         self.ring().slots(self.degree())
     }
 
-    /// The highest level; a ciphertext of level ℓ has ℓ + 1 limbs.
+    /// The highest level.
     #[must_use]
     pub fn max_level(&self) -> usize {
-        self.inner.literal.q.len() - 1
+        self.inner.levels.len() - 1
     }
 
-    /// The ciphertext primes, base prime first.
+    /// The ciphertext primes.
     #[must_use]
     pub fn q(&self) -> &[u64] {
         &self.inner.literal.q
@@ -151,7 +194,7 @@ impl Parameters {
     /// log2 of the modulus at a level (of the highest one, if it does not exist).
     #[must_use]
     pub fn log_q(&self, level: usize) -> f64 {
-        self.q().iter().take(level + 1).map(|&q| (q as f64).log2()).sum()
+        self.level(level).log_q
     }
 
     /// log2 of Q·P.
@@ -166,46 +209,75 @@ impl Parameters {
         self.p().iter().map(|&p| (p as f64).log2()).sum()
     }
 
-    /// How many primes make a digit.
+    /// The most limbs that a digit has at a level.
     #[must_use]
-    pub fn digit_size(&self) -> usize {
-        self.inner.literal.digit_size
+    pub fn digit_size(&self, level: usize) -> usize {
+        self.level(level).digits.iter().map(|digit| digit.own.len()).max().unwrap_or(0)
+    }
+
+    /// How many limbs a ciphertext of a level has (of the highest one, if it does not exist).
+    #[must_use]
+    pub fn limbs(&self, level: usize) -> usize {
+        self.level(level).primes.len()
+    }
+
+    /// The primes of a level, as indices into [`Parameters::q`].
+    #[must_use]
+    pub fn primes(&self, level: usize) -> &[usize] {
+        &self.level(level).primes
+    }
+
+    /// The ciphertext primes of a switching key of a level, as indices into [`Parameters::q`]; its special primes follow them.
+    #[must_use]
+    pub fn key_primes(&self, level: usize) -> &[usize] {
+        &self.level(level).key_primes
+    }
+
+    /// What a rescale from a level divides the scale by, 1 at level 0.
+    #[must_use]
+    pub fn step(&self, level: usize) -> f64 {
+        self.inner.levels.get(level).map_or(1.0, |level| level.step)
     }
 
     /// Number of key-switching digits at a level.
     #[must_use]
     pub fn digits(&self, level: usize) -> usize {
-        (level + 1).div_ceil(self.digit_size())
+        self.level(level).digits.len()
     }
 
-    /// Indices of the primes of one digit at a level.
+    /// Number of digits of a switching key of a level.
+    #[must_use]
+    pub fn key_digits(&self, level: usize) -> usize {
+        self.level(level).key_digits
+    }
+
+    /// The limbs of one digit at a level.
     #[must_use]
     pub fn digit_range(&self, digit: usize, level: usize) -> Range<usize> {
-        let start = digit * self.digit_size();
-        start..(start + self.digit_size()).min(level + 1)
+        self.level(level).digits[digit].own.clone()
     }
 
     /// Bytes of one expanded switching key in memory: digits × 2 × N × the bits of the primes of all limbs / 8.
     #[must_use]
     pub fn switching_key_bytes(&self, level: usize) -> u64 {
-        self.digits(level) as u64 * 2 * self.key_bits(level) * self.degree() as u64 / 8
+        self.key_digits(level) as u64 * 2 * self.key_bits(level) * self.degree() as u64 / 8
     }
 
     /// Bits of a residue of each limb of a switching key.
     fn key_bits(&self, level: usize) -> u64 {
-        self.limb_bits(level) + self.moduli_p().iter().map(|m| u64::from(m.bits())).sum::<u64>()
+        self.key_moduli(level).iter().map(|m| u64::from(m.bits())).sum()
     }
 
     /// Bytes of one switching key in a file: the uniform half is its 32-byte seed, residues have the bits of their prime.
     #[must_use]
     pub fn switching_key_stored_bytes(&self, level: usize) -> u64 {
-        self.digits(level) as u64 * self.key_bits(level) * self.degree() as u64 / 8 + 32
+        self.key_digits(level) as u64 * self.key_bits(level) * self.degree() as u64 / 8 + 32
     }
 
     /// Bytes of one ciphertext of two parts in memory.
     #[must_use]
     pub fn ciphertext_bytes(&self, level: usize) -> u64 {
-        (2 * (level + 1) * self.degree() * 8) as u64
+        (2 * self.limbs(level) * self.degree() * 8) as u64
     }
 
     /// Bytes of one ciphertext in a file, `seeded` if it comes fresh from the secret key.
@@ -215,22 +287,40 @@ impl Parameters {
         if seeded { part + 32 } else { 2 * part }
     }
 
-    /// Transform tables of the ciphertext primes up to a level.
+    /// Transform tables of all primes: the ciphertext primes, then the special ones.
     #[must_use]
-    pub fn tables(&self, level: usize) -> &[NttTable] {
-        &self.inner.tables[..=level.min(self.max_level())]
+    pub fn tables(&self) -> &[NttTable] {
+        &self.inner.tables
     }
 
-    /// Transform tables of the special primes.
+    /// Transform table of extended limb `index` at a level: ciphertext limbs first, then special ones.
     #[must_use]
-    pub fn special_tables(&self) -> &[NttTable] {
-        &self.inner.tables[self.q().len()..]
+    pub fn table(&self, index: usize, level: usize) -> &NttTable {
+        &self.inner.tables[self.extended_index(index, level)]
     }
 
-    /// Moduli of the ciphertext primes up to a level.
+    /// Position of extended limb `index` of a level among all primes, as [`Parameters::tables`] has them.
+    #[must_use]
+    pub fn extended_index(&self, index: usize, level: usize) -> usize {
+        extended(self.primes(level), index, self.q().len())
+    }
+
+    /// Position of limb `index` of a switching key of a level among all primes.
+    #[must_use]
+    pub fn key_index(&self, index: usize, level: usize) -> usize {
+        extended(self.key_primes(level), index, self.q().len())
+    }
+
+    /// Moduli of the limbs of a level.
     #[must_use]
     pub fn moduli(&self, level: usize) -> &[Modulus] {
-        &self.inner.moduli[..=level.min(self.max_level())]
+        &self.level(level).moduli
+    }
+
+    /// Moduli of the limbs of a switching key of a level, special ones last.
+    #[must_use]
+    pub fn key_moduli(&self, level: usize) -> &[Modulus] {
+        &self.level(level).key_moduli
     }
 
     /// Moduli of the special primes.
@@ -251,10 +341,10 @@ impl Parameters {
         &self.inner.embedding
     }
 
-    /// Residues → integers.
+    /// Residues of a level → integers.
     #[must_use]
-    pub fn reconstructor(&self) -> &Reconstructor {
-        &self.inner.reconstructor
+    pub fn reconstructor(&self, level: usize) -> &Reconstructor {
+        &self.level(level).reconstructor
     }
 
     /// # Errors
@@ -284,33 +374,37 @@ impl Parameters {
         })
     }
 
-    /// Table of extended limb `index` at a level: ciphertext limbs first, then special ones.
-    pub(crate) fn extended_table(&self, index: usize, level: usize) -> &NttTable {
-        &self.inner.tables[self.extended_index(index, level)]
+    fn level(&self, level: usize) -> &Level {
+        &self.inner.levels[level.min(self.max_level())]
     }
 
-    /// Position of extended limb `index` of a level among all primes.
-    pub(crate) fn extended_index(&self, index: usize, level: usize) -> usize {
-        if index <= level { index } else { index - level - 1 + self.q().len() }
+    /// The limb of a switching key of level `key` that belongs to extended limb `index` of a level up to that.
+    pub(crate) fn key_limb(&self, index: usize, level: usize, key: usize) -> usize {
+        let (primes, key_primes) = (self.primes(level), self.key_primes(key));
+        match primes.get(index) {
+            Some(prime) => key_primes.binary_search(prime).unwrap_or(0),
+            None => index - primes.len() + key_primes.len(),
+        }
     }
 
-    pub(crate) fn digit_converter(&self, digit: usize, level: usize) -> &BaseConverter {
-        &self.inner.digits[digit][self.digit_range(digit, level).len() - 1]
+    /// The digits of a level.
+    pub(crate) fn level_digits(&self, level: usize) -> &[Digit] {
+        &self.level(level).digits
     }
 
     /// By the special primes.
     pub(crate) fn mod_down(&self, level: usize) -> &Division {
-        &self.inner.mod_down[level]
+        &self.level(level).mod_down
     }
 
-    /// By the special primes and the last one of a level of at least 1.
-    pub(crate) fn mod_down_rescale(&self, level: usize) -> &Division {
-        &self.inner.mod_down_rescale[level - 1]
+    /// To the level below, together with the division by the special primes if `special`; none at level 0.
+    pub(crate) fn rescale(&self, level: usize, special: bool) -> Option<&Division> {
+        self.level(level).steps.as_ref().map(|steps| &steps[usize::from(special)])
     }
 
-    /// By the last prime of a level of at least 1.
-    pub(crate) fn rescale(&self, level: usize) -> &Division {
-        &self.inner.rescale[level - 1]
+    /// From one level to a lower one.
+    pub(crate) fn descent(&self, from: usize, to: usize) -> Division {
+        Division::new(self.primes(from), self.primes(to), &self.inner.moduli)
     }
 
     fn limb_bits(&self, level: usize) -> u64 {
@@ -325,25 +419,15 @@ impl Parameters {
                 .collect::<Result<_, _>>()?;
         let moduli: Vec<Modulus> = tables.iter().map(|t| *t.modulus()).collect();
         let (q, p) = moduli.split_at(literal.q.len());
-        let digits = q
-            .chunks(literal.digit_size)
-            .map(|digit| {
-                (1..=digit.len()).map(|count| BaseConverter::new(&digit[..count], &moduli)).collect()
-            })
-            .collect();
         let p_residue: Vec<u64> =
             q.iter().map(|m| p.iter().fold(1, |product, p| m.mul(product, m.reduce(p.value())))).collect();
-        let fused = |l: usize| Division::new(&[p, &q[l..=l]].concat(), &q[..l]);
+        let levels = (0..=literal.max_level()).map(|level| Level::new(&literal, level, &moduli)).collect();
         Ok(Self {
             inner: Arc::new(Inner {
                 fingerprint: fingerprint(&literal, security),
                 security,
                 embedding: Embedding::new(literal.ring, literal.log_n)?,
-                reconstructor: Reconstructor::new(q),
-                digits,
-                mod_down: (0..q.len()).map(|l| Division::new(p, &q[..=l])).collect(),
-                rescale: (1..q.len()).map(|l| Division::new(&q[l..=l], &q[..l])).collect(),
-                mod_down_rescale: (1..q.len()).map(fused).collect(),
+                levels,
                 p_residue,
                 literal,
                 tables,
@@ -351,6 +435,40 @@ impl Parameters {
             }),
         })
     }
+}
+
+impl Level {
+    fn new(literal: &ParametersLiteral, level: usize, moduli: &[Modulus]) -> Self {
+        let (primes, key_primes) = (literal.primes(level), literal.key_primes(level));
+        let special: Vec<usize> = (literal.q.len()..moduli.len()).collect();
+        let with_special = |primes: &[usize]| [primes, &special].concat();
+        let of = |primes: &[usize]| primes.iter().map(|&i| moduli[i]).collect::<Vec<_>>();
+        let mut start = 0;
+        let digits = primes.chunk_by(|&a, &b| literal.digit_of(a) == literal.digit_of(b)).map(|digit| {
+            let own = start..start + digit.len();
+            start = own.end;
+            Digit { own, converter: BaseConverter::new(&of(digit), moduli) }
+        });
+        let step = |from: &[usize]| Division::new(from, &literal.primes(level - 1), moduli);
+        Self {
+            digits: digits.collect(),
+            key_digits: literal.key_digits(level),
+            moduli: of(&primes),
+            log_q: literal.log_q(level),
+            step: literal.step(level),
+            key_moduli: of(&with_special(&key_primes)),
+            reconstructor: Reconstructor::new(&of(&primes)),
+            mod_down: Division::new(&with_special(&primes), &primes, moduli),
+            steps: (level > 0).then(|| [step(&primes), step(&with_special(&primes))]),
+            primes,
+            key_primes,
+        }
+    }
+}
+
+/// Position among all primes of limb `index`, where the special ones follow `primes`.
+fn extended(primes: &[usize], index: usize, q: usize) -> usize {
+    primes.get(index).copied().unwrap_or_else(|| index - primes.len() + q)
 }
 
 impl PartialEq for Parameters {
@@ -388,6 +506,11 @@ fn fingerprint(literal: &ParametersLiteral, security: Security) -> [u8; 32] {
     let counts = [literal.q.len() as u64, literal.p.len() as u64];
     for word in head.iter().chain(&counts).chain(&literal.q).chain(&literal.p) {
         hasher.update(&word.to_le_bytes());
+    }
+    // A nested chain is named by its primes alone.
+    for list in literal.shared.iter().flat_map(|shared| shared.levels.iter().chain([&shared.digits])) {
+        hasher.update(&[list.len() as u8]);
+        hasher.update(list);
     }
     *hasher.finalize().as_bytes()
 }

@@ -9,18 +9,74 @@ const MAX_P: usize = 20;
 
 /// Unchecked parameters; [`crate::Parameters::new`] checks them.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Record", into = "Record")]
 pub struct ParametersLiteral {
     /// The ring.
     pub ring: RingKind,
     /// log2 of the degree N.
     pub log_n: u32,
-    /// The base prime, then one prime per level above.
+    /// The ciphertext primes.
     pub q: Vec<u64>,
     /// The special primes of key switching.
     pub p: Vec<u64>,
-    /// How many consecutive primes of `q` make one digit of key switching.
+    /// How many consecutive primes of `q` make one digit of key switching, in a nested chain.
     pub digit_size: usize,
+    /// How levels share primes. Without it the chain is nested: level ℓ has the first ℓ + 1 primes.
+    pub shared: Option<SharedChain>,
+}
+
+/// Levels that share primes.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharedChain {
+    /// The primes of each level, level 0 first, as ascending indices into `q`.
+    pub levels: Vec<Vec<u8>>,
+    /// The first prime of each digit of key switching, ascending from 0.
+    pub digits: Vec<u8>,
+}
+
+/// What is written. The tag says whether a shared chain follows, so that nested ones, which is what old files have, keep their bytes.
+#[derive(serde::Serialize, serde::Deserialize)]
+enum Record {
+    ConjugateInvariant(Nested),
+    Standard(Nested),
+    ConjugateInvariantShared(Nested, SharedChain),
+    StandardShared(Nested, SharedChain),
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Nested {
+    log_n: u32,
+    q: Vec<u64>,
+    p: Vec<u64>,
+    digit_size: usize,
+}
+
+impl From<Record> for ParametersLiteral {
+    fn from(record: Record) -> Self {
+        use RingKind::{ConjugateInvariant, Standard};
+        let (ring, nested, shared) = match record {
+            Record::ConjugateInvariant(nested) => (ConjugateInvariant, nested, None),
+            Record::Standard(nested) => (Standard, nested, None),
+            Record::ConjugateInvariantShared(nested, shared) => (ConjugateInvariant, nested, Some(shared)),
+            Record::StandardShared(nested, shared) => (Standard, nested, Some(shared)),
+        };
+        let Nested { log_n, q, p, digit_size } = nested;
+        Self { ring, log_n, q, p, digit_size, shared }
+    }
+}
+
+impl From<ParametersLiteral> for Record {
+    fn from(literal: ParametersLiteral) -> Self {
+        let ParametersLiteral { ring, log_n, q, p, digit_size, shared } = literal;
+        let nested = Nested { log_n, q, p, digit_size };
+        match (ring, shared) {
+            (RingKind::ConjugateInvariant, None) => Self::ConjugateInvariant(nested),
+            (RingKind::Standard, None) => Self::Standard(nested),
+            (RingKind::ConjugateInvariant, Some(shared)) => Self::ConjugateInvariantShared(nested, shared),
+            (RingKind::Standard, Some(shared)) => Self::StandardShared(nested, shared),
+        }
+    }
 }
 
 impl ParametersLiteral {
@@ -48,7 +104,7 @@ impl ParametersLiteral {
         };
         let p = pick(p_bits)?;
         let q = pick(q_bits)?;
-        Ok(Self { ring, log_n, q, p, digit_size })
+        Ok(Self { ring, log_n, q, p, digit_size, shared: None })
     }
 
     /// Everything but security: degree, number of primes, distinct primes of at most 50 bits, digit size against special
@@ -75,9 +131,9 @@ impl ParametersLiteral {
                 return Err(ParameterError::Repeated { prime });
             }
         }
-        let log = |primes: &[u64]| primes.iter().map(|&q| (q as f64).log2()).sum::<f64>();
-        let log_digit = self.q.chunks(self.digit_size).map(log).fold(0.0, f64::max);
-        let log_p = log(&self.p);
+        self.check_shared()?;
+        let log_digit = self.log_digit();
+        let log_p = self.p.iter().map(|&p| (p as f64).log2()).sum::<f64>();
         // Primes are picked on both sides of a power of two, so equal sizes may differ by a fraction of a bit.
         if log_p < log_digit - 0.5 {
             return Err(ParameterError::SpecialTooSmall { log_p, log_digit });
@@ -124,6 +180,25 @@ pub enum ParameterError {
     Repeated {
         /// The prime.
         prime: u64,
+    },
+    /// Too many levels, or none.
+    #[error("{found} levels that share primes; 1 to {max} are allowed")]
+    Levels {
+        /// How many were given.
+        found: usize,
+        /// The most.
+        max: usize,
+    },
+    /// Digits are not in order.
+    #[error("the digits of a modulus chain do not begin with prime 0, in ascending order")]
+    Digits,
+    /// A level is not what the chain needs.
+    #[error("level {level} of the modulus chain {reason}")]
+    Level {
+        /// Which one.
+        level: usize,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// The digit size is out of range.
     #[error("digit size {found}; 1 to {max} are allowed")]

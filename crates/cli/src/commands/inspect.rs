@@ -110,13 +110,15 @@ impl Shown {
         self.line("ring", format!("{:?}", literal.ring).into());
         self.line("log_n", json!(literal.log_n));
         self.line("log_qp", json!((literal.log_qp() * 10.0).round() / 10.0));
-        self.line("levels", json!(literal.q.len().saturating_sub(1)));
+        self.line("levels", json!(literal.max_level()));
         let bits = |primes: &[u64]| {
             primes.iter().map(|&q| ((q as f64).log2() * 10.0).round() / 10.0).collect::<Vec<_>>()
         };
         self.line("q_bits", json!(bits(&literal.q)));
         self.line("p_bits", json!(bits(&literal.p)));
-        self.line("digit_size", json!(literal.digit_size));
+        let top = literal.max_level();
+        self.line("limbs", json!((0..=top).map(|level| literal.limbs(level)).collect::<Vec<_>>()));
+        self.line("digits", json!(literal.digits(top)));
         self.line("security_bits", json!(security.bits()));
         self.line("security_table", Security::TABLE.into());
     }

@@ -261,7 +261,7 @@ impl<'a> Bench<'a> {
         let (params, top) = (self.parameters(), self.parameters().max_level());
         let (encoder, evaluator, plain) = (&self.encoder, &self.evaluator, &self.plain);
         let (x, y) = (&self.inputs[0], &self.inputs[1]);
-        let table = &params.tables(0)[0];
+        let table = &params.tables()[0];
         let (mut values, mut transformed) = (x.parts()[0].limb(0).to_vec(), x.parts()[1].limb(0).to_vec());
         let seeded = encrypt_symmetric(&self.secret, plain).map_err(client)?;
         let product = evaluator.mul_plain(x, plain).map_err(engine)?;

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use polyveil_ckks::{
-    Ciphertext, Encoder, Evaluator, KeySpec, Parameters, ParametersLiteral, Plaintext, RingKind,
+    Ciphertext, Encoder, Evaluator, KeySpec, Parameters, ParametersLiteral, Plaintext, RingKind, SharedChain,
 };
 use polyveil_client::{
     Randomness, SecretKey, decrypt, encrypt_symmetric_with, generate_evaluation_keys_with,
@@ -58,6 +58,22 @@ impl Context {
 /// Five levels of 40 bits, digits of two primes.
 pub fn literal(ring: RingKind) -> ParametersLiteral {
     ParametersLiteral::generate(ring, 9, &[50, 40, 40, 40, 40, 40], &[46, 46], 2).unwrap()
+}
+
+/// Alike, but levels share primes: those of 30, 40 and 50 bits that sum up to what the nested chain has at the level.
+pub fn shared(ring: RingKind) -> ParametersLiteral {
+    let q = [50, 40, 30, 30, 50, 50];
+    let mut literal = ParametersLiteral::generate(ring, 9, &q, &[50, 50], 2).unwrap();
+    let levels: [&[u8]; 6] =
+        [&[0], &[0, 1], &[0, 2, 4], &[0, 1, 2, 4], &[0, 2, 3, 4, 5], &[0, 1, 2, 3, 4, 5]];
+    let levels = levels.map(<[u8]>::to_vec).to_vec();
+    literal.shared = Some(SharedChain { levels, digits: vec![0, 2, 4] });
+    literal
+}
+
+/// Both chains in both rings.
+pub fn literals() -> Vec<ParametersLiteral> {
+    KINDS.into_iter().flat_map(|ring| [literal(ring), shared(ring)]).collect()
 }
 
 /// Uniform in [−1, 1].

@@ -172,10 +172,10 @@ impl StepWork {
     }
 }
 
-/// What a limb of so many bits costs, against one of 40: its key limbs take more memory, its transforms more instructions (rotations
-/// at 2^16 with limbs of 30, 40 and 50 bits, docs/engine.md).
+/// What a limb of so many bits costs, against one of up to 30: its key limbs take more memory, its transforms more instructions
+/// (rotations at 2^16 with limbs of 30, 40 and 50 bits, docs/engine.md).
 pub(crate) fn limb_weight(bits: f64) -> f64 {
-    1.0 + 0.009 * (bits - 40.0)
+    1.0 + 0.01 * (bits - 30.0).max(0.0)
 }
 
 /// Limbs that an operation at one level touches.

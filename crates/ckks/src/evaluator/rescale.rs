@@ -9,6 +9,9 @@ use crate::par;
 use crate::parameters::Parameters;
 use polyveil_math::{Ntt, Poly, simd};
 
+/// Most bits that are dropped at once where that takes a division.
+const FARTHEST: f64 = 1000.0;
+
 impl Evaluator {
     /// Goes one level down.
     ///
@@ -46,21 +49,29 @@ impl Evaluator {
     /// [`CkksError::LevelExhausted`] if the ciphertext is already below that level.
     pub fn drop_to_level(&self, a: &mut Ciphertext, level: usize) -> Result<(), CkksError> {
         self.check(a)?;
-        let (own, wanted) = (self.params.primes(a.level), self.params.primes(level));
         if level > a.level {
             return Err(CkksError::LevelExhausted { from: a.level, to: level.to_string() });
         }
-        if level == a.level {
-            return Ok(());
+        while a.level > level {
+            // Not so far at once that the ratio of the moduli leaves the floating-point numbers.
+            let near = |&next: &usize| {
+                self.params.literal().contains(a.level, next)
+                    || self.params.log_q(a.level) - self.params.log_q(next) < FARTHEST
+            };
+            let next = (level..a.level).find(near).unwrap_or(a.level - 1);
+            self.drop_once(a, next);
         }
+        Ok(())
+    }
+
+    fn drop_once(&self, a: &mut Ciphertext, level: usize) {
+        let (own, wanted) = (self.params.primes(a.level), self.params.primes(level));
         let kept: Option<Vec<usize>> =
             wanted.iter().map(|prime| own.iter().position(|p| p == prime)).collect();
         if let Some(kept) = kept {
-            for part in &mut a.parts {
-                keep(part, &kept);
-            }
+            a.parts.iter_mut().for_each(|part| keep(part, &kept));
         } else {
-            // At least two bits a level: the integer nearest to it errs by less than the noise of the rescale is of the scale.
+            // The nearest integer: off by less than half of one in 2^26 or more, a level's worth.
             let ratio = (level + 1..=a.level).map(|level| self.params.step(level)).product::<f64>().round();
             let division = self.params.descent(a.level, level);
             for part in &mut a.parts {
@@ -71,7 +82,6 @@ impl Evaluator {
             }
         }
         a.level = level;
-        Ok(())
     }
 }
 

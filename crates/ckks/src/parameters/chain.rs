@@ -3,7 +3,7 @@
 //! In a *nested* chain level ℓ has the primes q_0 … q_ℓ, and a rescale divides by the last one. Then every level costs a limb,
 //! however few bits it has. In general a level may have any subset of the primes: levels of 28 bits share primes of 50, and a
 //! rescale divides by what the lower level lacks and multiplies by what it has more, so that the modulus shrinks by the wanted factor
-//! (Samardzic, Sanchez: BitPacker, ASPLOS 2024; Cheon, Choe, Kang, Kim, Kim, Lee: Grafting, eprint 2024/1014). A switching key is
+//! (Samardzic, Sanchez: BitPacker, ASPLOS 2024, section 3; Cheon et al.: Grafting, eprint 2024/1014). A switching key is
 //! made for all primes that its own and lower levels have, and serves each of these levels with the limbs that it needs.
 
 use super::literal::{ParameterError, ParametersLiteral, SharedChain};

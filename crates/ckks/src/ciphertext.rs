@@ -18,7 +18,7 @@ pub struct Ciphertext {
 }
 
 impl Ciphertext {
-    /// From raw parts, as a file gives them: two or three polynomials of (ℓ + 1) × N residues.
+    /// From raw parts, as a file gives them: two or three polynomials of N residues a limb.
     ///
     /// # Errors
     /// [`CkksError::NoSuchLevel`], [`CkksError::BadScale`], [`CkksError::Parts`], or [`CkksError::Math`] for wrong sizes
@@ -135,7 +135,7 @@ impl SeededCiphertext {
         Self { key_id, level, scale, c0, seed }
     }
 
-    /// The full ciphertext; ℓ + 1 limbs of ChaCha20 output.
+    /// The full ciphertext; as many limbs of ChaCha20 output as the level has.
     ///
     /// # Errors
     /// [`CkksError::NoSuchLevel`] or [`CkksError::Math`] if it belongs to other parameters.

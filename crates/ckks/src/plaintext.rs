@@ -5,7 +5,7 @@ use crate::parameters::Parameters;
 use polyveil_math::buffer::Buffer;
 use polyveil_math::{Ntt, Poly};
 
-/// Encoded slot values: (ℓ + 1) × N residues in transform order.
+/// Encoded slot values: N residues a limb, in transform order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plaintext {
     level: usize,
@@ -61,7 +61,7 @@ impl Plaintext {
 }
 
 /// Encoded slot values of period C, a power of two: such an element lies in the subring of X^(N/C), and its transform is
-/// constant on consecutive blocks, so (ℓ + 1) × C residues are enough (2·C in the standard ring).
+/// constant on consecutive blocks, so C residues a limb are enough (2·C in the standard ring).
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeriodicPlaintext {
     period: usize,

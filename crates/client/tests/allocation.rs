@@ -3,14 +3,19 @@
 
 mod common;
 
-use common::Context;
-use polyveil_ckks::{KeySpec, ParametersLiteral, RingKind};
+use common::{Context, SCALE};
+use polyveil_ckks::{KeySpec, ParametersLiteral, RingKind, SharedChain};
 
-/// N = 2^13: limbs are as long as the smallest buffer that is kept.
-fn context() -> Context {
-    let literal =
-        ParametersLiteral::generate(RingKind::ConjugateInvariant, 13, &[50, 40, 40, 40], &[46, 46], 2);
-    Context::new(literal.unwrap(), &KeySpec { relin_level: Some(3), rotations: vec![(1, 3), (5, 3)] })
+/// N = 2^13: limbs are as long as the smallest buffer that is kept. A nested chain, and one whose levels share primes.
+fn contexts() -> [Context; 2] {
+    let nested =
+        ParametersLiteral::generate(RingKind::ConjugateInvariant, 13, &[50, 40, 40, 40], &[46, 46], 2)
+            .unwrap();
+    let levels = vec![vec![0], vec![0, 1], vec![0, 2, 3], vec![0, 1, 2, 3]];
+    let mut shared = nested.clone();
+    shared.shared = Some(SharedChain { levels, digits: vec![0, 2] });
+    let spec = KeySpec { relin_level: Some(3), rotations: vec![(1, 3), (5, 3)] };
+    [nested, shared].map(|literal| Context::new(literal, &spec))
 }
 
 /// Runs after which the pool holds every size that is needed.
@@ -32,23 +37,28 @@ fn allocations(mut run: impl FnMut() + Send) -> u64 {
 
 #[test]
 fn rotations_and_products_allocate_nothing() {
-    let mut c = context();
-    let (x, y) = (c.values(1), c.values(2));
-    let (x, y) = (c.encrypt(&x, 3), c.encrypt(&y, 3));
-    c.evaluator.keys().unwrap().expand(&c.params);
-    let e = &c.evaluator;
-    assert_eq!(allocations(|| drop(e.rotate(&x, 1).unwrap())), 0, "rotation");
-    assert_eq!(
-        allocations(|| drop((e.rotate(&x, 1).unwrap(), e.rotate(&y, 5).unwrap()))),
-        0,
-        "two rotations"
-    );
-    assert_eq!(allocations(|| drop(e.mul(&x, &y).unwrap())), 0, "product");
-    assert_eq!(
-        allocations(|| drop(e.relinearize_rescale(&e.square_lazy(&x).unwrap()).unwrap())),
-        0,
-        "square, relinearised and rescaled"
-    );
-    assert_eq!(allocations(|| drop(e.rescale(&e.add(&x, &y).unwrap()).unwrap())), 0, "sum, rescaled");
+    for mut c in contexts() {
+        let (x, y) = (c.values(1), c.values(2));
+        let [mut x, mut y] = [x, y].map(|values| c.encrypt(&values, 3));
+        // Somewhat more than a level is worth, so that something is left of it after a rescale.
+        for x in [&mut x, &mut y] {
+            x.set_scale(4.0 * SCALE).unwrap();
+        }
+        c.evaluator.keys().unwrap().expand(&c.params);
+        let e = &c.evaluator;
+        assert_eq!(allocations(|| drop(e.rotate(&x, 1).unwrap())), 0, "rotation");
+        assert_eq!(
+            allocations(|| drop((e.rotate(&x, 1).unwrap(), e.rotate(&y, 5).unwrap()))),
+            0,
+            "two rotations"
+        );
+        assert_eq!(allocations(|| drop(e.mul(&x, &y).unwrap())), 0, "product");
+        assert_eq!(
+            allocations(|| drop(e.relinearize_rescale(&e.square_lazy(&x).unwrap()).unwrap())),
+            0,
+            "square, relinearised and rescaled"
+        );
+        assert_eq!(allocations(|| drop(e.rescale(&e.add(&x, &y).unwrap()).unwrap())), 0, "sum, rescaled");
+    }
     assert!(allocations(|| drop(std::hint::black_box(vec![1u8; 100]))) >= 3, "the counter counts");
 }

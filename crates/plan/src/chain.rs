@@ -1,7 +1,7 @@
 //! Which primes the levels share: few large ones instead of one for every level.
 //!
 //! The error asks for levels of 27 to 45 bits, kernels take primes of up to 50, and all work is counted in primes. So levels share them
-//! (`polyveil_ckks::ParametersLiteral::levels`): all have some of a few *small* primes of assorted sizes and as many of the *large*
+//! (`polyveil_ckks::ParametersLiteral::shared`): all have some of a few *small* primes of assorted sizes and as many of the *large*
 //! ones, which are alike, as together come closest to the modulus that the level wants. Sizes of the small ones are searched for,
 //! by changes at random (from a fixed seed) that make a typical key switch at every level cheaper. All primes count for security,
 //! also those that the highest level lacks, so they must fit the ring together with the special primes.

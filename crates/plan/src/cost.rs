@@ -188,21 +188,18 @@ struct Shape {
 impl Shape {
     /// For time: limbs by their weights.
     fn at(parameters: &ParametersLiteral, level: usize) -> Self {
-        let weights = |primes: &mut dyn Iterator<Item = u64>| {
-            primes.map(|q| limb_weight((q as f64).log2())).sum::<f64>()
-        };
-        Self {
-            limbs: weights(&mut parameters.primes(level).into_iter().map(|i| parameters.q[i])),
-            specials: weights(&mut parameters.p.iter().copied()),
-            digits: parameters.digits(level) as f64,
-        }
+        Self::weighted(parameters, level, |q| limb_weight((q as f64).log2()))
     }
 
     /// For memory: limbs by their number.
     fn counted(parameters: &ParametersLiteral, level: usize) -> Self {
+        Self::weighted(parameters, level, |_| 1.0)
+    }
+
+    fn weighted(parameters: &ParametersLiteral, level: usize, weight: impl Fn(u64) -> f64) -> Self {
         Self {
-            limbs: parameters.limbs(level) as f64,
-            specials: parameters.p.len() as f64,
+            limbs: parameters.primes(level).into_iter().map(|i| weight(parameters.q[i])).sum(),
+            specials: parameters.p.iter().map(|&p| weight(p)).sum(),
             digits: parameters.digits(level) as f64,
         }
     }

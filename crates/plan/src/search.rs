@@ -328,15 +328,24 @@ impl Search<'_> {
         let splits = Splits::of(draft);
         let mut best: Option<(f64, ParametersLiteral)> = None;
         let nested = Sizes::all(ring.log_n, bits, ring.limit);
+        let mut failure = None;
         for sizes in Sizes::shared(ring.log_n, bits, ring.limit).into_iter().chain(nested) {
-            let literal = sizes.literal()?;
+            let literal = match sizes.literal() {
+                // Primes may be a little larger than their sizes.
+                Ok(literal) if literal.log_qp() <= f64::from(ring.limit) => literal,
+                Ok(_) => continue,
+                Err(error) => {
+                    failure = Some(error);
+                    continue;
+                }
+            };
             let cost = self.cost(draft, &splits, &literal);
             if best.as_ref().is_none_or(|(least, _)| cost < *least) {
                 best = Some((cost, literal));
             }
         }
         let name = || draft.ir.nodes[draft.output].name.clone();
-        let (_, literal) = best.ok_or_else(|| too_deep(draft.levels(), name()))?;
+        let (_, literal) = best.ok_or_else(|| failure.unwrap_or_else(|| too_deep(draft.levels(), name())))?;
         splits.choose(draft, &literal);
         Ok(literal)
     }

@@ -90,7 +90,7 @@ impl Evaluator {
         Ok(())
     }
 
-    /// a · plaintext. Cost: 2·(ℓ + 1)·N products; no level until the rescale.
+    /// a · plaintext. Cost: 2·N products a limb; no level until the rescale.
     ///
     /// # Errors
     /// [`CkksError::LevelTooLow`], [`CkksError::LevelMismatch`] for a higher level that lacks one of the primes,

@@ -71,7 +71,7 @@ impl Evaluator {
         if let Some(kept) = kept {
             a.parts.iter_mut().for_each(|part| keep(part, &kept));
         } else {
-            // The nearest integer: off by less than half of one in 2^26 or more, a level's worth.
+            // The nearest integer: off by half of one in 2^20 at most, which a level has at least.
             let ratio = (level + 1..=a.level).map(|level| self.params.step(level)).product::<f64>().round();
             let division = self.params.descent(a.level, level);
             for part in &mut a.parts {

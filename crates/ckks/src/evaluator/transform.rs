@@ -6,7 +6,7 @@
 //! Weights are encoded on the way, one limb at a time, so that they take one integer a coefficient.
 //!
 //! Transforms, with k special primes and d digits at l limbs: l + d·(l + k) − l an input that is rotated,
-//! as many and ℓ + 1 + k a giant step, 2·(ℓ + 1 + k) an output, however many baby steps there are. Where nothing is rotated at all
+//! as many and l + k a giant step, 2·(l + k) an output, however many baby steps there are. Where nothing is rotated at all
 //! (`still.rs`) sums stay modulo Q.
 
 use super::keyswitch::{Added, Digits, Products, Switch, extended_limbs, with_tiles};

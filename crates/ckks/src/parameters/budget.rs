@@ -1,4 +1,4 @@
-//! What each object takes, in bytes, from its formula. N is the degree, ℓ the level, k the number of special primes, d the
+//! What each object takes, in bytes, from its formula. N is the degree, l the number of limbs of the level, k that of special primes, d the
 //! number of digits; residues are words of 8 bytes in memory; in keys and in files a residue has the bits of its prime.
 
 use super::checked::Parameters;
@@ -6,18 +6,18 @@ use super::checked::Parameters;
 /// Bytes of the objects of one level. Fixed parts of a few hundred bytes (headers, names, checksums) are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Ciphertext of two parts in memory: 2 · (ℓ + 1) · N · 8.
+    /// Ciphertext of two parts in memory: 2 · l · N · 8.
     pub ciphertext: u64,
     /// The same in a file: 2 · log2(Q) · N / 8.
     pub ciphertext_stored: u64,
     /// A fresh one in a file: log2(Q) · N / 8, and the seed of the other half.
     pub seeded_stored: u64,
-    /// Plaintext with a residue a coefficient: (ℓ + 1) · N · 8.
+    /// Plaintext with a residue a coefficient: l · N · 8.
     pub plaintext: u64,
-    /// Relinearisation or rotation key in memory, its uniform halves expanded: d · 2 · N / 8 · the bits of the primes of all
-    /// ℓ + 1 + k primes.
+    /// Relinearisation or rotation key in memory, its uniform halves expanded: d · 2 · N / 8 · the bits of the primes that the
+    /// level or a lower one has, and of the k special ones.
     pub key: u64,
-    /// The same in a file: d · log2(Q·P) · N / 8, and a seed.
+    /// The same in a file: half of that, and a seed.
     pub key_stored: u64,
     /// Tables of all transforms: four words a coefficient and prime, whatever the level.
     pub tables: u64,

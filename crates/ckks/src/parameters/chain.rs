@@ -3,7 +3,7 @@
 //! In a *nested* chain level ℓ has the primes q_0 … q_ℓ, and a rescale divides by the last one. Then every level costs a limb,
 //! however few bits it has. In general a level may have any subset of the primes: levels of 28 bits share primes of 50, and a
 //! rescale divides by what the lower level lacks and multiplies by what it has more, so that the modulus shrinks by the wanted factor
-//! (Samardzic, Sanchez: BitPacker, ASPLOS 2024, section 3; Cheon et al.: Grafting, eprint 2024/1014). A switching key is
+//! (Samardzic, Sanchez: BitPacker, ASPLOS 2024; Cheon et al.: Grafting, eprint 2024/1014). A switching key is
 //! made for all primes that its own and lower levels have, and serves each of these levels with the limbs that it needs.
 
 use super::literal::{ParameterError, ParametersLiteral, SharedChain};
@@ -11,6 +11,8 @@ use std::collections::BTreeSet;
 
 /// Most levels.
 const MAX_LEVELS: usize = 80;
+/// Least ratio of the moduli of neighbouring levels: dropping one takes the nearest integer to it, which must be as good as exact.
+const LEAST_STEP: f64 = (1u64 << 20) as f64;
 
 impl ParametersLiteral {
     /// The highest level.
@@ -109,8 +111,8 @@ impl ParametersLiteral {
         (0..=self.max_level()).map(of_level).fold(0.0, f64::max)
     }
 
-    /// Whether levels name primes that exist, in order, without a digit between others that has none, and each level has a larger
-    /// modulus than the one below.
+    /// Whether levels name primes that exist, in order, without a digit between others that has none, and each level has a
+    /// modulus larger than the one below by as much as a level is worth.
     pub(super) fn check_shared(&self) -> Result<(), ParameterError> {
         let Some(SharedChain { levels, digits }) = &self.shared else { return Ok(()) };
         if levels.is_empty() || levels.len() > MAX_LEVELS {
@@ -134,9 +136,11 @@ impl ParametersLiteral {
             if digit(&primes[0]) > 0 || primes.windows(2).any(|pair| digit(&pair[1]) > digit(&pair[0]) + 1) {
                 return refuse("has a digit without primes below one with primes");
             }
-            // Without at least a bit nothing would be left of a scale's worth of rounding.
-            if level > 0 && self.step(level) < 2.0 {
-                return refuse("is not at least a bit larger than the one below");
+            // Not a comparison with "less": what is not a number is no step either.
+            if level > 0 && !(LEAST_STEP..f64::INFINITY).contains(&self.step(level)) {
+                return refuse(
+                    "is not larger than the one below by 20 bits, or by more than a number can say",
+                );
             }
         }
         Ok(())

@@ -517,6 +517,7 @@ fn fingerprint(literal: &ParametersLiteral, security: Security) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::literal::SharedChain;
     use super::*;
 
     fn literal(log_n: u32, q: &[u32], p: &[u32], digit_size: usize) -> ParametersLiteral {
@@ -556,6 +557,63 @@ mod tests {
         assert!(matches!(with(&|l| l.digit_size = 0), ParameterError::DigitSize { found: 0, max: 2 }));
         assert!(matches!(with(&|l| l.digit_size = 3), ParameterError::DigitSize { .. }));
         assert!(matches!(with(&|l| l.digit_size = 2), ParameterError::SpecialTooSmall { .. }));
+    }
+
+    #[test]
+    fn malformed_levels_are_named() {
+        let mut good = literal(12, &[40, 30, 35], &[50], 1);
+        let levels = vec![vec![0], vec![0, 1], vec![0, 1, 2]];
+        good.shared = Some(SharedChain { levels, digits: vec![0, 1, 2] });
+        let with = |change: &dyn Fn(&mut SharedChain)| {
+            let mut changed = good.clone();
+            changed.shared.as_mut().map(change);
+            Parameters::new_insecure(changed).map(|params| params.max_level())
+        };
+        let level = |change: &dyn Fn(&mut Vec<Vec<u8>>)| match with(&|chain| change(&mut chain.levels)) {
+            Err(ParameterError::Level { level, reason }) => (level, reason.split(' ').next().unwrap()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(with(&|_| ()), Ok(2));
+        assert_eq!(with(&|chain| chain.levels.clear()), Err(ParameterError::Levels { found: 0, max: 80 }));
+        assert_eq!(
+            with(&|chain| chain.levels.resize(100, vec![0])),
+            Err(ParameterError::Levels { found: 100, max: 80 })
+        );
+        for digits in [vec![], vec![1, 2], vec![0, 2, 2]] {
+            assert_eq!(with(&|chain| chain.digits.clone_from(&digits)), Err(ParameterError::Digits));
+        }
+        assert_eq!(level(&|levels| levels[1].clear()), (1, "has"));
+        assert_eq!(level(&|levels| levels[2][2] = 3), (2, "names"));
+        assert_eq!(level(&|levels| levels[2].reverse()), (2, "does"));
+        // No prime of the second digit below one of the third, or none of the first.
+        assert_eq!(level(&|levels| levels[2] = vec![0, 2]), (2, "has"));
+        assert_eq!(level(&|levels| levels[0] = vec![1]), (0, "has"));
+        // Smaller than the level below, as large, and larger by five bits.
+        assert_eq!(level(&|levels| levels.swap(1, 2)), (2, "is"));
+        assert_eq!(level(&|levels| levels[2] = vec![0, 1]), (2, "is"));
+        let five = with(&|chain| {
+            chain.levels = vec![vec![0, 1], vec![0, 2]];
+            chain.digits = vec![0];
+        });
+        assert!(matches!(five, Err(ParameterError::Level { level: 1, .. })), "{five:?}");
+        // Digits are as large as any level has them.
+        let large = with(&|chain| chain.digits = vec![0]);
+        assert!(matches!(large, Err(ParameterError::SpecialTooSmall { .. })), "{large:?}");
+        let other = with(&|chain| chain.levels = vec![vec![0], vec![0, 1]]);
+        assert_eq!(other, Ok(1));
+    }
+
+    #[test]
+    fn steps_beyond_numbers_are_refused() {
+        let mut chain = literal(4, &[50; 60], &[50; 20], 20);
+        let all: Vec<u8> = (0..60).collect();
+        let digits = (0..60).step_by(20).collect();
+        // From one prime to sixty, and from one half of them to the other: neither ratio is a number.
+        for levels in [vec![vec![0], all.clone()], vec![all[..30].to_vec(), all[..].to_vec()]] {
+            chain.shared = Some(SharedChain { levels, digits: Vec::clone(&digits) });
+            let refused = Parameters::new_insecure(chain.clone()).err();
+            assert!(matches!(refused, Some(ParameterError::Level { level: 1, .. })), "{refused:?}");
+        }
     }
 
     #[test]

@@ -138,7 +138,7 @@ pub fn require_key(path: &Path, header: &Header, key: &[u8; 16]) -> Result<(), C
 
 #[cfg(test)]
 mod tests {
-    use polyveil_ckks::{ParametersLiteral, RingKind};
+    use polyveil_ckks::{ParametersLiteral, RingKind, SharedChain};
 
     use super::*;
 
@@ -151,15 +151,21 @@ mod tests {
     /// with POLYVEIL_BLESS set; an existing file is never replaced.
     #[test]
     fn golden_secret_key_is_still_read() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/secret-key-v1");
-        let params = params(&[30, 30]);
-        let secret = SecretKey::from_seed_for_tests(&params, [7; 32]).unwrap();
-        if std::env::var_os("POLYVEIL_BLESS").is_some() && !path.exists() {
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            save_secret(&secret, &path).unwrap();
+        let nested = params(&[30, 30]);
+        // Since version 2 levels may share primes.
+        let chain = SharedChain { levels: vec![vec![0], vec![0, 1]], digits: vec![0, 1] };
+        let shared = ParametersLiteral { shared: Some(chain), ..nested.literal().clone() };
+        for (version, params) in [(1, nested), (2, Parameters::new(shared).unwrap())] {
+            let name = format!("tests/golden/secret-key-v{version}");
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+            let secret = SecretKey::from_seed_for_tests(&params, [7; 32]).unwrap();
+            if std::env::var_os("POLYVEIL_BLESS").is_some() && !path.exists() {
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                save_secret(&secret, &path).unwrap();
+            }
+            let read = load_secret(&path, &params).unwrap();
+            assert_eq!(read.to_bytes(), secret.to_bytes());
         }
-        let read = load_secret(&path, &params).unwrap();
-        assert_eq!(read.to_bytes(), secret.to_bytes());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use polyveil_ckks::{
     Ciphertext, CkksError, Encoder, EvaluationKeys, Evaluator, GiantStep, IntegerPlaintext, KeyId, Ntt,
     Parameters, ParametersLiteral, Poly, RingKind, RotatedProduct, SwitchingKey,
 };
-use polyveil_plan::UnitCosts;
+use polyveil_plan::{UnitCosts, key_weight};
 
 /// Limbs of the stand-in ciphertexts.
 const LIMBS: usize = 6;
@@ -133,7 +133,9 @@ fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
     let convert_ns = ((decompose_ns - decompose_ntts * ntt_ns) / decompose_terms).max(0.0);
     let (switch_ntts, switch_terms) = (2.0 * (limbs + specials), 2.0 * specials * limbs);
     let rest = switch_ns - switch_ntts * ntt_ns - switch_terms * convert_ns;
-    let key_mac_ns = (rest / (2.0 * digits * (limbs + specials))).max(0.0);
+    let keys: f64 =
+        parameters.literal().q.iter().chain(parameters.p()).map(|&q| key_weight((q as f64).log2())).sum();
+    let key_mac_ns = (rest / (2.0 * digits * keys)).max(0.0);
     Ok(UnitCosts { ntt_ns, mac_full_ns, mac_periodic_ns, key_mac_ns, convert_ns, embed_ns, speedup })
 }
 

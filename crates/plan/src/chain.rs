@@ -6,7 +6,7 @@
 //! by changes at random (from a fixed seed) that make a typical key switch at every level cheaper. All primes count for security,
 //! also those that the highest level lacks, so they must fit the ring together with the special primes.
 
-use crate::cost::limb_weight;
+use crate::cost::key_weight;
 use crate::moduli::{MAX_PRIME_BITS, MAX_SPECIALS};
 
 /// How far the modulus of a level may be from what was asked for, in bits.
@@ -19,8 +19,9 @@ const STARTS: u64 = 4;
 const STEPS: usize = 300;
 /// More than any work.
 const OUT_OF_REACH: f64 = 1e9;
-/// What sums of products cost a limb, in transforms, beside key switches.
+/// What sums of products cost a limb, and both key products a limb and digit, in transforms.
 const SUMS: f64 = 3.0;
+const KEYS: f64 = 0.33;
 
 /// Sizes of primes and the levels that have them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,12 +131,14 @@ impl Chain {
             if total + largest + 1 >= limit {
                 return None;
             }
-            let special = f64::from(specials) * limb_weight(f64::from(MAX_PRIME_BITS));
+            let (special, special_key) =
+                (f64::from(specials), f64::from(specials) * key_weight(f64::from(MAX_PRIME_BITS)));
             let of_level = |level: usize| {
-                let limbs: f64 = self.primes(level).map(|i| limb_weight(f64::from(self.bits[i]))).sum();
+                let limbs = self.primes(level).count() as f64;
+                let keys: f64 = self.primes(level).map(|i| key_weight(f64::from(self.bits[i]))).sum();
                 let last = self.primes(level).last().unwrap_or(0);
                 let digits = first.partition_point(|&f| usize::from(f) <= last) as f64;
-                (digits + 2.0) * (limbs + special) + SUMS * limbs
+                (digits + 2.0) * (limbs + special) + KEYS * digits * (keys + special_key) + SUMS * limbs
             };
             Some((0..self.len()).map(of_level).sum::<f64>())
         };

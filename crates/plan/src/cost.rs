@@ -24,7 +24,7 @@ pub struct UnitCosts {
     pub mac_full_ns: f64,
     /// Multiply-accumulate with a periodic plaintext.
     pub mac_periodic_ns: f64,
-    /// Multiply-accumulate with one limb of a switching key, operand permuted.
+    /// Multiply-accumulate with one limb of a switching key, of weight 1 ([`key_weight`]), operand permuted.
     pub key_mac_ns: f64,
     /// One limb-to-limb term of a base conversion.
     pub convert_ns: f64,
@@ -43,7 +43,7 @@ pub struct StepWork {
     pub mac_full: f64,
     /// Products with periodic plaintexts.
     pub mac_periodic: f64,
-    /// Products with key limbs.
+    /// Products with key limbs, by their weights ([`key_weight`]).
     pub key_mac: f64,
     /// Base conversion terms.
     pub convert: f64,
@@ -172,10 +172,11 @@ impl StepWork {
     }
 }
 
-/// What a limb of so many bits costs, against one of up to 30: its key limbs take more memory, its transforms more instructions
-/// (rotations at 2^16 with limbs of 30, 40 and 50 bits, docs/engine.md).
-pub(crate) fn limb_weight(bits: f64) -> f64 {
-    1.0 + 0.01 * (bits - 30.0).max(0.0)
+/// What the key of a limb of so many bits costs, against one of up to 30: keys are packed and come from memory, so it is their bits
+/// that count. The rest of a key switch hardly depends on them (rotations at 2^16 with limbs of 30 to 50 bits, docs/engine.md).
+#[must_use]
+pub fn key_weight(bits: f64) -> f64 {
+    bits.max(30.0) / 30.0
 }
 
 /// Limbs that an operation at one level touches.
@@ -183,30 +184,25 @@ struct Shape {
     limbs: f64,
     specials: f64,
     digits: f64,
+    /// Weights of all limbs of one digit of a key.
+    keys: f64,
 }
 
 impl Shape {
-    /// For time: limbs by their weights.
     fn at(parameters: &ParametersLiteral, level: usize) -> Self {
-        Self::weighted(parameters, level, |q| limb_weight((q as f64).log2()))
-    }
-
-    /// For memory: limbs by their number.
-    fn counted(parameters: &ParametersLiteral, level: usize) -> Self {
-        Self::weighted(parameters, level, |_| 1.0)
-    }
-
-    fn weighted(parameters: &ParametersLiteral, level: usize, weight: impl Fn(u64) -> f64) -> Self {
+        let primes = parameters.primes(level);
+        let all = primes.iter().map(|&i| parameters.q[i]).chain(parameters.p.iter().copied());
         Self {
-            limbs: parameters.primes(level).into_iter().map(|i| weight(parameters.q[i])).sum(),
-            specials: parameters.p.iter().map(|&p| weight(p)).sum(),
+            limbs: primes.len() as f64,
+            specials: parameters.p.len() as f64,
             digits: parameters.digits(level) as f64,
+            keys: all.map(|q| key_weight((q as f64).log2())).sum(),
         }
     }
 
     /// Products of one key.
     fn key_products(&self) -> f64 {
-        2.0 * self.digits * (self.limbs + self.specials)
+        2.0 * self.digits * self.keys
     }
 
     /// Words of a sum that waits for its division by the special primes.
@@ -299,7 +295,7 @@ pub(crate) fn rotation_seconds(
     let again = seconds(&|w| w.add_extension(&shape, counts.baby_sources));
     let outputs = counts.outputs as usize;
     let each = (counts.sums / counts.outputs.max(1.0)).ceil() as usize;
-    let words = Shape::counted(parameters, level).sum_words(parameters.ring.slots(1 << parameters.log_n));
+    let words = shape.sum_words(parameters.ring.slots(1 << parameters.log_n));
     let round = transform_round(std::iter::repeat_n((each, 0), outputs), words);
     let more = outputs.div_ceil(round).saturating_sub(1) as f64;
     let always = counts.position_sources * decomposition
@@ -328,15 +324,14 @@ impl Work {
                     let shape = Shape::at(&plan.parameters, level);
                     let schedule = Schedule::new(linear, diagonals, slots);
                     let double = double_hoisting_pays(plan, k, &schedule);
-                    let counted = Shape::counted(&plan.parameters, level);
-                    work = sums_of_rotations(linear, &schedule, [&shape, &counted], slots, double);
+                    work = sums_of_rotations(linear, &schedule, &shape, slots, double);
                     for value in linear.terms.iter().map(|t| &plan.values[t.value]) {
                         if !plan.parameters.contains(value.level, level) {
                             let limbs = plan.parameters.limbs(value.level) as f64;
                             work.ntt += 2.0 * limbs * value.layout.ciphertexts as f64;
                         }
                     }
-                    work.live_limbs = live_limbs(&schedule, &counted, slots, double);
+                    work.live_limbs = live_limbs(&schedule, &shape, slots, double);
                     // Masks and biases are encoded as one period.
                     let share = out.layout.period() as f64 / slots as f64;
                     for _ in &schedule.outputs {
@@ -364,8 +359,7 @@ impl Work {
                         work.add_switch(&shape);
                         work.add_rescale(&shape);
                     }
-                    let limbs = plan.parameters.limbs(plan.values[*input].level) as f64;
-                    work.live_limbs = 4.0 * limbs * out.layout.ciphertexts as f64;
+                    work.live_limbs = 4.0 * shape.limbs * out.layout.ciphertexts as f64;
                 }
                 (StepKind::Linear(_), None) => {}
             }
@@ -403,9 +397,8 @@ pub fn double_hoisting_pays(plan: &ServerPlan, k: usize, schedule: &Schedule<'_>
         return true;
     }
     let shape = Shape::at(&plan.parameters, out.level + 1);
-    let counted = Shape::counted(&plan.parameters, out.level + 1);
     let cost = |double| {
-        let work = sums_of_rotations(linear, schedule, [&shape, &counted], slots, double);
+        let work = sums_of_rotations(linear, schedule, &shape, slots, double);
         work.seconds(&UnitCosts::typical(slots as f64))
     };
     cost(true) < cost(false)
@@ -415,7 +408,7 @@ pub fn double_hoisting_pays(plan: &ServerPlan, k: usize, schedule: &Schedule<'_>
 fn sums_of_rotations(
     linear: &LinearStep,
     schedule: &Schedule<'_>,
-    [shape, counted]: [&Shape; 2],
+    shape: &Shape,
     slots: usize,
     double: bool,
 ) -> StepWork {
@@ -432,7 +425,7 @@ fn sums_of_rotations(
     let limbs = if double { shape.limbs + shape.specials } else { shape.limbs };
     if double {
         // Every further round rotates the inputs anew.
-        let more = (Rounds::of(schedule, counted, slots).count - 1.0).max(0.0);
+        let more = (Rounds::of(schedule, shape, slots).count - 1.0).max(0.0);
         work.add_extension(shape, more * sources.len() as f64);
         turning.iter().for_each(|_| work.key_mac += more * shape.key_products());
     }

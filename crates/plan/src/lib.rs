@@ -43,7 +43,9 @@ mod watch;
 pub use bsgs::{Baby, Parts, Split};
 pub use canonical::{Ir, IrId, IrKind, IrNode, IrTerm, canonicalise};
 pub use compile::{CompileOptions, compile, compile_insecure_for_tests, compile_watched};
-pub use cost::{Estimate, LayerEstimate, StepWork, UnitCosts, Work, double_hoisting_pays, estimate, log_qp};
+pub use cost::{
+    Estimate, LayerEstimate, StepWork, UnitCosts, Work, double_hoisting_pays, estimate, key_weight, log_qp,
+};
 pub use diagonals::{Diagonal, Diagonals, MAX_NUMBERS, Source, lower_within};
 pub use error::{PlanError, Unplannable};
 pub use layout::{ANY, Digit, Layout, Place, SlotMap, ZERO, is_element};

@@ -171,7 +171,15 @@ pub enum Event {
         /// Factor on the learning rate from now on.
         rate_factor: f32,
     },
-    /// Scores or activation inputs of single images were out of range; all inputs are multiplied by this, which brings them back.
+    /// Scores or activation inputs of single images were out of range, or nearly; images with sharper edges than this are made smaller,
+    /// which brings them back (`Preprocessing::edges`).
+    EdgesLimited {
+        /// Most sharpness.
+        limit: f32,
+        /// Share of the training images that are made smaller.
+        share: f64,
+    },
+    /// The same, where limits on edges did not: all inputs are multiplied by this.
     InputsReduced {
         /// Below 1.
         factor: f32,

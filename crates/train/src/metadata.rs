@@ -70,7 +70,7 @@ pub fn preprocessing(graph: &Graph) -> Result<Option<Preprocessing>, TrainError>
     match found {
         Some(p) if !p.is_sound() => Err(TrainError::Metadata {
             key: PREPROCESSING.to_owned(),
-            reason: "expected one finite mean and one positive deviation a channel, a positive limit where images are standardised, and sizes that images can have".to_owned(),
+            reason: "expected one finite mean and one positive deviation a channel, positive limits where images are standardised or their edges limited, and sizes that images can have".to_owned(),
         }),
         found => Ok(found),
     }

@@ -72,8 +72,9 @@ fn split(
                 );
             };
             let mut values = vec![0.0; bytes.len()];
+            let width = shape.last().copied().unwrap_or(1);
             for (from, to) in bytes.chunks_exact(size).zip(values.chunks_exact_mut(size)) {
-                preprocessing.apply(from, to);
+                preprocessing.apply(from, width, to);
             }
             values
         }
@@ -186,6 +187,7 @@ mod tests {
             mean: vec![0.0, 0.0, 1.0],
             std: vec![1.0; 3],
             standardise: None,
+            edges: None,
             geometry: None,
         };
         let images = load(&path, &[3, 2, 3], Some(&preprocessing)).unwrap();
@@ -202,6 +204,7 @@ mod tests {
             mean: vec![0.0],
             std: vec![1.0],
             standardise: None,
+            edges: None,
             geometry: Some(geometry),
         };
         let (_directory, path) = file("a.png", &png(30, 20));

@@ -45,8 +45,12 @@ pub fn student(
 pub fn tell(history: &History, session: &Session) {
     for event in &history.events {
         match event {
+            Event::EdgesLimited { share, .. } => session.note(&format!(
+                "values of single images were out of range, or nearly: the network's pre-processing makes images with sharp edges smaller ({:.0} % of the training images)",
+                100.0 * share
+            )),
             Event::InputsReduced { factor } => session.note(&format!(
-                "values of single images were out of range: the network's pre-processing makes inputs smaller, by {factor:.3}"
+                "values of single images were out of range, or nearly: the network's pre-processing makes inputs smaller, by {factor:.3}"
             )),
             Event::LastLayerFitted { layer, before, after, .. } => session.note(&format!(
                 "{layer}, the last layer, fitted by itself: {:.1} -> {:.1} % of validation images",

@@ -137,6 +137,7 @@ impl ConvertConfig {
         in_range("range.clamp", self.range.clamp, 0.0, 1e6, "0 (off) to 1e6")?;
         in_range("range.clamp_fraction", self.range.clamp_fraction, 0.0, 1.0, "0 to 1")?;
         in_range("range.declared", self.range.declared, 0.0, 1e6, "0 (none) to 1e6")?;
+        in_range("range.edges", self.range.edges, 0.0, 1.0, "0 (never) to 1")?;
         in_range("normalise.freeze_from", self.normalise.freeze_from, 0.0, 1.0, "0 to 1")?;
         self.optimiser.check()?;
         self.guard.check()?;
@@ -312,11 +313,23 @@ pub struct RangeControl {
     /// The bound that the run declares: only a network whose activation inputs stay within ± this on
     /// all training and validation images, in inference mode, may be exported. 0 = none declared.
     pub declared: f32,
+    /// Share of the training images whose edges are left as they are; sharper images are made smaller as a whole, by pre-processing,
+    /// until their edges are no sharper (`Preprocessing::edges`), in training and ever after. 1 = none, as long as all values
+    /// stay in range with room to spare; where they do not, more are in the end. 0 = never.
+    pub edges: f32,
 }
 
 impl Default for RangeControl {
     fn default() -> Self {
-        Self { bound: 5.0, penalty: 0.02, warmup: 0.0, clamp: 8.0, clamp_fraction: 0.6, declared: 16.0 }
+        Self {
+            bound: 5.0,
+            penalty: 0.02,
+            warmup: 0.0,
+            clamp: 8.0,
+            clamp_fraction: 0.6,
+            declared: 16.0,
+            edges: 1.0,
+        }
     }
 }
 

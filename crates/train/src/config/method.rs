@@ -139,6 +139,7 @@ impl Ablation {
 fn remove_range_control(config: &mut ConvertConfig) {
     config.range.penalty = 0.0;
     config.range.clamp = 0.0;
+    config.range.edges = 0.0;
     config.normalise.rescale = false;
     config.normalise.freeze_from = 1.0;
     config.augmentation.hard_cases = 0.0;

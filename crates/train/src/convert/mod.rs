@@ -37,7 +37,7 @@ use crate::history::{History, Timing, Verdict};
 use crate::init;
 use crate::metadata::{self, ENGINE, PROVENANCE, Provenance, RANGES, Ranges, TOOL};
 use crate::random::{generator, shuffle};
-use crate::run::{Conversion, Recipe, bound_coefficients, inputs, malformed, run};
+use crate::run::{Conversion, Recipe, bound_coefficients, edges, inputs, malformed, run};
 use crate::schedule::TransitionPlan;
 use crate::{metrics, teacher};
 
@@ -106,6 +106,7 @@ pub fn attempt_conversion(
         return Err(TrainError::EmptySplit { name: data.name().to_owned(), split: Split::Train });
     }
     let preprocessing = metadata::preprocessing(teacher)?.unwrap_or_else(|| data.preprocessing().clone());
+    let preprocessing = edges::limited(preprocessing, data, config.range.edges);
     let Prepared { graph, units, bases, start, reference } = prepare(teacher, data, &preprocessing, config)?;
     let activations: Vec<NodeId> = quadratics(&graph).collect();
     let reconstructs = config.reconstruction.images > 0;
@@ -157,7 +158,7 @@ pub fn attempt_conversion(
     };
     let output = run(&recipe, graph, data, control)?;
 
-    let preprocessing = if output.gain == 1.0 { preprocessing } else { preprocessing.amplified(output.gain) };
+    let preprocessing = output.preprocessing;
     let mut graph = output.graph;
     basis::fold(&mut graph, &bases);
     let ranges = ranges::measure(&graph, data, &preprocessing, &declared)?;

@@ -315,7 +315,7 @@ impl DataSet {
 
     fn input(&self, values: Vec<f32>, preprocessing: &Preprocessing) -> Tensor {
         let [channels, height, width] = self.parts.shape;
-        let values = preprocessing.input(values, height * width, channels);
+        let values = preprocessing.input(values, self.parts.shape);
         #[expect(
             clippy::expect_used,
             reason = "views have the data set's size and one or all of its channels"

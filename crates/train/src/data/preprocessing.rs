@@ -20,6 +20,11 @@ pub struct Preprocessing {
     /// drives quadratics out of their range first, then looks like any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standardise: Option<f32>,
+    /// Most [`sharpness`](Self::sharpness) of an input: sharper ones are multiplied, as a whole, by what brings them there; none =
+    /// all are taken as they are. Also done in the clear. Images whose values escape in a network of quadratics are those with the
+    /// sharpest edges (docs/results.md), and what they lose is contrast.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edges: Option<f32>,
     /// How images of any size become input; none where the data had the network's shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub geometry: Option<Geometry>,
@@ -99,12 +104,27 @@ impl Preprocessing {
             }
         };
         let standardise = (normalise == Normalise::Image).then_some(STANDARDISED_LIMIT);
-        Ok(Self { scale: 1.0 / 255.0, mean, std, standardise, geometry })
+        Ok(Self { scale: 1.0 / 255.0, mean, std, standardise, edges: None, geometry })
     }
 
     /// The same with inputs multiplied by `factor`.
     pub(crate) fn amplified(&self, factor: f32) -> Self {
-        Self { std: self.std.iter().map(|s| s / factor).collect(), ..self.clone() }
+        Self {
+            std: self.std.iter().map(|s| s / factor).collect(),
+            edges: self.edges.map(|limit| limit * factor),
+            ..self.clone()
+        }
+    }
+
+    /// How sharp the edges of an input are (whole planes with rows of `width` values): the root of the mean, over all values, of the squared
+    /// differences to the next value of the row and of the column.
+    #[must_use]
+    pub fn sharpness(input: &[f32], plane: usize, width: usize) -> f32 {
+        let square = |(&l, &r): (&f32, &f32)| f64::from(l - r).powi(2);
+        let rows = input.chunks(width.max(1)).flat_map(|row| row.iter().zip(row.iter().skip(1)));
+        let columns = input.chunks(plane.max(1)).flat_map(|p| p.iter().zip(p.iter().skip(width.max(1))));
+        let sum: f64 = rows.map(square).sum::<f64>() + columns.map(square).sum::<f64>();
+        (sum / input.len().max(1) as f64).sqrt() as f32
     }
 
     fn measure(images: &Images, train: &[usize], channels: usize) -> [Vec<f32>; 2] {
@@ -148,28 +168,29 @@ impl Preprocessing {
             && self.mean.len() == self.std.len()
             && self.mean.iter().chain(&self.std).all(|v| v.is_finite())
             && self.std.iter().all(|&s| s > 0.0)
-            && self.standardise.is_none_or(|limit| limit.is_finite() && limit > 0.0)
+            && [self.standardise, self.edges].iter().flatten().all(|limit| limit.is_finite() && *limit > 0.0)
             && self.geometry.is_none_or(|g| g.is_sound())
     }
 
-    /// Fills `out` (`[C, H, W]`, flat) from the bytes of one image of the same layout. Where there
+    /// Fills `out` (`[C, H, W]`, flat, rows of `width` values) from the bytes of one image of the same layout. Where there
     /// are more channels than means, the last mean holds.
-    pub fn apply(&self, pixels: &[u8], out: &mut [f32]) {
+    pub fn apply(&self, pixels: &[u8], width: usize, out: &mut [f32]) {
         let channels = self.mean.len().min(self.std.len()).max(1);
         out.iter_mut().zip(pixels).for_each(|(value, &byte)| *value = f32::from(byte));
-        self.normalise(out, (pixels.len() / channels).max(1));
+        self.normalise(out, (pixels.len() / channels).max(1), width);
     }
 
-    /// `values` (0 to 255, whole planes) as `channels` planes of input; one plane is repeated.
-    pub(super) fn input(&self, values: Vec<f32>, plane: usize, channels: usize) -> Vec<f32> {
+    /// `values` (0 to 255, whole planes) as planes of input of the shape `[C, H, W]`; one plane is repeated.
+    pub(super) fn input(&self, values: Vec<f32>, [channels, height, width]: [usize; 3]) -> Vec<f32> {
+        let plane = height * width;
         let single = values.len() == plane;
         let mut out = if single { values.repeat(channels) } else { values };
-        self.normalise(&mut out, plane.max(1));
+        self.normalise(&mut out, plane.max(1), width);
         out
     }
 
     /// Byte values of one image become input.
-    fn normalise(&self, values: &mut [f32], plane: usize) {
+    fn normalise(&self, values: &mut [f32], plane: usize, width: usize) {
         values.iter_mut().for_each(|v| *v *= self.scale);
         if let Some(limit) = self.standardise {
             let count = values.len().max(1) as f64;
@@ -182,6 +203,12 @@ impl Preprocessing {
         for (channel, values) in values.chunks_mut(plane).enumerate() {
             let (mean, std) = self.channel(channel);
             values.iter_mut().for_each(|v| *v = (*v - mean) / std);
+        }
+        if let Some(limit) = self.edges {
+            let found = Self::sharpness(values, plane, width);
+            if found > limit {
+                values.iter_mut().for_each(|v| *v *= limit / found);
+            }
         }
     }
 
@@ -203,7 +230,7 @@ mod tests {
             let mut values = Vec::new();
             for image in images.iter() {
                 let mut out = [0.0; 4];
-                preprocessing.apply(image.pixels, &mut out);
+                preprocessing.apply(image.pixels, 2, &mut out);
                 values.extend_from_slice(&out[channel * 2..channel * 2 + 2]);
             }
             let mean = values.iter().sum::<f32>() / 4.0;
@@ -216,7 +243,7 @@ mod tests {
     fn a_constant_channel_stays_finite() {
         let images = Images::uniform([1, 1, 1], vec![9, 9]);
         let mut out = [1.0];
-        Preprocessing::new(&images, &[0, 1], 1, Normalise::Data, None).unwrap().apply(&[9], &mut out);
+        Preprocessing::new(&images, &[0, 1], 1, Normalise::Data, None).unwrap().apply(&[9], 1, &mut out);
         assert!(out[0].abs() < 1e-6);
     }
 
@@ -226,7 +253,7 @@ mod tests {
         let p = Preprocessing::new(&images, &[0], 1, Normalise::Image, None).unwrap();
         let run = |pixels: &[u8]| {
             let mut out = vec![0.0; pixels.len()];
-            p.apply(pixels, &mut out);
+            p.apply(pixels, 2, &mut out);
             out
         };
         let plain = run(&[10, 20, 30, 60]);
@@ -236,7 +263,7 @@ mod tests {
             assert!((l - r).abs() < 1e-5, "{l} {r}");
         }
         // Training images go another way to the same values.
-        assert_eq!(p.input(vec![10.0, 20.0, 30.0, 60.0], 4, 1), plain);
+        assert_eq!(p.input(vec![10.0, 20.0, 30.0, 60.0], [1, 2, 2]), plain);
         // One grey stays near zero, single bright pixels are cut.
         assert!(run(&[90; 64]).iter().all(|v| v.abs() < 1e-6));
         let mut spot = [0; 64];
@@ -249,16 +276,48 @@ mod tests {
     }
 
     #[test]
+    fn inputs_with_sharp_edges_are_made_smaller_as_a_whole() {
+        // Two rows of three: differences 1, 2 and 0, 0 along rows, 1, 0 and 2 down columns.
+        let input = [0.0, 1.0, 3.0, 1.0, 1.0, 1.0];
+        assert!((Preprocessing::sharpness(&input, 6, 3) - (10.0f32 / 6.0).sqrt()).abs() < 1e-6);
+        // Nothing is compared across planes or across the ends of rows.
+        assert_eq!(Preprocessing::sharpness(&[5.0, 5.0, 9.0, 9.0], 2, 2), 0.0);
+        assert_eq!(Preprocessing::sharpness(&[5.0, 5.0, 9.0, 9.0], 4, 2), 8.0f32.sqrt());
+        assert_eq!(Preprocessing::sharpness(&[], 0, 0), 0.0);
+
+        let p = Preprocessing {
+            scale: 1.0,
+            mean: vec![0.0],
+            std: vec![1.0],
+            standardise: None,
+            edges: Some(2.0),
+            geometry: None,
+        };
+        let sharp = p.input(vec![0.0, 10.0, 20.0, 10.0], [1, 2, 2]);
+        assert!((Preprocessing::sharpness(&sharp, 4, 2) - 2.0).abs() < 1e-5, "{sharp:?}");
+        assert!((sharp[2] - 2.0 * sharp[1]).abs() < 1e-5 && sharp[0] == 0.0);
+        assert_eq!(p.input(vec![7.0, 8.0, 9.0, 8.0], [1, 2, 2]), [7.0, 8.0, 9.0, 8.0]);
+        // All of it is linear in the size of inputs.
+        for (l, r) in sharp.iter().zip(p.amplified(1.5).input(vec![0.0, 10.0, 20.0, 10.0], [1, 2, 2])) {
+            assert!((1.5 * l - r).abs() < 1e-5);
+        }
+        for limit in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            assert!(!Preprocessing { edges: Some(limit), ..p.clone() }.is_sound(), "{limit}");
+        }
+    }
+
+    #[test]
     fn a_grey_plane_becomes_three_with_their_own_means() {
         let p = Preprocessing {
             scale: 1.0,
             mean: vec![0.0, 1.0, 2.0],
             std: vec![1.0, 1.0, 2.0],
             standardise: None,
+            edges: None,
             geometry: None,
         };
-        assert_eq!(p.input(vec![4.0, 6.0], 2, 3), [4.0, 6.0, 3.0, 5.0, 1.0, 2.0]);
-        assert_eq!(p.input(vec![4.0, 6.0, 8.0], 1, 3), [4.0, 5.0, 3.0]);
+        assert_eq!(p.input(vec![4.0, 6.0], [3, 1, 2]), [4.0, 6.0, 3.0, 5.0, 1.0, 2.0]);
+        assert_eq!(p.input(vec![4.0, 6.0, 8.0], [3, 1, 1]), [4.0, 5.0, 3.0]);
         let gray = Images::uniform([1, 1, 2], vec![0, 255]);
         let measured = Preprocessing::new(&gray, &[], 3, Normalise::Data, None).unwrap();
         assert_eq!((measured.mean, measured.std), (vec![0.5; 3], vec![0.5; 3]));

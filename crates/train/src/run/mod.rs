@@ -5,13 +5,13 @@
 //! | batches, the teacher's scores, one step | [`step`] |
 //! | validation in inference mode, which epoch is kept | [`validate`] |
 //! | the last layer by itself | [`head`] |
-//! | smaller inputs where no epoch may be exported | [`gain`] |
+//! | smaller inputs for images with sharp edges | [`edges`] |
 //! | moving average of the weights | [`average`] |
 //! | time spent and left | [`clock`] |
 
 mod average;
 mod clock;
-mod gain;
+pub(crate) mod edges;
 mod head;
 mod step;
 mod validate;
@@ -185,8 +185,8 @@ pub(crate) struct RunOutput {
     pub(crate) history: History,
     pub(crate) timing: Timing,
     pub(crate) verdict: Verdict,
-    /// What inputs are to be multiplied by.
-    pub(crate) gain: f32,
+    /// What it takes its inputs by: that of the recipe, or one with a closer limit on edges.
+    pub(crate) preprocessing: Preprocessing,
 }
 
 /// All that changes from epoch to epoch.
@@ -327,31 +327,19 @@ pub(crate) fn run(
     if let Some(checkpoint) = &checkpoint {
         if control.keep_checkpoint { checkpoint.save(&state)? } else { checkpoint.remove()? }
     }
-    let mut output = finish(state);
-    let refused = matches!(
-        output.verdict,
-        Verdict::NotAcceptable { refusal: Refusal::NonFinite { .. } | Refusal::OutOfRange { .. } }
-    );
-    if refused
-        && recipe.conversion.is_some()
-        && let Some((factor, accuracy)) = gain::largest(recipe, &output.graph, data)?
-    {
-        tracing::info!(factor, "inputs made smaller, to keep every value in range");
-        output.history.events.push(Event::InputsReduced { factor });
-        (output.gain, output.validation_accuracy, output.verdict) = (factor, accuracy, Verdict::Accepted);
-    }
-    let preprocessing = recipe.preprocessing.amplified(output.gain);
+    let mut output = finish(recipe, state);
+    edges::settle(recipe, &mut output, data)?;
     let end = recipe.epochs as f64;
-    if let Some(fitted) = head::fit(recipe, &output.graph, data, &preprocessing, end)? {
+    if let Some(fitted) = head::fit(recipe, &output.graph, data, &output.preprocessing, end)? {
         output.graph = fitted.tell(&mut output.history);
         let options = options(recipe, &output.graph, end, false);
-        let pass = observe(&preprocessing, &output.graph, data, Split::Validation, &options)?;
+        let pass = observe(&output.preprocessing, &output.graph, data, Split::Validation, &options)?;
         output.validation_accuracy = pass.accuracy;
     }
     Ok(output)
 }
 
-fn finish(state: State) -> RunOutput {
+fn finish(recipe: &Recipe<'_>, state: State) -> RunOutput {
     let State { network, best, history, timing, diverged, .. } = state;
     let last = history.epochs.last().map_or(0.0, |e| e.validation_accuracy);
     let (graph, validation_accuracy, refusal) = match best {
@@ -362,7 +350,14 @@ fn finish(state: State) -> RunOutput {
         None => Verdict::Accepted,
         Some(refusal) => diverged.unwrap_or(Verdict::NotAcceptable { refusal }),
     };
-    RunOutput { graph, validation_accuracy, history, timing, verdict, gain: 1.0 }
+    RunOutput {
+        graph,
+        validation_accuracy,
+        history,
+        timing,
+        verdict,
+        preprocessing: recipe.preprocessing.clone(),
+    }
 }
 
 /// Keeps coefficients where the compiler can use them: `|a|` not below its floor, and the shift

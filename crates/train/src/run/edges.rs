@@ -31,7 +31,9 @@ pub(crate) fn limited(preprocessing: Preprocessing, data: &DataSet, share: f32) 
     if share <= 0.0 || share >= 1.0 {
         return preprocessing;
     }
-    let edges = quantile(&sharpness(&preprocessing, data), f64::from(share)).filter(|limit| *limit > 0.0);
+    let limit = quantile(&sharpness(&preprocessing, data), f64::from(share)).filter(|limit| *limit > 0.0);
+    // One that holds already is not loosened.
+    let edges = [preprocessing.edges, limit].into_iter().flatten().reduce(f32::min);
     Preprocessing { edges, ..preprocessing }
 }
 

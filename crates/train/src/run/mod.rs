@@ -5,7 +5,7 @@
 //! | batches, the teacher's scores, one step | [`step`] |
 //! | validation in inference mode, which epoch is kept | [`validate`] |
 //! | the last layer by itself | [`head`] |
-//! | smaller inputs for images with sharp edges | [`edges`] |
+//! | smaller inputs, for images with sharp edges first, that keep values in range | [`edges`] |
 //! | moving average of the weights | [`average`] |
 //! | time spent and left | [`clock`] |
 
@@ -185,7 +185,7 @@ pub(crate) struct RunOutput {
     pub(crate) history: History,
     pub(crate) timing: Timing,
     pub(crate) verdict: Verdict,
-    /// What it takes its inputs by: that of the recipe, or one with a closer limit on edges.
+    /// What it takes its inputs by: that of the recipe, or one that makes some or all of them smaller.
     pub(crate) preprocessing: Preprocessing,
 }
 

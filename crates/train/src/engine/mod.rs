@@ -29,6 +29,9 @@ mod step;
 mod value;
 mod wide;
 
+/// Parameters that one thread takes at a time in passes over all of them, which memory bounds.
+pub(crate) const PIECE: usize = 1 << 16;
+
 #[cfg(feature = "burn")]
 pub(crate) use burn::{gradient_step, infer, infer_observed};
 pub(crate) use features::{Features, Pair};
@@ -42,4 +45,4 @@ pub(crate) use refit::refit;
 #[cfg(not(feature = "burn"))]
 pub(crate) use step::gradient_step;
 pub(crate) use step::{Batch, Soft, StepOutput, Terms, soft_targets};
-pub(crate) use value::Value;
+pub(crate) use value::{Buffer, Value};

@@ -6,7 +6,7 @@ use super::activation::{quadratic, quadratic_backward, relu, relu_backward};
 use super::conv::{Sinks, conv, conv_backward, linear, linear_backward};
 use super::features::Features;
 use super::norm::{Statistics, batch_norm, batch_norm_backward};
-use super::value::Value;
+use super::value::{Buffer, Value};
 use super::wide::update;
 use super::{ForwardOptions, ParameterId, pool};
 
@@ -213,7 +213,7 @@ impl Trained {
     fn sinks<'g, const K: usize>(
         &self,
         node: NodeId,
-        gradients: &'g mut [Vec<f32>],
+        gradients: &'g mut [Buffer],
     ) -> [Option<&'g mut [f32]>; K] {
         let wanted: [Option<usize>; K] =
             std::array::from_fn(|slot| self.index[node].get(slot).copied().flatten());
@@ -245,7 +245,7 @@ pub(super) fn backward(
     options: &ForwardOptions,
     pull: &Pull<'_>,
     trained: &Trained,
-    gradients: &mut [Vec<f32>],
+    gradients: &mut [Buffer],
 ) -> Option<()> {
     let graph = network.graph;
     let mut grads: Vec<Option<Value>> = (0..graph.nodes.len()).map(|_| None).collect();

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 
 use super::features::{Features, matching};
 use super::pass::{Network, Pull, Trained, backward, forward};
-use super::{ForwardOptions, ParameterId, parameter};
+use super::value::Buffer;
+use super::{ForwardOptions, PIECE, ParameterId, parameter};
 
 /// A step is cut into this many parts that run side by side. Fixed, so that a result does not
 /// depend on the number of cores.
@@ -74,7 +75,7 @@ pub(crate) struct StepOutput {
     /// Images whose largest score is that of their class.
     pub(crate) correct: usize,
     /// One vector a parameter, in the order asked for.
-    pub(crate) gradients: Vec<Vec<f32>>,
+    pub(crate) gradients: Vec<Buffer>,
     /// Mean and variance of every batch norm, averaged over the parts.
     pub(crate) statistics: Vec<(NodeId, Vec<f32>, Vec<f32>)>,
 }
@@ -173,7 +174,7 @@ pub(crate) fn gradient_step(
     };
     let trained = Trained::new(graph, trainable);
     let zeros =
-        || trainable.iter().map(|&id| vec![0.0; parameter(graph, id).map_or(0, |t| t.len())]).collect();
+        || trainable.iter().map(|&id| Buffer::zeros(parameter(graph, id).map_or(0, |t| t.len()))).collect();
     let outputs: Vec<Option<StepOutput>> = ranges
         .into_par_iter()
         .map(|range| part_step(&network, reference.as_ref(), &trained, batch, range, terms, options, zeros()))
@@ -202,9 +203,9 @@ fn add(mut left: StepOutput, right: StepOutput) -> StepOutput {
     left.penalty += right.penalty;
     left.features += right.features;
     left.correct += right.correct;
-    let accumulate = |l: &mut Vec<f32>, r: &[f32]| l.iter_mut().zip(r).for_each(|(l, r)| *l += r);
+    let accumulate = |l: &mut [f32], r: &[f32]| l.iter_mut().zip(r).for_each(|(l, r)| *l += r);
     for (l, r) in left.gradients.iter_mut().zip(&right.gradients) {
-        accumulate(l, r);
+        l.par_chunks_mut(PIECE).zip(r.par_chunks(PIECE)).for_each(|(l, r)| accumulate(l, r));
     }
     for ((_, mean, variance), (_, other_mean, other_variance)) in
         left.statistics.iter_mut().zip(&right.statistics)
@@ -251,7 +252,7 @@ fn part_step(
     range: std::ops::Range<usize>,
     terms: Terms<'_>,
     options: &ForwardOptions,
-    mut gradients: Vec<Vec<f32>>,
+    mut gradients: Vec<Buffer>,
 ) -> Option<StepOutput> {
     let size: usize = batch.shape.iter().product();
     let total = batch.labels.len() as f32;
@@ -592,6 +593,6 @@ mod tests {
         let all = parameters(&graph);
         let output = gradient_step(&graph, &all, &batch, terms, &ForwardOptions::default()).unwrap();
         assert!(output.distillation.abs() < 1e-5, "{output:?}");
-        assert!(output.gradients.iter().flatten().all(|g| g.abs() < 1e-4));
+        assert!(output.gradients.iter().flat_map(|g| g.iter()).all(|g| g.abs() < 1e-4));
     }
 }

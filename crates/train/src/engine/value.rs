@@ -3,12 +3,17 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use polyveil_net::Hw;
 
-/// Bytes of idle buffers that one thread keeps. Every step needs the same ones, and asking the system for
-/// them each time costs more than the arithmetic on them.
+/// Bytes of idle buffers that one thread keeps, and bytes of large ones that are kept for all threads. Every step needs the same ones,
+/// and asking the system for them each time costs more than the arithmetic on them.
 const KEPT: usize = 1 << 30;
+const LARGE_KEPT: usize = 2 << 30;
+
+/// Values of a large buffer. Gradients are made by one thread and let go by another.
+const LARGE: usize = 1 << 14;
 
 /// A batch of values of one node, image by image, channel by channel.
 #[derive(Clone, Debug)]
@@ -77,9 +82,9 @@ impl Value {
     }
 }
 
-/// Plain numbers. The memory goes back to the thread that drops it.
+/// Plain numbers. The memory is used again by the thread that drops it, and if it is large by any.
 #[derive(Debug, Default)]
-pub(super) struct Buffer(Vec<f32>);
+pub(crate) struct Buffer(Vec<f32>);
 
 #[derive(Default)]
 struct Idle {
@@ -87,20 +92,52 @@ struct Idle {
     bytes: usize,
 }
 
+impl Idle {
+    fn take(&mut self, len: usize) -> Option<Vec<f32>> {
+        let found = self.by_len.get_mut(&len).and_then(Vec::pop);
+        self.bytes -= found.as_ref().map_or(0, |v| 4 * v.len());
+        found
+    }
+
+    fn put(&mut self, values: Vec<f32>) {
+        let bytes = 4 * values.len();
+        let most = if values.len() < LARGE { KEPT } else { LARGE_KEPT };
+        if bytes > 0 && self.bytes + bytes <= most {
+            self.bytes += bytes;
+            self.by_len.entry(values.len()).or_default().push(values);
+        }
+    }
+}
+
 thread_local! {
     static IDLE: RefCell<Idle> = RefCell::default();
+}
+
+static SHARED: LazyLock<Mutex<Idle>> = LazyLock::new(Mutex::default);
+
+/// Does something with the store for buffers of this length; nothing where a thread is ending and has no store any more.
+fn idle<T>(len: usize, f: impl FnOnce(&mut Idle) -> T) -> Option<T> {
+    if len >= LARGE {
+        return Some(f(&mut SHARED.lock().unwrap_or_else(PoisonError::into_inner)));
+    }
+    IDLE.try_with(|idle| f(&mut idle.borrow_mut())).ok()
 }
 
 impl Buffer {
     /// Of this length; holds whatever an earlier use left.
     pub(super) fn unset(len: usize) -> Self {
-        let found = IDLE.try_with(|idle| {
-            let mut idle = idle.borrow_mut();
-            let found = idle.by_len.get_mut(&len).and_then(Vec::pop);
-            idle.bytes -= found.as_ref().map_or(0, |v| 4 * v.len());
-            found
-        });
-        Self(found.ok().flatten().unwrap_or_else(|| vec![0.0; len]))
+        Self(idle(len, |idle| idle.take(len)).flatten().unwrap_or_else(|| vec![0.0; len]))
+    }
+
+    /// Zeros.
+    pub(super) fn zeros(len: usize) -> Self {
+        match idle(len, |idle| idle.take(len)).flatten() {
+            Some(mut values) => {
+                values.fill(0.0);
+                Self(values)
+            }
+            None => Self(vec![0.0; len]),
+        }
     }
 }
 
@@ -121,15 +158,7 @@ impl Clone for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let values = std::mem::take(&mut self.0);
-        let bytes = 4 * values.len();
-        // A thread that is ending has no store any more; then the memory is simply freed.
-        let _ended = IDLE.try_with(|idle| {
-            let mut idle = idle.borrow_mut();
-            if bytes > 0 && idle.bytes + bytes <= KEPT {
-                idle.bytes += bytes;
-                idle.by_len.entry(values.len()).or_default().push(values);
-            }
-        });
+        idle(values.len(), |idle| idle.put(values));
     }
 }
 
@@ -160,6 +189,21 @@ mod tests {
         let again = Buffer::unset(1000);
         assert_eq!((again.as_ptr(), again.len()), (address, 1000));
         assert_eq!(Buffer::unset(7).len(), 7);
+    }
+
+    #[test]
+    fn large_buffers_come_back_to_other_threads_and_zeros_are_zeros() {
+        // A length that no other test asks for.
+        let len = LARGE + 12_345;
+        let address = std::thread::spawn(move || {
+            let mut buffer = Buffer::unset(len);
+            buffer.fill(3.0);
+            buffer.as_ptr() as usize
+        });
+        let address = address.join().unwrap();
+        let again = Buffer::zeros(len);
+        assert_eq!(again.as_ptr() as usize, address);
+        assert!(again.iter().all(|&v| v == 0.0));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Moving average of the weights (Polyak, Juditsky 1992; exponential, as usual in the training of networks).
 
 use polyveil_net::{Graph, Op};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use crate::engine::PIECE;
 
 /// A network whose weights, batch-norm statistics included, are an average over steps.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,8 +26,11 @@ impl Average {
         self.steps = self.steps.saturating_add(1);
         for (mean, node) in self.graph.nodes.iter_mut().zip(&graph.nodes) {
             for ((_, mean), (_, value)) in mean.op.weights_mut().into_iter().zip(node.op.weights()) {
-                let pairs = mean.data_mut().iter_mut().zip(value.data());
-                pairs.for_each(|(mean, value)| *mean += (1.0 - decay) * (value - *mean));
+                let pieces = mean.data_mut().par_chunks_mut(PIECE).zip(value.data().par_chunks(PIECE));
+                pieces.for_each(|(means, values)| {
+                    let pairs = means.iter_mut().zip(values);
+                    pairs.for_each(|(mean, value)| *mean += (1.0 - decay) * (value - *mean));
+                });
             }
             // The mean of two leading coefficients of opposite sign may be next to nothing, which the compiler cannot
             // divide by: then the newest ones stand.

@@ -26,7 +26,7 @@ use crate::config::{Augmentation, Distillation, GuardConfig, Keep, OptimiserConf
 use crate::control::RunControl;
 use crate::data::{DataSet, Preprocessing, Split};
 use crate::engine::{
-    Features, ForwardOptions, Group, Pair, ParameterId, StepOutput, first_non_finite, parameters,
+    Buffer, Features, ForwardOptions, Group, Pair, ParameterId, StepOutput, first_non_finite, parameters,
 };
 use crate::error::TrainError;
 use crate::history::{Event, History, Refusal, Timing, Verdict};
@@ -505,8 +505,9 @@ fn head(graph: &Graph, trainable: &[ParameterId]) -> Vec<ParameterId> {
 /// The output of a step on some parameters as one on all of them: the others have empty gradients and stay.
 fn spread(mut output: StepOutput, some: &[ParameterId], all: &[ParameterId]) -> StepOutput {
     let mut gradients = std::mem::take(&mut output.gradients).into_iter();
-    let taken =
-        |id: &ParameterId| if some.contains(id) { gradients.next().unwrap_or_default() } else { Vec::new() };
+    let taken = |id: &ParameterId| {
+        if some.contains(id) { gradients.next().unwrap_or_default() } else { Buffer::default() }
+    };
     output.gradients = all.iter().map(taken).collect();
     output
 }

@@ -10,7 +10,7 @@ use polyveil_net::{Graph, NodeId};
 
 use super::infer::Scores;
 use super::step::{Batch as Images, Loss, StepOutput, Terms};
-use super::value::Value;
+use super::value::{Buffer, Value};
 use super::{Features, ForwardOptions, ParameterId};
 use forward::{Leaves, by_image, forward};
 
@@ -113,7 +113,8 @@ pub(crate) fn gradient_step(
     }
     if loss.is_tracked() {
         let gradients = loss.backward();
-        output.gradients = trainable.iter().map(|&id| leaves.gradient(graph, id, &gradients)).collect();
+        let gradient = |&id| Buffer::from(&leaves.gradient(graph, id, &gradients)[..]);
+        output.gradients = trainable.iter().map(gradient).collect();
     }
     Some(output)
 }

@@ -110,6 +110,24 @@ fn sums_without_rotations() {
     }
 }
 
+/// So many weights that those of all limbs are not in memory together, beside sums whose own are too many for that.
+#[test]
+fn sums_of_many_products_without_rotations() {
+    let degree = context(literal(KINDS[0])).params.degree();
+    // Words of all sums that are encoded together, and of the largest one among them (`still.rs`).
+    let (round, largest) = (4 << 20, 1 << 20);
+    let products = |words: usize| -> Vec<(usize, usize, usize)> {
+        (0..words / (degree / 2)).map(|k| (k % 3, 0, degree / 2)).collect()
+    };
+    let (few, many) = (products(largest / 2), products(largest + degree));
+    assert!(7 * few.len() * degree / 2 > round / 2);
+    check(
+        &[&[(0, &few)], &[(0, &few)], &[(0, &few)], &[(0, &few)], &[(0, &few)], &[(0, &many)], &[(0, &few)]],
+        4,
+        true,
+    );
+}
+
 #[test]
 fn what_cannot_be_done_is_refused_by_name() {
     let mut c = context(literal(KINDS[0]));

@@ -51,12 +51,12 @@ impl Evaluator {
         let mut results = Vec::with_capacity(sums.len());
         let mut rest = sums;
         while !rest.is_empty() {
-            // Weights that fill the memory for them by themselves are used at once instead.
-            let heavy = |sum: &&&Sum<'_>| HEAVY * sum.weights() * limbs > WEIGHT_WORDS;
+            // Weights that fill the memory for them by themselves, one limb of them, are used at once instead.
+            let heavy = |sum: &&&Sum<'_>| HEAVY * sum.weights() > WEIGHT_WORDS;
             let all_heavy = rest.first().is_some_and(|first| heavy(&first));
             let (mut weights, mut words) = (0, 0);
             let fits = |sum: &&&Sum<'_>| {
-                weights += sum.weights() * limbs;
+                weights += sum.weights();
                 words += 2 * n * limbs;
                 heavy(sum) == all_heavy && (all_heavy || weights <= WEIGHT_WORDS) && words <= SUM_WORDS
             };
@@ -101,7 +101,8 @@ impl Evaluator {
         });
     }
 
-    /// Sums whose weights are few: all are encoded, then every tile of the inputs is read once for all sums.
+    /// Sums whose weights are few: those of some limbs are encoded, as many as there is memory for, then every tile of these limbs of
+    /// the inputs is read once for all sums.
     fn light_sums(
         &self,
         inputs: &[&Ciphertext],
@@ -112,13 +113,22 @@ impl Evaluator {
         let (n, level) = (self.params.degree(), inputs.first().map_or(0, |x| x.level()));
         let lists = Lists::new(sums, n);
         let limbs = self.params.limbs(level);
-        let weights = par::map(limbs, |i| {
-            let products = sums.iter().map(|sum| &sum.products[..]);
-            self.encode_limb(products, &lists.products, (i, level), par::few(limbs))
-        });
-        par::for_each(shares(polys, n).into_iter(), |share| {
-            self.fill_share(inputs, turns, &lists, &weights[share.limb], share);
-        });
+        let words: usize = sums.iter().map(|sum| sum.weights()).sum();
+        let together = (WEIGHT_WORDS / words.max(1)).clamp(1, limbs);
+        let mut shares = shares(polys, n).into_iter().peekable();
+        for first in (0..limbs).step_by(together) {
+            let count = together.min(limbs - first);
+            let weights = par::map(count, |k| {
+                let products = sums.iter().map(|sum| &sum.products[..]);
+                self.encode_limb(products, &lists.products, (first + k, level), par::few(count))
+            });
+            let these: Vec<Share<'_>> =
+                std::iter::from_fn(|| shares.next_if(|share| share.limb < first + count)).collect();
+            par::for_each(these.into_iter(), |share| {
+                let weights = &weights[share.limb - first];
+                self.fill_share(inputs, turns, &lists, weights, share);
+            });
+        }
     }
 
     fn fill_share(

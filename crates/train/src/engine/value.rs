@@ -1,7 +1,7 @@
 //! Batches of values, in buffers that are used again.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -88,24 +88,37 @@ pub(crate) struct Buffer(Vec<f32>);
 
 #[derive(Default)]
 struct Idle {
-    by_len: HashMap<usize, Vec<Vec<f32>>>,
+    /// By length, each with the time when it came back, the last one at the end.
+    by_len: HashMap<usize, VecDeque<(u64, Vec<f32>)>>,
     bytes: usize,
+    /// Counts what comes back.
+    now: u64,
 }
 
 impl Idle {
     fn take(&mut self, len: usize) -> Option<Vec<f32>> {
-        let found = self.by_len.get_mut(&len).and_then(Vec::pop);
-        self.bytes -= found.as_ref().map_or(0, |v| 4 * v.len());
-        found
+        let (_, found) = self.by_len.get_mut(&len).and_then(VecDeque::pop_back)?;
+        self.bytes -= 4 * found.len();
+        Some(found)
     }
 
-    fn put(&mut self, values: Vec<f32>) {
+    /// Keeps `values` among at most so many bytes: those that have been idle for longest make room. What an earlier phase of a run
+    /// needed would else keep out what every step needs now.
+    fn put(&mut self, values: Vec<f32>, most: usize) {
         let bytes = 4 * values.len();
-        let most = if values.len() < LARGE { KEPT } else { LARGE_KEPT };
-        if bytes > 0 && self.bytes + bytes <= most {
-            self.bytes += bytes;
-            self.by_len.entry(values.len()).or_default().push(values);
+        if bytes == 0 || bytes > most {
+            return;
         }
+        while self.bytes + bytes > most {
+            let since =
+                |alike: &&mut VecDeque<(u64, Vec<f32>)>| alike.front().map_or(u64::MAX, |oldest| oldest.0);
+            let oldest = self.by_len.values_mut().min_by_key(since).and_then(VecDeque::pop_front);
+            let Some((_, gone)) = oldest else { break };
+            self.bytes -= 4 * gone.len();
+        }
+        self.bytes += bytes;
+        self.now += 1;
+        self.by_len.entry(values.len()).or_default().push_back((self.now, values));
     }
 }
 
@@ -158,7 +171,8 @@ impl Clone for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let values = std::mem::take(&mut self.0);
-        idle(values.len(), |idle| idle.put(values));
+        let most = if values.len() < LARGE { KEPT } else { LARGE_KEPT };
+        idle(values.len(), |idle| idle.put(values, most));
     }
 }
 
@@ -189,6 +203,21 @@ mod tests {
         let again = Buffer::unset(1000);
         assert_eq!((again.as_ptr(), again.len()), (address, 1000));
         assert_eq!(Buffer::unset(7).len(), 7);
+    }
+
+    #[test]
+    fn what_was_idle_for_longest_makes_room() {
+        let mut idle = Idle::default();
+        for len in [100, 200, 300] {
+            idle.put(vec![0.0; len], 4 * 600);
+        }
+        assert_eq!(idle.bytes, 4 * 600);
+        idle.put(vec![0.0; 200], 4 * 600);
+        // Both of the first two had to go, the newer one of 200 stays.
+        assert_eq!((idle.bytes, idle.take(100)), (4 * 500, None));
+        assert!(idle.take(200).is_some() && idle.take(200).is_none() && idle.take(300).is_some());
+        idle.put(vec![0.0; 601], 4 * 600);
+        assert_eq!((idle.bytes, idle.take(601)), (0, None));
     }
 
     #[test]

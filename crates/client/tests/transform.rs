@@ -120,7 +120,7 @@ fn sums_of_many_products_without_rotations() {
         (0..words / (degree / 2)).map(|k| (k % 3, 0, degree / 2)).collect()
     };
     let (few, many) = (products(largest / 2), products(largest + degree));
-    assert!(7 * few.len() * degree / 2 > round / 2);
+    assert!(5 * few.len() * degree / 2 > round / 2);
     check(
         &[&[(0, &few)], &[(0, &few)], &[(0, &few)], &[(0, &few)], &[(0, &few)], &[(0, &many)], &[(0, &few)]],
         4,

@@ -93,7 +93,7 @@ fn step_by_step_in_two_directories() {
 }
 
 /// The largest error of a score that the plan promises, with the rounding of decrypted scores.
-fn promised(estimate: &serde_json::Value, decrypted: &serde_json::Value) -> f32 {
+fn promised(estimate: &Value, decrypted: &Value) -> f32 {
     let bits = decrypted["precision_bits"].as_i64().unwrap() as i32;
     let bound = (estimate["max_error"].as_f64().unwrap() + 2f64.powi(-bits - 1)) as f32;
     assert!(bound < 1e-2, "{bound}");

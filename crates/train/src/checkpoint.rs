@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::TrainError;
 
-const MAGIC: &[u8; 8] = b"PVTRAIN\x01";
+const MAGIC: &[u8; 8] = b"PVTRAIN\x02";
 const HEADER: usize = 8 + 32 + 32;
 /// A state is a few copies of a network; nothing sound comes near this.
 const MAX_BYTES: u64 = 32 << 30;

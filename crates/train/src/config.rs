@@ -89,6 +89,13 @@ impl TrainConfig {
         }
         in_range("head_rate", self.head_rate, 0.0, 10.0, "0 to 10")?;
         head_passes(self.head_fit)?;
+        if self.keep == Keep::Teacher {
+            return Err(TrainError::Config {
+                key: "keep",
+                value: "teacher".to_owned(),
+                expected: "accuracy or loss: a network that is no student has no teacher",
+            });
+        }
         in_range("label_smoothing", self.label_smoothing, 0.0, 0.5, "0 to 0.5")?;
         self.optimiser.check()?;
         self.guard.check()?;
@@ -103,7 +110,7 @@ fn head_passes(passes: usize) -> Result<(), TrainError> {
     }
 }
 
-/// What is compared, on the validation split, to choose an epoch. Ties go by the other one.
+/// What is compared, on the validation split, to choose an epoch. Ties go by the loss, or else by accuracy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Keep {
@@ -111,18 +118,9 @@ pub enum Keep {
     Accuracy,
     /// Lowest cross-entropy: less noisy than accuracy where images are few.
     Loss,
-}
-
-impl Keep {
-    /// Larger for the better of two networks.
-    pub(crate) fn merit(self, accuracy: f64, loss: f32) -> (f64, f64) {
-        // A loss that is no number is the worst.
-        let loss = if loss.is_nan() { f64::NEG_INFINITY } else { -f64::from(loss) };
-        match self {
-            Self::Accuracy => (accuracy, loss),
-            Self::Loss => (loss, accuracy),
-        }
-    }
+    /// In a conversion: answers nearest to the teacher's, by mean Kullback-Leibler divergence. Labels do not count, so where
+    /// validation images are few, or unlike those to come, nothing is chosen by the luck of theirs.
+    Teacher,
 }
 
 /// AdamW (Loshchilov, Hutter 2019) with warm-up and cosine decay.

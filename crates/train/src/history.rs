@@ -41,6 +41,10 @@ pub struct EpochRecord {
     pub validation_accuracy: f64,
     /// Mean cross-entropy on the validation split.
     pub validation_loss: f32,
+    /// Mean Kullback-Leibler divergence from the teacher's answers there, in nats; 0 without a teacher, and in histories older
+    /// than 2026-11-29.
+    #[serde(default)]
+    pub teacher_distance: f32,
     /// Validation images with a score that is not finite.
     pub non_finite: usize,
     /// State of every quadratic activation after the epoch.

@@ -46,7 +46,7 @@ mod teacher;
 
 pub use config::{
     Ablation, ActivationConfig, ActivationForm, Augmentation, BatchNormPolicy, ConvertConfig, Distillation,
-    Granularity, GuardConfig, InitialWeights, Method, NormaliseConfig, OptimiserConfig, RangeControl,
+    Granularity, GuardConfig, InitialWeights, Keep, Method, NormaliseConfig, OptimiserConfig, RangeControl,
     Reconstruction, SettingsError, StartCoefficients, TrainConfig, Transition, TransitionKind, merge,
     overlay,
 };

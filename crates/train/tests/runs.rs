@@ -7,9 +7,9 @@ use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
 use polyveil_net::{Graph, Op};
 use polyveil_train::data::Parts;
 use polyveil_train::{
-    Ablation, BatchNormPolicy, ConvertConfig, DataOptions, DataSet, Event, Granularity, Method, Progress,
-    Refusal, RunControl, Split, StartCoefficients, TrainConfig, TrainError, TransitionKind, Verdict,
-    attempt_conversion, convert, evaluate, metadata, metrics, train_teacher,
+    Ablation, BatchNormPolicy, ConvertConfig, DataOptions, DataSet, Event, Granularity, Keep, Method,
+    Progress, Refusal, RunControl, Split, StartCoefficients, TrainConfig, TrainError, TransitionKind,
+    Verdict, attempt_conversion, convert, evaluate, metadata, metrics, train_teacher,
 };
 
 const SIDE: usize = 8;
@@ -123,6 +123,34 @@ fn a_teacher_learns_and_a_student_keeps_it() {
     for record in &last.activations {
         assert!(record.min_abs_a > 0.0 && record.max_shift.is_finite(), "{record:?}");
     }
+}
+
+#[test]
+fn the_epoch_nearest_to_the_teacher_is_kept_where_that_is_asked_for() {
+    let data = patterns();
+    let teacher = teacher(&data);
+    let mut config = student_config();
+    (config.keep, config.epochs) = (Keep::Teacher, 12);
+    config.optimiser.average = 0.0;
+    let student = convert(&teacher, &data, &config, &RunControl::default()).unwrap();
+    let epochs = &student.history.epochs;
+    let settled = epochs.iter().filter(|e| e.transition >= 1.0);
+    let nearest = settled.min_by(|a, b| a.teacher_distance.total_cmp(&b.teacher_distance)).unwrap();
+    assert_eq!(student.history.best_epoch, Some(nearest.epoch), "{epochs:?}");
+    assert!(epochs.iter().all(|e| e.teacher_distance > 0.0), "{epochs:?}");
+    // The same run, another choice: nothing else differs.
+    config.keep = Keep::Loss;
+    let other = convert(&teacher, &data, &config, &RunControl::default()).unwrap();
+    assert_eq!(other.history.epochs, *epochs);
+
+    let refused = train_teacher(
+        &network(),
+        &data,
+        &TrainConfig { keep: Keep::Teacher, ..teacher_config() },
+        &RunControl::default(),
+    );
+    let message = refused.err().unwrap().to_string();
+    assert!(message.contains("keep") && message.contains("has no teacher"), "{message}");
 }
 
 #[test]

@@ -16,14 +16,17 @@ pub fn training(title: &str, history: &History) -> Vec<String> {
         series("validation", &|e| 100.0 * e.validation_accuracy),
         series("training", &|e| 100.0 * e.train_accuracy),
     ];
-    let loss = [
+    let mut loss = vec![
         series("training loss", &|e| f64::from(e.loss)),
         series("validation", &|e| f64::from(e.validation_loss)),
     ];
+    if history.epochs.iter().any(|e| e.teacher_distance > 0.0) {
+        loss.push(series("divergence from the teacher, validation", &|e| f64::from(e.teacher_distance)));
+    }
     let axes = |what: &'static str, log_y| (format!("{title}: {what}"), what, log_y);
     let mut plots = Vec::new();
     for ((title, y, log_y), series) in
-        [axes("accuracy, %", false), axes("loss", true)].iter().zip([&accuracy[..], &loss])
+        [axes("accuracy, %", false), axes("loss", true)].iter().zip([&accuracy[..], &loss[..]])
     {
         plots.push(plot(&Axes { title, x: "epoch", y, log_y: *log_y }, series, &bands));
     }

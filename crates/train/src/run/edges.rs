@@ -82,11 +82,11 @@ fn acceptable(
     let mut accuracy = None;
     // The split with fewer images first.
     for split in [Split::Validation, Split::Train] {
-        let pass = observe(preprocessing, graph, data, split, &options)?;
+        let pass = observe(preprocessing, graph, data, split, None, &options)?;
         if refuse(recipe, graph, split, &pass).is_some() {
             return Ok(None);
         }
-        accuracy = accuracy.or(Some(pass.accuracy));
+        accuracy = accuracy.or(Some(pass.tally.merits().accuracy));
     }
     Ok(accuracy)
 }

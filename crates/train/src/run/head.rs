@@ -8,7 +8,7 @@
 use polyveil_net::{Graph, NodeId, Op, Pads};
 use rayon::prelude::*;
 
-use super::validate::score;
+use super::judge::{Judge, Tally};
 use super::{PORTION, Recipe, inputs, malformed, options};
 use crate::config::Augmentation;
 use crate::data::{DataSet, Preprocessing, Split};
@@ -46,6 +46,7 @@ pub(super) fn fit(
     recipe: &Recipe<'_>,
     graph: &Graph,
     data: &DataSet,
+    judge: &Judge,
     preprocessing: &Preprocessing,
     position: f64,
 ) -> Result<Option<Fitted>, TrainError> {
@@ -82,14 +83,15 @@ pub(super) fn fit(
         seen.extend(trunk.features(&inputs(data, preprocessing, portion))?);
     }
     let labels: Vec<u32> = validation.iter().map(|&image| data.labels()[image]).collect();
-    let judge = |weights: &[f32], bias: &[f32]| {
+    let rank = |weights: &[f32], bias: &[f32]| {
+        let mut tally = Tally::default();
         let scores = Scores { values: scores(&seen, weights, bias), classes };
-        let (correct, loss, finite) = score(&scores, &labels);
-        let accuracy = correct as f64 / labels.len().max(1) as f64;
-        (recipe.keep.merit(accuracy, (loss / finite.max(1) as f64) as f32), accuracy)
+        tally.add(&scores, &labels, judge.teacher(0, labels.len()));
+        let merits = tally.merits();
+        (judge.rank(merits), merits.accuracy)
     };
     let (before, accuracy) = match graph.nodes[head].op.weights()[..] {
-        [(_, weights), (_, bias)] => judge(weights.data(), bias.data()),
+        [(_, weights), (_, bias)] => rank(weights.data(), bias.data()),
         _ => return Ok(None),
     };
     let mut best = None;
@@ -98,7 +100,7 @@ pub(super) fn fit(
     for ridge in RIDGES {
         solution = regression.fit(ridge, solution);
         let layer = regression.unscaled(&solution);
-        let (found, after) = judge(&layer.0, &layer.1);
+        let (found, after) = rank(&layer.0, &layer.1);
         if found > merit {
             (merit, best) = (found, Some((layer, ridge, after)));
         }

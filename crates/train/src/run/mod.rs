@@ -4,6 +4,7 @@
 //! |---|---|
 //! | batches, the teacher's scores, one step | [`step`] |
 //! | validation in inference mode, which epoch is kept | [`validate`] |
+//! | by what networks are compared | [`judge`] |
 //! | the last layer by itself | [`head`] |
 //! | smaller inputs, for images with sharp edges first, that keep values in range | [`edges`] |
 //! | moving average of the weights | [`average`] |
@@ -13,6 +14,7 @@ mod average;
 mod clock;
 pub(crate) mod edges;
 mod head;
+mod judge;
 mod step;
 mod validate;
 
@@ -35,6 +37,7 @@ use crate::random::{generator, shuffle};
 use crate::schedule::{TransitionPlan, learning_rate};
 use average::Average;
 use clock::Clock;
+use judge::{Judge, Merits};
 use step::{InnerTerms, Stepper};
 pub(crate) use step::{PORTION, inputs};
 use validate::{close_epoch, observe};
@@ -225,8 +228,7 @@ impl Trainee {
 #[derive(Clone, Serialize, Deserialize)]
 struct Best {
     graph: Graph,
-    accuracy: f64,
-    loss: f32,
+    merits: Merits,
     non_finite: usize,
     /// Why it may not be exported; none when it may.
     refusal: Option<Refusal>,
@@ -250,12 +252,13 @@ pub(crate) fn run(
         None => None,
     };
     let trainable = trainable(recipe, &graph);
+    let judge = Judge::new(recipe, data)?;
     let mut state = match checkpoint.as_ref().map(Checkpoint::load).transpose()?.flatten() {
         Some(state) => state,
         None => {
             let mut history = History::default();
             let fitted = match recipe.pretrained {
-                true => head::fit(recipe, &graph, data, recipe.preprocessing, 0.0)?,
+                true => head::fit(recipe, &graph, data, &judge, recipe.preprocessing, 0.0)?,
                 false => None,
             };
             let graph = fitted.map_or(graph, |fitted| fitted.tell(&mut history));
@@ -288,7 +291,7 @@ pub(crate) fn run(
         match run_epoch(recipe, &mut state, data, &trainable, &stepper, control, &mut clock)? {
             Epoch::Done(sums) => {
                 let trained = started.elapsed().as_secs_f64();
-                let (record, escaped) = close_epoch(recipe, &mut state, data, &sums)?;
+                let (record, escaped) = close_epoch(recipe, &mut state, data, &judge, &sums)?;
                 if let Some(layer) = escaped {
                     state.network = before;
                     state.escapes += 1;
@@ -330,11 +333,11 @@ pub(crate) fn run(
     let mut output = finish(recipe, state);
     edges::settle(recipe, &mut output, data)?;
     let end = recipe.epochs as f64;
-    if let Some(fitted) = head::fit(recipe, &output.graph, data, &output.preprocessing, end)? {
+    if let Some(fitted) = head::fit(recipe, &output.graph, data, &judge, &output.preprocessing, end)? {
         output.graph = fitted.tell(&mut output.history);
         let options = options(recipe, &output.graph, end, false);
-        let pass = observe(&output.preprocessing, &output.graph, data, Split::Validation, &options)?;
-        output.validation_accuracy = pass.accuracy;
+        let pass = observe(&output.preprocessing, &output.graph, data, Split::Validation, None, &options)?;
+        output.validation_accuracy = pass.tally.merits().accuracy;
     }
     Ok(output)
 }
@@ -343,7 +346,7 @@ fn finish(recipe: &Recipe<'_>, state: State) -> RunOutput {
     let State { network, best, history, timing, diverged, .. } = state;
     let last = history.epochs.last().map_or(0.0, |e| e.validation_accuracy);
     let (graph, validation_accuracy, refusal) = match best {
-        Some(best) => (best.graph, best.accuracy, best.refusal),
+        Some(best) => (best.graph, best.merits.accuracy, best.refusal),
         None => (network.kept().clone(), last, Some(Refusal::Unfinished)),
     };
     let verdict = match refusal {

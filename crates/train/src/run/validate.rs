@@ -2,24 +2,19 @@
 
 use polyveil_net::{Graph, NodeId, Op, Quadratic, Tensor};
 
+use super::judge::{Judge, Tally};
 use super::step::{PORTION, inputs};
 use super::{Best, Recipe, State, Sums, malformed, options};
 use crate::control::Phase;
 use crate::convert::folded;
 use crate::data::{DataSet, Preprocessing, Split};
-use crate::engine::{ForwardOptions, Scores, infer_observed};
+use crate::engine::{ForwardOptions, infer_observed};
 use crate::error::TrainError;
 use crate::history::{ActivationRecord, EpochRecord, Refusal};
-use crate::metrics::argmax;
 
 /// What a split looks like to the network in inference mode.
 pub(super) struct Pass {
-    pub(super) accuracy: f64,
-    /// Mean cross-entropy of the finite rows.
-    loss: f32,
-    /// Rows that are not finite.
-    non_finite: usize,
-    images: usize,
+    pub(super) tally: Tally,
     /// Largest `|x|` of every quadratic's input, by node; infinite where one is not finite.
     largest: Vec<f32>,
 }
@@ -30,11 +25,14 @@ pub(super) fn close_epoch(
     recipe: &Recipe<'_>,
     state: &mut State,
     data: &DataSet,
+    judge: &Judge,
     sums: &Sums,
 ) -> Result<(EpochRecord, Option<String>), TrainError> {
     let end = state.epoch as f64 + 1.0;
     let options = options(recipe, state.network.kept(), end, false);
-    let pass = observe(recipe.preprocessing, state.network.kept(), data, Split::Validation, &options)?;
+    let network = state.network.kept();
+    let pass = observe(recipe.preprocessing, network, data, Split::Validation, Some(judge), &options)?;
+    let merits = pass.tally.merits();
     let transition = recipe.conversion.as_ref().map_or(1.0, |c| c.transition.share(end));
     let record = EpochRecord {
         epoch: state.epoch + 1,
@@ -46,17 +44,18 @@ pub(super) fn close_epoch(
         distillation: sums.mean(sums.total.distillation),
         penalty: sums.mean(sums.total.penalty),
         train_accuracy: sums.total.correct as f64 / sums.images.max(1) as f64,
-        validation_accuracy: pass.accuracy,
-        validation_loss: pass.loss,
-        non_finite: pass.non_finite,
-        activations: activation_records(recipe, state.network.kept(), &pass.largest),
+        validation_accuracy: merits.accuracy,
+        validation_loss: merits.loss,
+        teacher_distance: merits.distance,
+        non_finite: pass.tally.non_finite(),
+        activations: activation_records(recipe, network, &pass.largest),
     };
     let settled = transition >= 1.0 && sums.steps > 0;
     if settled && let Some(layer) = escaped(recipe, state, &pass.largest) {
         return Ok((record, Some(layer)));
     }
     if settled {
-        keep_if_better(recipe, state, data, &options, &pass)?;
+        keep_if_better(recipe, state, data, judge, &options, &pass)?;
     }
     Ok((record, None))
 }
@@ -65,20 +64,22 @@ fn keep_if_better(
     recipe: &Recipe<'_>,
     state: &mut State,
     data: &DataSet,
+    judge: &Judge,
     options: &ForwardOptions,
     pass: &Pass,
 ) -> Result<(), TrainError> {
     let graph = state.network.kept();
     let mut refusal = refuse(recipe, graph, Split::Validation, pass);
-    let merit = recipe.keep.merit(pass.accuracy, pass.loss);
-    let merit_of = |best: &Best| recipe.keep.merit(best.accuracy, best.loss);
+    let (merits, non_finite) = (pass.tally.merits(), pass.tally.non_finite());
+    let rank = judge.rank(merits);
+    let rank_of = |best: &Best| judge.rank(best.merits);
     let better = |refusal: &Option<Refusal>, best: Option<&Best>| {
         best.is_none_or(|b| match (refusal, &b.refusal) {
-            (None, None) => merit > merit_of(b),
+            (None, None) => rank > rank_of(b),
             (None, Some(_)) => true,
             (Some(_), None) => false,
             // Among networks that may not be exported, fewer failing images first.
-            (Some(_), Some(_)) => (b.non_finite, merit) > (pass.non_finite, merit_of(b)),
+            (Some(_), Some(_)) => (b.non_finite, rank) > (non_finite, rank_of(b)),
         })
     };
     if !better(&refusal, state.best.as_ref()) {
@@ -86,18 +87,12 @@ fn keep_if_better(
     }
     // The training images are many: they are run only where the answer matters.
     if refusal.is_none() && recipe.conversion.is_some() {
-        let training = observe(recipe.preprocessing, graph, data, Split::Train, options)?;
+        let training = observe(recipe.preprocessing, graph, data, Split::Train, None, options)?;
         refusal = refuse(recipe, graph, Split::Train, &training);
     }
     if better(&refusal, state.best.as_ref()) {
         state.history.best_epoch = Some(state.epoch + 1);
-        state.best = Some(Best {
-            graph: graph.clone(),
-            accuracy: pass.accuracy,
-            loss: pass.loss,
-            non_finite: pass.non_finite,
-            refusal,
-        });
+        state.best = Some(Best { graph: graph.clone(), merits, non_finite, refusal });
     }
     Ok(())
 }
@@ -105,8 +100,9 @@ fn keep_if_better(
 /// Why a network may not be exported: a score that is not finite, or an activation input beyond the
 /// declared bound.
 pub(super) fn refuse(recipe: &Recipe<'_>, graph: &Graph, split: Split, pass: &Pass) -> Option<Refusal> {
-    if pass.non_finite > 0 {
-        return Some(Refusal::NonFinite { split, images: pass.non_finite, total: pass.images });
+    let (images, total) = (pass.tally.non_finite(), pass.tally.images());
+    if images > 0 {
+        return Some(Refusal::NonFinite { split, images, total });
     }
     let c = recipe.conversion.as_ref().filter(|c| c.range.declared > 0.0)?;
     pass.largest.iter().enumerate().find_map(|(node, &value)| {
@@ -134,18 +130,18 @@ fn escaped(recipe: &Recipe<'_>, state: &State, largest: &[f32]) -> Option<String
     Some(state.network.graph.nodes[node].name.clone())
 }
 
-/// Runs a split in inference mode, in portions.
+/// Runs a split in inference mode, in portions; the validation split beside the teacher of `judge`.
 pub(super) fn observe(
     preprocessing: &Preprocessing,
     graph: &Graph,
     data: &DataSet,
     split: Split,
+    judge: Option<&Judge>,
     options: &ForwardOptions,
 ) -> Result<Pass, TrainError> {
     let mut largest = vec![0.0f32; graph.nodes.len()];
-    let (mut correct, mut loss, mut finite) = (0usize, 0.0f64, 0usize);
-    let indices = data.indices(split);
-    for portion in indices.chunks(PORTION) {
+    let mut tally = Tally::default();
+    for portion in data.indices(split).chunks(PORTION) {
         let images = inputs(data, preprocessing, portion);
         let scores = infer_observed(graph, &images, data.shape(), options, &mut |node, input, _| {
             if matches!(graph.nodes[node].op, Op::Quadratic(_)) {
@@ -154,32 +150,10 @@ pub(super) fn observe(
         })
         .ok_or_else(|| malformed(graph))?;
         let labels: Vec<u32> = portion.iter().map(|&image| data.labels()[image]).collect();
-        let part = score(&scores, &labels);
-        correct += part.0;
-        loss += part.1;
-        finite += part.2;
+        let teacher = judge.map_or(&[][..], |judge| judge.teacher(tally.images(), portion.len()));
+        tally.add(&scores, &labels, teacher);
     }
-    Ok(Pass {
-        accuracy: correct as f64 / indices.len().max(1) as f64,
-        loss: (loss / finite.max(1) as f64) as f32,
-        non_finite: indices.len() - finite,
-        images: indices.len(),
-        largest,
-    })
-}
-
-/// Images found, sum of the cross-entropies of the finite rows, number of these rows.
-pub(super) fn score(scores: &Scores, labels: &[u32]) -> (usize, f64, usize) {
-    let (mut correct, mut loss, mut finite) = (0usize, 0.0f64, 0usize);
-    for (row, &label) in scores.values.chunks(scores.classes.max(1)).zip(labels) {
-        let Some(best) = argmax(row) else { continue };
-        finite += 1;
-        correct += usize::from(best == label);
-        let highest = f64::from(row[best as usize]);
-        let sum: f64 = row.iter().map(|&s| (f64::from(s) - highest).exp()).sum();
-        loss += sum.ln() + highest - row.get(label as usize).map_or(0.0, |&s| f64::from(s));
-    }
-    (correct, loss, finite)
+    Ok(Pass { tally, largest })
 }
 
 fn activation_records(recipe: &Recipe<'_>, graph: &Graph, largest: &[f32]) -> Vec<ActivationRecord> {

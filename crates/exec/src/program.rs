@@ -60,7 +60,7 @@ impl Program {
     ///
     /// # Errors
     /// [`ExecError::Plan`] where the plan contradicts itself or asks for too much memory.
-    pub fn load(plan: &ServerPlan) -> Result<Self, ExecError> {
+    pub fn load(plan: ServerPlan) -> Result<Self, ExecError> {
         plan.validate()?;
         let lowered = plan.lowered()?;
         let mut last_use = vec![0; plan.values.len()];
@@ -71,7 +71,7 @@ impl Program {
             }
         }
         last_use[plan.output] = usize::MAX;
-        Ok(Self { plan: plan.clone(), lowered, last_use })
+        Ok(Self { plan, lowered, last_use })
     }
 
     /// The plan.

@@ -42,7 +42,7 @@ fn errors(graph: &Graph, compiled: &Compiled, parameters: &Parameters) -> [f64; 
     let expected: Vec<Tensor> = images.iter().map(|x| polyveil_net::exec::run(graph, x).unwrap()).collect();
     let range = expected.iter().flat_map(Tensor::data).fold(0.0f64, |m, &v| m.max(f64::from(v.abs())));
     let slots = compiled.client.pack_batch(&images.iter().collect::<Vec<_>>()).unwrap();
-    let program = Program::load(&compiled.server).unwrap();
+    let program = Program::load(compiled.server.clone()).unwrap();
     let error = |scores: &[Vec<f64>]| {
         let found = compiled.client.unpack_batch(scores).concat();
         let expected: Vec<f64> = expected.iter().flat_map(Tensor::data).map(|&v| f64::from(v)).collect();

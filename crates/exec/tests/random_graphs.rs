@@ -181,7 +181,7 @@ proptest! {
         compiled.client.validate().unwrap();
         let x = input(&compiled.client.input_shape, 9);
         let expected = exec::run(&graph, &x).unwrap();
-        let program = Program::load(&compiled.server).unwrap();
+        let program = Program::load(compiled.server.clone()).unwrap();
         let slots = compiled.client.pack(&x).unwrap();
         let (error, range) = largest_error(&compiled.client.unpack(&program.run_plain(&slots).unwrap()), &expected);
         // Cancellation may leave a result far below the values that it came from, whose rounding to f32 stays.
@@ -208,7 +208,7 @@ fn encrypted(compiled: &Compiled, images: &[Tensor]) -> Vec<Vec<f64>> {
         .map(|s| encrypt_symmetric(&key, &encoder.encode(s, at.level, at.scale).unwrap()).unwrap())
         .map(|c| c.expand(&parameters).unwrap())
         .collect();
-    let program = Program::load(&compiled.server).unwrap();
+    let program = Program::load(compiled.server.clone()).unwrap();
     let output = program.run_encrypted(&parameters, Arc::new(keys), inputs, &Control::default()).unwrap();
     let scores: Vec<Vec<f64>> =
         output.ciphertexts.iter().map(|c| encoder.decode(&decrypt(&key, c).unwrap()).unwrap()).collect();
@@ -241,7 +241,7 @@ proptest! {
         let compiled = compiled(&graph, 1e-2, images)?;
         compiled.server.validate().unwrap();
         compiled.client.validate().unwrap();
-        let program = Program::load(&compiled.server).unwrap();
+        let program = Program::load(compiled.server.clone()).unwrap();
         let images = batch(&compiled);
         let slots = compiled.client.pack_batch(&images.iter().collect::<Vec<_>>()).unwrap();
         let scores = compiled.client.unpack_batch(&program.run_plain(&slots).unwrap());

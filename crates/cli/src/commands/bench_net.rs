@@ -1,4 +1,4 @@
-//! `polyveil bench net`: the whole encrypted way in memory, timed and held against plain arithmetic.
+//! `polyveil bench net`: the whole encrypted way in memory but for planning, timed and held against plain arithmetic.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use clap::Args;
 use polyveil_ckks::{Ciphertext, KeySpec, PrecisionStats};
 use polyveil_exec::{LayerTime, Output};
 use polyveil_net::{Tensor, exec};
-use polyveil_plan::LayerEstimate;
+use polyveil_plan::{ClientPlan, LayerEstimate, ServerPlan};
 use polyveil_train::data::npy;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -20,7 +20,7 @@ use crate::machine::Peaks;
 use crate::output::{Table, bytes, seconds};
 use crate::pipeline::client::Client;
 use crate::pipeline::server::Server;
-use crate::pipeline::{images, models, planning};
+use crate::pipeline::{child, images, models, planning, store};
 use crate::session::Session;
 
 /// Arguments of `bench net`.
@@ -103,7 +103,7 @@ struct Layer {
     predicted_memory_bytes: u64,
 }
 
-/// Compiles, makes keys, encrypts, runs and decrypts one batch in memory, and compares every image of every run.
+/// Compiles; makes keys, encrypts, runs and decrypts one batch in memory; compares every image of every run.
 pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     if let Some(path) = &args.output {
         files::check_target(path, Access::Shared)?;
@@ -122,14 +122,12 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
         .map_err(|e| CliError::new(Exit::Model, e).at(&args.model))?;
     let expected: Vec<f64> = expected.concat();
 
-    let timer = Instant::now();
-    let calibration = images.iter().take(planning::CALIBRATION_IMAGES).chain(&noise[..4]).cloned().collect();
-    let compiled = planning::compile_batch(&graph, calibration, args.tolerance, args.batch, session)?;
-    let compile_s = timer.elapsed().as_secs_f64();
-    let estimate = planning::estimate(&compiled.server)?;
+    let calibration: Vec<_> = images.iter().take(planning::CALIBRATION_IMAGES).chain(&noise[..4]).collect();
+    let (server, client, compile_s) = compile(args, &calibration, session)?;
+    let server = Server::new(server)?;
+    let estimate = planning::estimate(server.program())?;
     session.require_memory("running the plan", estimate.server_memory_bytes)?;
-    let server = Server::new(&compiled.server)?;
-    let client = Client::new(compiled.client)?;
+    let client = Client::new(client)?;
     drop(graph);
     let peaks = Peaks::start();
 
@@ -219,6 +217,28 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     };
     session.emit(&outcome, || text(&outcome))?;
     verify(&outcome, args.tolerance)
+}
+
+/// Both halves of the plan, and the seconds of `polyveil compile`. It is a process of its own, as it is in use: planning takes up to a
+/// few times the memory of a run, and what it leaves behind in this process would be counted as memory of the run.
+fn compile(
+    args: &NetArgs,
+    calibration: &[&Tensor],
+    session: &Session,
+) -> Result<(ServerPlan, ClientPlan, f64), CliError> {
+    let failed = |e: std::io::Error| CliError::io(&std::env::temp_dir(), &e, "write");
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let model = std::path::absolute(&args.model).map_err(|e| CliError::io(&args.model, &e, "read"))?;
+    let shape = [&[calibration.len()], calibration[0].shape()].concat();
+    let values: Vec<f32> = calibration.iter().flat_map(|image| image.data()).copied().collect();
+    files::write_bytes(&folder.path().join("calibration.npy"), &npy::write_f32(&shape, &values))?;
+    let (model, tolerance, batch) =
+        (model.display().to_string(), args.tolerance.to_string(), args.batch.to_string());
+    let compile = ["compile", &model, "--calibration", "calibration.npy", "--tolerance", &tolerance];
+    let outcome = child::run(folder.path(), &[&compile[..], &["--batch", &batch]].concat(), session)?;
+    let server = store::load_server_plan(&folder.path().join("server.plan"))?;
+    let client = store::load_client_plan(&folder.path().join("client.plan"))?;
+    Ok((server, client, outcome["seconds"].as_f64().unwrap_or(f64::NAN)))
 }
 
 /// As many as a batch has; a single one takes all places.

@@ -11,6 +11,7 @@ use crate::error::{CliError, Exit};
 use crate::files::{self, Access};
 use crate::output::bytes;
 use crate::pipeline::data::DataArgs;
+use crate::pipeline::server::Server;
 use crate::pipeline::{data, images, models, planning, store};
 use crate::session::Session;
 
@@ -79,14 +80,15 @@ pub fn run(args: &CompileArgs, session: &Session) -> Result<(), CliError> {
     let compiled = planning::compile_batch(&graph, calibration, args.tolerance, args.batch, session)?;
     let seconds = started.elapsed().as_secs_f64();
     session.check_cancel()?;
-    let estimate = planning::estimate(&compiled.server)?;
-    store::save_server_plan(&compiled.server, &args.server)?;
+    let server = Server::new(compiled.server)?;
+    let estimate = planning::estimate(server.program())?;
+    store::save_server_plan(server.plan(), &args.server)?;
     store::save_client_plan(&compiled.client, &args.client)?;
 
     let outcome = Outcome {
         server_plan: args.server.display().to_string(),
         client_plan: args.client.display().to_string(),
-        plan_id: super::hex(&compiled.server.id),
+        plan_id: super::hex(&server.plan().id),
         seconds,
         server_plan_bytes: files::size(&args.server),
         client_plan_bytes: files::size(&args.client),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use polyveil_net::{Graph, Op};
-use polyveil_plan::{ClientPlan, ServerPlan};
+use polyveil_plan::ClientPlan;
 use polyveil_train::{
     ConvertConfig, ConvertOutcome, DataSet, History, Split, TrainConfig, TrainOutcome, metrics,
 };
@@ -174,14 +174,14 @@ pub fn run(args: &DemoArgs, session: &Session) -> Result<(), CliError> {
 
     session.note("3/4 compiling it, and simulating the plan on all test images");
     let timer = Instant::now();
-    let (server_plan, client_plan) = compile(&student.graph, &data, session)?;
+    let (server, client_plan) = compile(&student.graph, &data, session)?;
     let compile_s = timer.elapsed().as_secs_f64();
-    let sizes = planning::sizes(&server_plan)?;
+    let sizes = planning::sizes(server.program())?;
     session.require_memory("running the plan", sizes.server_memory_bytes)?;
-    store::save_server_plan(&server_plan, &server_dir.join("server.plan"))?;
+    store::save_server_plan(server.plan(), &server_dir.join("server.plan"))?;
     store::save_client_plan(&client_plan, &client_dir.join("client.plan"))?;
-    let (simulated, simulated_distance) =
-        simulate(&server_plan, &client_plan, &student.graph, &data, session)?;
+    let (simulated, simulated_distance) = simulate(&server, &client_plan, &student.graph, &data, session)?;
+    drop(server);
 
     session.note(&format!("4/4 data owner and server: {} encrypted images", chosen.len()));
     let sides = Sides { client: &client_dir, server: &server_dir, session };
@@ -347,18 +347,18 @@ fn convert(
     Ok(converted)
 }
 
-fn compile(student: &Graph, data: &DataSet, session: &Session) -> Result<(ServerPlan, ClientPlan), CliError> {
+fn compile(student: &Graph, data: &DataSet, session: &Session) -> Result<(Server, ClientPlan), CliError> {
     let preprocessing = models::preprocessing(student)?;
     let train = data.indices(Split::Train);
     let chosen = spread(train.len(), planning::CALIBRATION_IMAGES.min(train.len()))?;
     let indices: Vec<usize> = chosen.iter().map(|&at| train[at]).collect();
     let calibration = data::tensors(data, &indices, student.input_shape(), preprocessing.as_ref())?;
     let compiled = planning::compile(student, calibration, TOLERANCE, 1, session)?;
-    Ok((compiled.server, compiled.client))
+    Ok((Server::new(compiled.server)?, compiled.client))
 }
 
 fn simulate(
-    plan: &ServerPlan,
+    server: &Server,
     client: &ClientPlan,
     student: &Graph,
     data: &DataSet,
@@ -368,8 +368,7 @@ fn simulate(
     let preprocessing = models::parse_preprocessing(client.preprocessing.as_deref())?;
     let images = data::tensors(data, test, &client.input_shape, preprocessing.as_ref())?;
     let display = session.progress("simulate", images.len() as u64);
-    let server = Server::new(plan)?;
-    let scores = simulation::scores(&server, client, &images, 1, session, &display)?;
+    let scores = simulation::scores(server, client, &images, 1, session, &display)?;
     let plain = plain_scores(student, data, test)?;
     Ok((Figures::of_scores(data, test, &scores), Distance::new(&plain, &scores)))
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::commands::compile::parse_tolerance;
 use crate::error::CliError;
 use crate::output::{Table, bytes, seconds};
+use crate::pipeline::server::Server;
 use crate::pipeline::{models, planning, store};
 use crate::session::Session;
 use crate::{files, machine};
@@ -70,8 +71,8 @@ pub struct Costs {
 
 /// Loads or makes the plan, estimates, prints.
 pub fn run(args: &EstimateArgs, session: &Session) -> Result<(), CliError> {
-    let plan = load(args, session)?;
-    let costs = Costs::new(&planning::estimate(&plan)?, session.threads());
+    let server = Server::new(load(args, session)?)?;
+    let costs = Costs::new(&planning::estimate(server.program())?, session.threads());
     session.emit(&costs, || costs.text())
 }
 

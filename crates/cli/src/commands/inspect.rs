@@ -38,7 +38,7 @@ pub fn run(args: &InspectArgs, session: &Session) -> Result<(), CliError> {
     let header = store::header(path)?;
     let mut shown = Shown::new(&header, files::size(path));
     match header.kind {
-        Kind::ServerPlan => shown.server_plan(&store::load_server_plan(path)?)?,
+        Kind::ServerPlan => shown.server_plan(store::load_server_plan(path)?)?,
         Kind::ClientPlan => {
             let plan = store::load_client_plan(path)?;
             shown.parameters(&plan.parameters);
@@ -123,7 +123,9 @@ impl Shown {
         self.line("security_table", Security::TABLE.into());
     }
 
-    fn server_plan(&mut self, plan: &ServerPlan) -> Result<(), CliError> {
+    fn server_plan(&mut self, plan: ServerPlan) -> Result<(), CliError> {
+        let program = Program::load(plan).map_err(refused)?;
+        let plan = program.plan();
         self.parameters(&plan.parameters);
         self.line("network", plan.network.clone().into());
         self.line("batch", json!(plan.batch()));
@@ -131,7 +133,6 @@ impl Shown {
         self.line("rotations", json!(plan.keys.rotations.len()));
         self.line("precision_bits", json!(plan.precision.bits));
         self.line("predicted_max_error", json!(plan.precision.max_error));
-        let program = Program::load(plan).map_err(refused)?;
         let lowered = program.lowered();
         for (index, step) in plan.steps.iter().enumerate() {
             let value = &plan.values[index + 1];

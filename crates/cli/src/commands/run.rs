@@ -60,16 +60,15 @@ struct LayerCost {
 /// Checks that all files belong together and that memory suffices, loads the keys, runs the images.
 pub fn run(args: &RunArgs, session: &Session) -> Result<(), CliError> {
     files::check_target(&args.out, Access::Shared)?;
-    let plan = store::load_server_plan(&args.plan)?;
-    let server = Server::new(&plan)?;
-    let params = server.parameters();
+    let server = Server::new(store::load_server_plan(&args.plan)?)?;
+    let (plan, params) = (server.plan(), server.parameters());
     let mut reader =
         CiphertextReader::<_, SeededCiphertext>::open(files::open(&args.input)?, params, &plan.id)
             .map_err(|e| CliError::reading(&args.input, e))?;
     let key_reader = store::open_evaluation_keys(&args.keys, params, &plan.id)?;
     store::require_batch(&args.input, reader.count(), plan.batch())?;
     store::require_key(&args.input, reader.header(), &key_reader.header().key)?;
-    session.require_memory("running the plan", planning::sizes(&plan)?.server_memory_bytes)?;
+    session.require_memory("running the plan", planning::sizes(server.program())?.server_memory_bytes)?;
 
     let started = std::time::Instant::now();
     let keys = Arc::new(store::load_evaluation_keys(key_reader, &args.keys, session)?);

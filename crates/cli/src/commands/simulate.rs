@@ -56,7 +56,7 @@ pub fn run(args: &SimulateArgs, session: &Session) -> Result<(), CliError> {
     let data = data::open_for_plan(&args.data, shape, preprocessing.as_ref(), classes, session)?;
     let chosen = data::choose(&data, args.split, args.index.as_ref())?;
     let images = data::tensors(&data, &chosen, &client.input_shape, preprocessing.as_ref())?;
-    let server = Server::new(&plan)?;
+    let server = Server::new(plan)?;
 
     let display = session.progress("simulate", images.len() as u64);
     let simulated = simulation::run(&server, &client, &images, args.seed, session, &display)?;

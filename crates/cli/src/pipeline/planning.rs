@@ -2,7 +2,9 @@
 
 use polyveil_exec::{Program, measure_unit_costs};
 use polyveil_net::{Graph, Tensor};
-use polyveil_plan::{CompileOptions, Compiled, Estimate, PlanError, ServerPlan, Stage, UnitCosts, Work};
+use polyveil_plan::{
+    CompileOptions, Compiled, Diagonals, Estimate, PlanError, ServerPlan, Stage, UnitCosts, Work,
+};
 
 use crate::error::{CliError, Exit};
 use crate::pipeline::client;
@@ -52,7 +54,9 @@ pub fn compile_batch(
         return Ok(compiled);
     }
     let memory = |plan: &ServerPlan| {
-        let needed = sizes(plan)?.server_memory_bytes;
+        let lowered = plan.lowered().map_err(refused)?;
+        let lowered: Vec<_> = lowered.iter().map(Option::as_ref).collect();
+        let needed = estimate_with(plan, &lowered, &NOTHING)?.server_memory_bytes;
         session.require_memory(&format!("a batch of {batch} images"), needed)
     };
     let Err(mut error) = memory(&compiled.server) else { return Ok(compiled) };
@@ -83,28 +87,34 @@ pub fn parse_batch(text: &str) -> Result<usize, String> {
 }
 
 /// Predicts time, memory and sizes, with unit costs measured on this machine.
-pub fn estimate(plan: &ServerPlan) -> Result<Estimate, CliError> {
+pub fn estimate(program: &Program) -> Result<Estimate, CliError> {
+    let plan = program.plan();
     let unit = measure_unit_costs(plan.parameters.log_n).map_err(|e| CliError::new(Exit::Parameters, e))?;
-    estimate_with(plan, &unit)
+    estimate_with(plan, &program.lowered(), &unit)
 }
 
 /// Predicts memory and sizes; measures nothing, so the seconds mean nothing.
-pub fn sizes(plan: &ServerPlan) -> Result<Estimate, CliError> {
-    let nothing = UnitCosts {
-        ntt_ns: 0.0,
-        mac_full_ns: 0.0,
-        mac_periodic_ns: 0.0,
-        key_mac_ns: 0.0,
-        convert_ns: 0.0,
-        embed_ns: 0.0,
-        speedup: 1.0,
-    };
-    estimate_with(plan, &nothing)
+pub fn sizes(program: &Program) -> Result<Estimate, CliError> {
+    estimate_with(program.plan(), &program.lowered(), &NOTHING)
 }
 
-fn estimate_with(plan: &ServerPlan, unit: &UnitCosts) -> Result<Estimate, CliError> {
-    let program = Program::load(plan).map_err(super::server::refused)?;
-    let work = Work::count(plan, &program.lowered());
+/// Operations that take no time.
+const NOTHING: UnitCosts = UnitCosts {
+    ntt_ns: 0.0,
+    mac_full_ns: 0.0,
+    mac_periodic_ns: 0.0,
+    key_mac_ns: 0.0,
+    convert_ns: 0.0,
+    embed_ns: 0.0,
+    speedup: 1.0,
+};
+
+fn estimate_with(
+    plan: &ServerPlan,
+    lowered: &[Option<&Diagonals>],
+    unit: &UnitCosts,
+) -> Result<Estimate, CliError> {
+    let work = Work::count(plan, lowered);
     let mut estimate = polyveil_plan::estimate(plan, &work, unit);
     // Keys are made, written and dropped one at a time.
     let parameters = plan.parameters().map_err(refused)?;

@@ -19,9 +19,9 @@ pub struct Server {
 
 impl Server {
     /// Checks a plan and prepares it for running.
-    pub fn new(plan: &ServerPlan) -> Result<Self, CliError> {
-        let program = Program::load(plan).map_err(refused)?;
+    pub fn new(plan: ServerPlan) -> Result<Self, CliError> {
         let parameters = plan.parameters().map_err(planning::refused)?;
+        let program = Program::load(plan).map_err(refused)?;
         Ok(Self { program, parameters })
     }
 

@@ -18,7 +18,7 @@ const TILE_WORDS: usize = 64 << 10;
 const TILE: (usize, usize) = (128, 4096);
 /// Words of encoded weights, and of sums before they are rescaled, that are in memory together.
 const WEIGHT_WORDS: usize = 4 << 20;
-const SUM_WORDS: usize = 32 << 20;
+const SUM_WORDS: usize = 96 << 20;
 /// So many sums at least that share the memory for weights, or each is done by itself.
 const HEAVY: usize = 4;
 /// Parts of a limb that are worked on by themselves, so that threads have alike shares of few limbs.

@@ -140,11 +140,22 @@ impl Metrics {
 
 /// Probabilities; none where a score is not finite or there are none.
 fn softmax(scores: &[f32]) -> Option<Vec<f64>> {
-    let best = argmax(scores)?;
-    let highest = f64::from(scores[best as usize]);
-    let powers: Vec<f64> = scores.iter().map(|&s| (f64::from(s) - highest).exp()).collect();
+    let powers: Vec<f64> = below_highest(scores)?.into_iter().map(f64::exp).collect();
     let sum: f64 = powers.iter().sum();
     Some(powers.into_iter().map(|p| p / sum).collect())
+}
+
+/// Their logarithms.
+pub(crate) fn log_softmax(scores: &[f32]) -> Option<Vec<f64>> {
+    let scores = below_highest(scores)?;
+    let sum = scores.iter().map(|s| s.exp()).sum::<f64>().ln();
+    Some(scores.into_iter().map(|s| s - sum).collect())
+}
+
+/// Scores less the highest; in double precision, as two finite ones may be further apart than a float reaches.
+fn below_highest(scores: &[f32]) -> Option<Vec<f64>> {
+    let highest = f64::from(scores[argmax(scores)? as usize]);
+    Some(scores.iter().map(|&s| f64::from(s) - highest).collect())
 }
 
 fn mean_auc(classes: usize, images: &[(u32, Vec<f64>)]) -> Option<f64> {

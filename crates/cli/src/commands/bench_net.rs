@@ -232,13 +232,18 @@ fn compile(
     let shape = [&[calibration.len()], calibration[0].shape()].concat();
     let values: Vec<f32> = calibration.iter().flat_map(|image| image.data()).copied().collect();
     files::write_bytes(&folder.path().join("calibration.npy"), &npy::write_f32(&shape, &values))?;
-    let (model, tolerance, batch) =
-        (model.display().to_string(), args.tolerance.to_string(), args.batch.to_string());
-    let compile = ["compile", &model, "--calibration", "calibration.npy", "--tolerance", &tolerance];
+    let model = model.to_str().ok_or_else(|| {
+        let message = "the name of the file is no Unicode, which a command needs";
+        CliError::new(Exit::Usage, message).at(&args.model)
+    })?;
+    let (tolerance, batch) = (args.tolerance.to_string(), args.batch.to_string());
+    let compile = ["compile", model, "--calibration", "calibration.npy", "--tolerance", &tolerance];
     let outcome = child::run(folder.path(), &[&compile[..], &["--batch", &batch]].concat(), session)?;
     let server = store::load_server_plan(&folder.path().join("server.plan"))?;
     let client = store::load_client_plan(&folder.path().join("client.plan"))?;
-    Ok((server, client, outcome["seconds"].as_f64().unwrap_or(f64::NAN)))
+    let seconds = outcome["seconds"].as_f64();
+    let seconds = seconds.ok_or_else(|| CliError::new(Exit::Internal, "`polyveil compile` took no time"))?;
+    Ok((server, client, seconds))
 }
 
 /// As many as a batch has; a single one takes all places.

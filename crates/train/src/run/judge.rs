@@ -7,7 +7,7 @@ use crate::config::Keep;
 use crate::data::{DataSet, Split};
 use crate::engine::{ForwardOptions, Scores, infer};
 use crate::error::TrainError;
-use crate::metrics::argmax;
+use crate::metrics::{argmax, log_softmax};
 
 /// Chooses between networks of one run.
 pub(super) struct Judge {
@@ -76,13 +76,12 @@ impl Tally {
         self.images += labels.len();
         for (row, &label) in scores.values.chunks(classes).zip(labels) {
             let wanted = teacher.next();
-            let Some(best) = argmax(row) else { continue };
+            let (Some(best), Some(logs)) = (argmax(row), log_softmax(row)) else { continue };
             self.finite += 1;
             self.correct += usize::from(best == label);
-            let logs = log_softmax(row);
             self.loss -= logs.get(label as usize).copied().unwrap_or(0.0);
-            let Some(wanted) = wanted.filter(|wanted| argmax(wanted).is_some()) else { continue };
-            let pairs = log_softmax(wanted).into_iter().zip(logs);
+            let Some(wanted) = wanted.and_then(log_softmax) else { continue };
+            let pairs = wanted.into_iter().zip(logs);
             self.distance += pairs.map(|(wanted, found)| wanted.exp() * (wanted - found)).sum::<f64>();
         }
     }
@@ -104,13 +103,6 @@ impl Tally {
     pub(super) const fn non_finite(&self) -> usize {
         self.images - self.finite
     }
-}
-
-/// Logarithms of the probabilities that finite scores stand for.
-fn log_softmax(row: &[f32]) -> Vec<f64> {
-    let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = row.iter().map(|&s| f64::from(s - highest).exp()).sum();
-    row.iter().map(|&s| f64::from(s - highest) - sum.ln()).collect()
 }
 
 #[cfg(test)]
@@ -135,6 +127,10 @@ mod tests {
         let (found, _) = merits(&[third, 0.0, 7.0, 9.0], &[0, 1], &[third + 2.0, 2.0, -3.0, -1.0]);
         assert!(found.distance.abs() < 1e-6, "{found:?}");
         assert_eq!(merits(&[third, 0.0], &[1], &[]).0.distance, 0.0);
+        // Finite scores further apart than a float reaches: the teacher is sure, the student wrong or right.
+        let far = [f32::MAX, -f32::MAX];
+        assert_eq!(merits(&far, &[0], &far).0.distance, 0.0);
+        assert_eq!(merits(&far, &[0], &[0.0, f32::MAX]).0.distance, f32::INFINITY);
     }
 
     #[test]

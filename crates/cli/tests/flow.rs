@@ -157,7 +157,9 @@ fn flooding_adds_noise_and_says_so() {
     // One image, three scores.
     assert!((std / (6.0 * 32.0 * error) - 1.0).abs() < 1e-9, "{std} {error}");
     assert!(one["precision_bits"].as_i64().unwrap() < rounded["precision_bits"].as_i64().unwrap());
-    assert_ne!(scores(&one), scores(&flooded(&["--flooding", "10"])));
+    // Rounded scores are alike in one pair of twenty-five.
+    let again = || scores(&flooded(&["--flooding", "10"]));
+    assert!((0..8).any(|_| again() != scores(&one)));
     let more = flooded(&["--flooding", "10", "--shared-results", "100"])["noise_std"].as_f64().unwrap();
     assert!((more / std - 10.0).abs() < 1e-9);
     for (found, expected) in scores(&one).as_array().unwrap().iter().zip(scores(&rounded).as_array().unwrap())

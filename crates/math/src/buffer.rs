@@ -2,7 +2,9 @@
 //!
 //! Fresh memory costs a page fault per 4 kB; for polynomials of megabytes that took half the time of a key switch. Freed
 //! buffers of at least 64 kB are therefore kept and handed out again where they fit within a quarter: 128 MiB of them, or more as
-//! long as the process does not hold more than it once needed; those free for longest go first. Secrets do not go through here.
+//! long as the process does not hold more than it once needed; those free for longest go first. Large ones serve for up to a
+//! quarter of their size where a fresh one would have others go: the sums of a network's layers shrink from one to the next, and
+//! each image would have all of them cleared by the system again. Secrets do not go through here.
 //!
 //! Where the system has huge pages (2 MB), fresh buffers of 8 MB and more ask for them (`pages.rs`): keys are read from end to end by
 //! every rotation, a new page each 4 kB.
@@ -17,6 +19,10 @@ use crate::pages::Words;
 const MIN_WORDS: usize = 8 << 10;
 /// Words that may be kept whatever was needed before.
 const FREE_WORDS: usize = 16 << 20;
+
+/// Words from which a buffer may be up to [`SPARE`] times as large as wanted.
+const LARGE_WORDS: usize = 1 << 20;
+const SPARE: usize = 4;
 
 /// Words of a cache line: buffers start on one, as vector loads that cross lines cost twice.
 const LINE: usize = 8;
@@ -142,7 +148,9 @@ impl Pool {
     /// A kept buffer for `len` words, or those that have to go before a new one is made.
     fn take(&mut self, len: usize) -> Result<Words, Vec<Words>> {
         // Empty entries stay, so that the next buffer of that size is kept without an allocation.
-        let mut fitting = self.free.range_mut(len..=len + len / 4);
+        let spare = len >= LARGE_WORDS && !self.has_room(self.kept, self.used + len);
+        let most = if spare { SPARE * len } else { len + len / 4 };
+        let mut fitting = self.free.range_mut(len..=most);
         let Some((_, buffer)) = fitting.find_map(|(_, alike)| alike.pop_back()) else {
             return Err(self.surplus(self.used + len));
         };
@@ -219,7 +227,7 @@ mod tests {
         assert!(pool.give(words(FREE_WORDS / 2)).is_empty());
         assert_eq!((pool.kept, pool.used, pool.most), (5 * FREE_WORDS / 2, FREE_WORDS / 2, 3 * FREE_WORDS));
         // All room is taken: the one that was given back first goes, then what is kept in any case may stay.
-        let surplus = pool.take(FREE_WORDS / 8).unwrap_err();
+        let surplus = pool.take(FREE_WORDS / 32).unwrap_err();
         assert_eq!(sizes(surplus), [2 * FREE_WORDS]);
         assert!(pool.take(4 * FREE_WORDS).unwrap_err().is_empty());
         pool.use_more(4 * FREE_WORDS);
@@ -239,6 +247,30 @@ mod tests {
         assert_eq!(gone.iter().map(Words::capacity).collect::<Vec<_>>(), [FREE_WORDS]);
         assert!(pool.take(FREE_WORDS / 4).is_ok());
         assert_eq!((pool.kept, pool.used), (3 * FREE_WORDS / 2, 3 * FREE_WORDS / 4));
+    }
+
+    #[test]
+    fn large_buffers_serve_for_less_before_others_go() {
+        let mut pool = Pool::new();
+        pool.use_more(2 * FREE_WORDS);
+        for size in [FREE_WORDS, FREE_WORDS / 2, FREE_WORDS / 2] {
+            assert!(pool.give(words(size)).is_empty());
+        }
+        // No room for another one: the least that is large enough is taken.
+        let quarter = FREE_WORDS / 4;
+        let mut taken = || pool.take(quarter).map(|buffer| buffer.capacity()).ok();
+        assert_eq!([taken(), taken()], [Some(FREE_WORDS / 2); 2]);
+        // Not for something small, though.
+        assert!(pool.give(words(FREE_WORDS / 2)).is_empty());
+        assert!(pool.take(LARGE_WORDS / 2).is_err());
+        // Where there is room for a fresh one, that is as large as wanted.
+        let mut pool = Pool::new();
+        pool.use_more(4 * FREE_WORDS);
+        for size in [2 * FREE_WORDS, FREE_WORDS] {
+            assert!(pool.give(words(size)).is_empty());
+        }
+        pool.used = 0;
+        assert!(pool.take(quarter).is_err());
     }
 
     #[test]

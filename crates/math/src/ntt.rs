@@ -9,7 +9,7 @@ use crate::buffer::Buffer;
 use crate::error::MathError;
 use crate::modulus::{Modulus, Shoup};
 use crate::ring::RingKind;
-use crate::simd::{self, Twiddles};
+use crate::simd::{self, Forms, Twiddles};
 
 /// Smallest log2 of a degree.
 pub const MIN_LOG_N: u32 = 1;
@@ -30,30 +30,45 @@ pub struct NttTable {
     last: Shoup,
 }
 
-/// Factors in tree order with the quotients that the back end reads.
+/// Factors in tree order in the forms that the back end reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Table {
     values: Buffer,
     quotients: Buffer,
     quotients52: Buffer,
+    doubles: Buffer,
 }
 
 impl Table {
     fn new(values: Vec<u64>, modulus: &Modulus) -> Self {
-        let (wide, narrow) = simd::quotients_read();
-        let quotients = |wanted: bool, shift: u32| {
-            // Tests compare back ends on one table.
-            let wanted = wanted || cfg!(test);
-            let values = if wanted { &values[..] } else { &[] };
-            let all: Vec<u64> = values.iter().map(|&w| modulus.shoup(w).quotient >> shift).collect();
+        // Tests compare back ends on one table.
+        let all = Forms { quotients: usize::MAX, quotients52: true, doubles: true };
+        let forms = if cfg!(test) { all } else { simd::forms_read() };
+        let some = |count: usize, form: &dyn Fn(u64) -> u64| {
+            let all: Vec<u64> = values.iter().take(count).map(|&w| form(w)).collect();
             Buffer::from(&all[..])
         };
-        let (quotients, quotients52) = (quotients(wide, 0), quotients(narrow, 12));
-        Self { quotients, quotients52, values: Buffer::from(&values[..]) }
+        let every = |wanted: bool| if wanted { values.len() } else { 0 };
+        let double = |w: u64| {
+            let negative = w > modulus.value() / 2;
+            let (w, q) = (w as f64, modulus.value() as f64);
+            if negative { w - q } else { w }.to_bits()
+        };
+        Self {
+            quotients: some(forms.quotients, &|w| modulus.shoup(w).quotient),
+            quotients52: some(every(forms.quotients52), &|w| modulus.shoup(w).quotient >> 12),
+            doubles: some(every(forms.doubles), &double),
+            values: Buffer::from(&values[..]),
+        }
     }
 
     fn twiddles(&self) -> Twiddles<'_> {
-        Twiddles { values: &self.values, quotients: &self.quotients, quotients52: &self.quotients52 }
+        Twiddles {
+            values: &self.values,
+            quotients: &self.quotients,
+            quotients52: &self.quotients52,
+            doubles: &self.doubles,
+        }
     }
 }
 

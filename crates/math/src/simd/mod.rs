@@ -143,10 +143,12 @@ use dispatch;
 pub struct Twiddles<'a> {
     /// The factors.
     pub values: &'a [u64],
-    /// ⌊value · 2^64 / q⌋ of each; may be empty where the back end reads `quotients52`.
+    /// ⌊value · 2^64 / q⌋ of each, as many as the back end reads.
     pub quotients: &'a [u64],
     /// ⌊value · 2^52 / q⌋ of each; empty unless the back end reads it.
     pub quotients52: &'a [u64],
+    /// The same modulo q, at most q/2 in magnitude, as bits of doubles; empty unless the back end reads it.
+    pub doubles: &'a [u64],
 }
 
 /// The weights of one term of a sum of products.
@@ -167,14 +169,28 @@ pub struct Term<'a> {
     pub weights: Weights<'a>,
 }
 
-/// Whether transforms of the back end in use read 64-bit quotients, and 52-bit ones.
+/// What transforms of a back end read of [`Twiddles`] beside the values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forms {
+    /// How many 64-bit quotients, if there are so many.
+    pub quotients: usize,
+    /// Whether 52-bit ones.
+    pub quotients52: bool,
+    /// Whether doubles.
+    pub doubles: bool,
+}
+
+/// What those of the back end in use read.
 #[must_use]
-pub fn quotients_read() -> (bool, bool) {
-    #[cfg(target_arch = "x86_64")]
-    if matches!(backend(), Backend::Avx512(_)) {
-        return (false, true);
+pub fn forms_read() -> Forms {
+    match backend() {
+        Backend::Scalar => Forms { quotients: usize::MAX, quotients52: false, doubles: false },
+        // Short transforms are scalar ones.
+        #[cfg(target_arch = "x86_64")]
+        Backend::Avx2(_) => Forms { quotients: avx2::MIN_TRANSFORM, quotients52: false, doubles: true },
+        #[cfg(target_arch = "x86_64")]
+        Backend::Avx512(_) => Forms { quotients: 0, quotients52: true, doubles: false },
     }
-    (true, false)
 }
 
 /// Forward transform modulo X^n − c, natural order in, bit-reversed order out. n/2 · log2 n butterflies.

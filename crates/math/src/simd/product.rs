@@ -127,6 +127,8 @@ pub fn key_product(
 ) {
     match super::backend() {
         #[cfg(target_arch = "x86_64")]
+        Backend::Avx2(token) => token.key_product(out, product, start, modulus),
+        #[cfg(target_arch = "x86_64")]
         Backend::Avx512(token) => token.key_product(out, product, start, modulus),
         backend => product.by_parts(backend, out, start, scratch, modulus),
     }

@@ -214,14 +214,21 @@ pub fn mul_blocks(out: &mut [u64], values: &[u64], weights: &[u64], modulus: &Mo
 pub fn pack(out: &mut [u8], values: &[u64], bits: usize, (rows, row): (usize, usize)) {
     let groups = out.chunks_exact_mut(rows * bits);
     for (values, group) in values.chunks_exact(PACKED_GROUP).zip(groups) {
-        let (mut next, mut pending, mut count) = (row * bits, 0u64, 0);
+        // Whole words, and at the end the bytes of a last one.
+        let mut out = group[row * bits..(row + 1) * bits].chunks_mut(8);
+        let (mut pending, mut count) = (0u128, 0);
         for &x in values {
-            pending |= x << count;
+            pending |= u128::from(x) << count;
             count += bits;
-            while count >= 8 {
-                group[next] = pending as u8;
-                (next, pending, count) = (next + 1, pending >> 8, count - 8);
+            if count >= 64
+                && let Some(word) = out.next()
+            {
+                word.copy_from_slice(&(pending as u64).to_le_bytes());
+                (pending, count) = (pending >> 64, count - 64);
             }
+        }
+        if let Some(last) = out.next() {
+            last.copy_from_slice(&(pending as u64).to_le_bytes()[..last.len()]);
         }
     }
 }

@@ -23,12 +23,17 @@ pub(super) mod matrix;
 mod mirror;
 mod ntt;
 mod pointwise;
+mod product;
 mod sums;
+mod tiles;
 
 use super::matrix::{Left, Lines, Out, Start};
-use super::{Target, Term, TileSum, Tiles, Twiddles};
+use super::{KeyProduct, Target, Term, TileSum, Tiles, Twiddles};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
+
+/// Transforms shorter than this are scalar ones; in longer ones, blocks hold at least four of the last nodes.
+pub(super) const MIN_TRANSFORM: usize = 128;
 
 /// Four integers as doubles.
 type V = __m256d;
@@ -82,9 +87,10 @@ entries! {
     pointwise::permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]);
     pointwise::reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus);
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
-    sums::tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus);
+    tiles::tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus);
     sums::convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]);
     sums::convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>);
+    product::key_product(out: &mut [u64], product: &KeyProduct<'_>, start: usize, modulus: &Modulus);
     matrix::product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);
     matrix::product_transposed(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);
 }
@@ -138,8 +144,13 @@ impl Mod {
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     fn factor(self, w: V) -> Factor {
-        let large = _mm256_cmp_pd::<_CMP_GT_OQ>(w, self.half);
-        let value = _mm256_sub_pd(w, _mm256_and_pd(large, self.q));
+        self.fixed(self.balanced(w))
+    }
+
+    /// One that is at most q/2 in magnitude.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn fixed(self, value: V) -> Factor {
         Factor { value, ratio: _mm256_mul_pd(value, self.inverse) }
     }
 
@@ -168,6 +179,14 @@ impl Mod {
         let low = _mm256_fmsub_pd(x, y, high);
         let estimate = round(_mm256_fmadd_pd(high, self.inverse, _mm256_set1_pd(ROUND)));
         _mm256_add_pd(_mm256_fnmadd_pd(estimate, self.q, high), low)
+    }
+
+    /// A residue in [0, q) as the same modulo q of at most q/2 in magnitude.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn balanced(self, x: V) -> V {
+        let large = _mm256_cmp_pd::<_CMP_GT_OQ>(x, self.half);
+        _mm256_sub_pd(x, _mm256_and_pd(large, self.q))
     }
 
     /// |x| < 2^52 → at most q/2 + 1 in magnitude.

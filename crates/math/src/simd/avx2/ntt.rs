@@ -16,12 +16,10 @@
 //!   missing to 2 after the eight passes of the largest degree.)
 
 use super::super::{Twiddles, scalar};
-use super::{Factor, Lane, Mod, V, double, load, store};
+use super::{Factor, Lane, MIN_TRANSFORM, Mod, V, double, load, store};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
-/// Below this length the scalar kernels run; from here on, blocks hold at least four of the last nodes.
-const MIN_LEN: usize = 128;
 /// Largest modulus of the lean kernels.
 const LEAN_BITS: u32 = 48;
 /// Vectors of a block that is finished before the next one is begun: 4 to 16 kB.
@@ -31,15 +29,15 @@ type Node = [Lane; 4];
 
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn ntt_forward(values: &mut [u64], twiddles: Twiddles<'_>, modulus: &Modulus) {
-    if values.len() < MIN_LEN {
+    if values.len() < MIN_TRANSFORM {
         return scalar::ntt_forward(values, twiddles, modulus);
     }
     let (lanes, _) = values.as_chunks_mut();
     let m = Mod::new(modulus);
     if modulus.bits() > LEAN_BITS {
-        forward::<true>(lanes, twiddles.values, m);
+        forward::<true>(lanes, twiddles.doubles, m);
     } else {
-        forward::<false>(lanes, twiddles.values, m);
+        forward::<false>(lanes, twiddles.doubles, m);
     }
 }
 
@@ -51,16 +49,16 @@ pub(super) fn ntt_inverse(
     last: Shoup,
     modulus: &Modulus,
 ) {
-    if values.len() < MIN_LEN {
+    if values.len() < MIN_TRANSFORM {
         return scalar::ntt_inverse(values, twiddles, scale, last, modulus);
     }
     let (lanes, _) = values.as_chunks_mut();
     let m = Mod::new(modulus);
     let ends = [m.spread(scale.value), m.spread(last.value)];
     if modulus.bits() > LEAN_BITS {
-        inverse::<true>(lanes, twiddles.values, ends, m);
+        inverse::<true>(lanes, twiddles.doubles, ends, m);
     } else {
-        inverse::<false>(lanes, twiddles.values, ends, m);
+        inverse::<false>(lanes, twiddles.doubles, ends, m);
     }
 }
 
@@ -70,7 +68,7 @@ fn forward<const WIDE: bool>(lanes: &mut [Lane], w: &[u64], m: Mod) {
     // The first pass turns words into doubles, and takes one level where the number of levels is odd.
     let mut nodes = first_nodes(lanes.len());
     if nodes == 2 {
-        let w = m.spread(w[1]);
+        let w = broadcast(m, w[1]);
         let (low, high) = lanes.split_at_mut(lanes.len() / 2);
         for (x, y) in low.iter_mut().zip(high) {
             let (a, t) = (double(load(x)), m.mul(double(load(y)), w));
@@ -214,7 +212,8 @@ impl Quad {
     #[target_feature(enable = "avx2,fma")]
     fn new(m: Mod, w: &[u64], nodes: usize, j: usize) -> Self {
         let lower = 2 * (nodes + j);
-        Self { one: m.spread(w[nodes + j]), two: m.spread(w[lower]), three: m.spread(w[lower + 1]) }
+        let [one, two, three] = [nodes + j, lower, lower + 1].map(|k| broadcast(m, w[k]));
+        Self { one, two, three }
     }
 
     #[inline]
@@ -267,7 +266,7 @@ impl<'a> Tail<'a> {
     #[target_feature(enable = "avx2,fma")]
     fn upper(&self, m: Mod) -> Quad {
         let (&one, &[two, three]) = self.upper;
-        Quad { one: m.spread(one), two: m.spread(two), three: m.spread(three) }
+        Quad { one: broadcast(m, one), two: broadcast(m, two), three: broadcast(m, three) }
     }
 
     /// One node of four values a lane.
@@ -280,9 +279,15 @@ impl<'a> Tail<'a> {
         let even = _mm256_permute2f128_pd::<0x20>(low, high);
         let odd = _mm256_permute2f128_pd::<0x31>(low, high);
         let (two, three) = (_mm256_unpacklo_pd(even, odd), _mm256_unpackhi_pd(even, odd));
-        let factor = |w: V| m.factor(double(_mm256_castpd_si256(w)));
-        Quad { one: factor(get(one)), two: factor(two), three: factor(three) }
+        Quad { one: m.fixed(get(one)), two: m.fixed(two), three: m.fixed(three) }
     }
+}
+
+/// A factor from the bits of a double, in all lanes.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn broadcast(m: Mod, bits: u64) -> Factor {
+    m.fixed(_mm256_set1_pd(f64::from_bits(bits)))
 }
 
 #[inline]

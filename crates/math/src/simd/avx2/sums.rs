@@ -12,8 +12,12 @@
 //! which is below 2^52 as k ≤ 52. The low one is brought to q/2 + 3 the same way, the sum of both is below 2^53, and is
 //! reduced to q/2 + 1. That remainder starts the next low one, and counts as a term there: it is below
 //! 2^(k−1) = 2^(53−t), since 2·t ≤ 105 − a − b with b ≤ a, or t = 12 and q < 2^41.
+//!
+//! **Balanced values**, |x| ≤ 2^(a−1), make sums smaller by a bit, of either sign. The high accumulator then starts at
+//! C = 1.5·2^(52+k) and has the same unit as long as the sum stays within 2^(51+k): t = ⌊(106 − a − b)/2⌋, so 8 terms of 50
+//! bits. Where |H| ≤ 2^(51+k) all of the above holds for either sign; a residue, below 2^a ≤ 2^(53−t), may start the low one.
 
-use super::super::{CONVERT_GROUP, Target, Term, TileSum, Tiles, Weights, scalar, tiles::by_terms};
+use super::super::{CONVERT_GROUP, Target, Term, Weights, scalar};
 use super::{Lane, Mod, V, WORD, double, load, spread, store};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
@@ -43,31 +47,26 @@ pub(super) fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
             match term.weights {
                 Weights::Full(weights) => {
                     let (weights, _) = weights[start..start + BLOCK].as_chunks::<4>();
-                    sums.add(values, |i| double(load(&weights[i])));
+                    sums.add(limits, values, |i| double(load(&weights[i])));
                 }
                 Weights::Blocks(weights) => {
                     let size = n / weights.len();
                     if size >= BLOCK {
                         let w = spread(weights[start / size]);
-                        sums.add(values, |_| w);
+                        sums.add(limits, values, |_| w);
                     } else {
                         let mut expanded = [0; BLOCK];
                         for (chunk, &w) in expanded.chunks_exact_mut(size).zip(&weights[start / size..]) {
                             chunk.fill(w);
                         }
                         let (expanded, _) = expanded.as_chunks::<4>();
-                        sums.add(values, |i| double(load(&expanded[i])));
+                        sums.add(limits, values, |i| double(load(&expanded[i])));
                     }
                 }
             }
         }
-        sums.finish(out.as_chunks_mut().0);
+        sums.finish(limits, out.as_chunks_mut().0);
     }
-}
-
-#[target_feature(enable = "avx2,fma")]
-pub(super) fn tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus) {
-    by_terms(sums, tiles, |out, terms| dot(out, terms, modulus));
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -113,81 +112,55 @@ pub(super) fn convert_combine(out: &mut [u64], prepared: &[u64], target: &Target
             let mut sums = Sums::<VECTORS>::new(limits);
             for (source, &w) in sources.iter().zip(hats.iter().chain([&correction])) {
                 let w = spread(w);
-                sums.add(&source[half * VECTORS..][..VECTORS], |_| w);
+                sums.add(limits, &source[half * VECTORS..][..VECTORS], |_| w);
             }
-            sums.finish(out);
+            sums.finish(limits, out);
         }
     }
 }
 
 /// What the sums of one modulus have in common.
 #[derive(Clone, Copy)]
-struct Limits {
-    m: Mod,
-    /// C = 2^(52 + k).
+pub(super) struct Limits {
+    pub(super) m: Mod,
+    /// C.
     start: V,
     /// 2^t.
-    terms: usize,
+    pub(super) terms: usize,
 }
 
 /// Accumulators of one block.
 #[derive(Clone, Copy)]
-struct Sums<const K: usize> {
-    limits: Limits,
-    high: [V; K],
-    low: [V; K],
+pub(super) struct Sums<const K: usize> {
+    pub(super) high: [V; K],
+    pub(super) low: [V; K],
     /// Terms that may still be added before the next reduction.
-    room: usize,
+    pub(super) room: usize,
 }
 
 impl Limits {
-    /// For values below 2^`bits` and weights below the modulus, which has at most as many bits.
+    /// For residues below 2^`bits` and weights below the modulus, which has at most as many bits.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    fn new(bits: u32, modulus: &Modulus) -> Self {
-        let log_terms = ((105 - bits - modulus.bits()) / 2).min(MAX_LOG_TERMS);
+    pub(super) fn new(bits: u32, modulus: &Modulus) -> Self {
+        Self::with(105 - bits - modulus.bits(), 1.0, modulus)
+    }
+
+    /// For values of at most half of the modulus and weights below it.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn balanced(modulus: &Modulus) -> Self {
+        Self::with(106 - 2 * modulus.bits(), 1.5, modulus)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn with(twice: u32, start: f64, modulus: &Modulus) -> Self {
+        let log_terms = (twice / 2).min(MAX_LOG_TERMS);
         let unit = (1u64 << (54 - log_terms)) as f64;
-        Self { m: Mod::new(modulus), start: _mm256_set1_pd(WORD * unit), terms: 1 << log_terms }
-    }
-}
-
-impl<const K: usize> Sums<K> {
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    fn new(limits: Limits) -> Self {
-        Self { limits, high: [limits.start; K], low: [_mm256_setzero_pd(); K], room: limits.terms }
+        Self { m: Mod::new(modulus), start: _mm256_set1_pd(start * WORD * unit), terms: 1 << log_terms }
     }
 
-    /// One term, its weights by vector.
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    fn add(&mut self, values: &[Lane], weights: impl Fn(usize) -> V) {
-        if self.room == 0 {
-            for (high, low) in self.high.iter_mut().zip(&mut self.low) {
-                (*high, *low) = (self.limits.start, self.limits.reduce(*high, *low));
-            }
-            self.room = self.limits.terms - 1;
-        }
-        self.room -= 1;
-        for (i, ((high, low), x)) in self.high.iter_mut().zip(&mut self.low).zip(values).enumerate() {
-            let (x, w) = (double(load(x)), weights(i));
-            let sum = _mm256_fmadd_pd(x, w, *high);
-            let grown = _mm256_sub_pd(sum, *high);
-            *low = _mm256_add_pd(*low, _mm256_fmsub_pd(x, w, grown));
-            *high = sum;
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    fn finish(self, out: &mut [Lane]) {
-        for ((o, high), low) in out.iter_mut().zip(self.high).zip(self.low) {
-            store(o, self.limits.m.word(self.limits.reduce(high, low)));
-        }
-    }
-}
-
-impl Limits {
     /// Remainder of both accumulators, at most q/2 + 1 in magnitude.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
@@ -198,5 +171,66 @@ impl Limits {
             _mm256_fnmadd_pd(estimate, self.m.q, x)
         });
         self.m.reduce(_mm256_add_pd(high, low))
+    }
+}
+
+impl<const K: usize> Sums<K> {
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { high: [limits.start; K], low: [_mm256_setzero_pd(); K], room: limits.terms }
+    }
+
+    /// Starts with residues.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn with(limits: Limits, residues: &[Lane; K]) -> Self {
+        let mut sums = Self::new(limits);
+        for (low, x) in sums.low.iter_mut().zip(residues) {
+            *low = double(load(x));
+        }
+        sums.room -= 1;
+        sums
+    }
+
+    /// One term, its weights by vector.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn add(&mut self, limits: Limits, values: &[Lane], weights: impl Fn(usize) -> V) {
+        self.make_room(limits);
+        self.room -= 1;
+        for (i, x) in values.iter().enumerate().take(K) {
+            self.one(i, double(load(x)), weights(i));
+        }
+    }
+
+    /// Reduces if there is room for no term.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn make_room(&mut self, limits: Limits) {
+        if self.room == 0 {
+            for (high, low) in self.high.iter_mut().zip(&mut self.low) {
+                (*high, *low) = (limits.start, limits.reduce(*high, *low));
+            }
+            self.room = limits.terms - 1;
+        }
+    }
+
+    /// A vector of a term, for which there is room.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn one(&mut self, i: usize, x: V, w: V) {
+        let sum = _mm256_fmadd_pd(x, w, self.high[i]);
+        let grown = _mm256_sub_pd(sum, self.high[i]);
+        self.low[i] = _mm256_add_pd(self.low[i], _mm256_fmsub_pd(x, w, grown));
+        self.high[i] = sum;
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn finish(self, limits: Limits, out: &mut [Lane]) {
+        for ((o, high), low) in out.iter_mut().zip(self.high).zip(self.low) {
+            store(o, limits.m.word(limits.reduce(high, low)));
+        }
     }
 }

@@ -1,0 +1,217 @@
+//! Many sums of products of the same values: [`super::sums`] says how a sum is formed.
+//!
+//! Where sums have more products than there are runs, a block of all runs is turned into balanced doubles once, in a buffer where
+//! they stand side by side, and then serves all sums: two multiply-adds and two additions a vector and product, and a load.
+
+use super::super::{LOG_UNIT, TileProducts, TileSum, Tiles, tiles::by_terms};
+use super::sums::{Limits, Sums, dot};
+use super::{Lane, V, double, load, spread, store};
+use crate::buffer;
+use crate::modulus::Modulus;
+use std::arch::x86_64::*;
+
+/// Vectors of a block: their accumulators fill half of the registers, and hide the latency of the products.
+const VECTORS: usize = 4;
+/// The same in values.
+const BLOCK: usize = 4 * VECTORS;
+/// A block of a run.
+type Block = [Lane; VECTORS];
+
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus) {
+    let len = sums.first().map_or(0, |sum| sum.out.len());
+    if len < 1 << LOG_UNIT {
+        return by_terms(sums, tiles, |out, terms| dot(out, terms, modulus));
+    }
+    let limits = Limits::balanced(modulus);
+    let products: usize =
+        sums.iter().flat_map(|sum| sum.products).map(|products| products.values.len()).sum();
+    if products <= tiles.values.len() {
+        for block in 0..len / BLOCK {
+            block_sums(sums, &tiles, Runs::<false> { ready: &[], values: tiles.values, block, limits });
+        }
+        return;
+    }
+    let mut buffer = buffer::take(tiles.values.len() * BLOCK);
+    let ready = buffer.as_chunks_mut::<4>().0.as_chunks_mut::<VECTORS>().0;
+    for block in 0..len / BLOCK {
+        let own = Runs::<false> { ready: &[], values: tiles.values, block, limits };
+        for (run, out) in ready.iter_mut().enumerate() {
+            let values = own.of(run as u32);
+            for (x, o) in values.iter().zip(out) {
+                store(o, _mm256_castpd_si256(own.lanes(x)));
+            }
+        }
+        block_sums(sums, &tiles, Runs::<true> { ready, values: &[], block, limits });
+    }
+}
+
+/// A block of every run: `READY` as balanced doubles, or as it is.
+#[derive(Clone, Copy)]
+struct Runs<'a, const READY: bool> {
+    ready: &'a [Block],
+    values: &'a [&'a [u64]],
+    block: usize,
+    limits: Limits,
+}
+
+impl<'a, const READY: bool> Runs<'a, READY> {
+    #[inline]
+    fn of(&self, run: u32) -> &'a Block {
+        if READY {
+            &self.ready[run as usize]
+        } else {
+            &self.values[run as usize].as_chunks::<4>().0.as_chunks().0[self.block]
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn lanes(&self, x: &Lane) -> V {
+        if READY { _mm256_castsi256_pd(load(x)) } else { self.limits.m.balanced(double(load(x))) }
+    }
+}
+
+/// A block of every sum.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn block_sums<const READY: bool>(sums: &mut [TileSum<'_>], tiles: &Tiles<'_>, runs: Runs<'_, READY>) {
+    for sum in sums {
+        let out: &mut Block = &mut sum.out.as_chunks_mut::<4>().0.as_chunks_mut().0[runs.block];
+        let mut acc = if sum.add { Sums::with(runs.limits, out) } else { Sums::new(runs.limits) };
+        for products in sum.products {
+            add_all(&mut acc, products, &runs, tiles.weights, tiles.start + runs.block * BLOCK);
+        }
+        acc.finish(runs.limits, out);
+    }
+}
+
+/// Adds all products of a list, as many at a time as there is room for.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_all<const READY: bool>(
+    acc: &mut Sums<VECTORS>,
+    products: &TileProducts,
+    runs: &Runs<'_, READY>,
+    weights: &[u64],
+    at: usize,
+) {
+    let (row, index) = products.row(at, LOG_UNIT);
+    let mut weights = &weights[products.weights + index * row..][..row];
+    let mut values = &products.values[..];
+    let log_each = LOG_UNIT.saturating_sub(products.log_block);
+    // Where in a unit the block lies.
+    let first = (at % (1 << LOG_UNIT)) >> products.log_block.min(LOG_UNIT);
+    while !values.is_empty() {
+        acc.make_room(runs.limits);
+        let (now, later) = values.split_at(values.len().min(acc.room));
+        let (own, rest) = weights.split_at(now.len() << log_each);
+        (values, weights) = (later, rest);
+        acc.room -= now.len();
+        match log_each {
+            0 => one_weight::<0, READY>(acc, now, runs, own, first),
+            1 => one_weight::<1, READY>(acc, now, runs, own, first),
+            2 => one_weight::<2, READY>(acc, now, runs, own, first),
+            3 => some_weights::<3, READY>(acc, now, runs, own, first),
+            4 => some_weights::<4, READY>(acc, now, runs, own, first),
+            5 => pairs_of_weights(acc, now, runs, own, first),
+            _ => all_weights(acc, now, runs, own, first),
+        }
+    }
+}
+
+// Functions of their own, as nothing but the accumulators may take registers.
+
+/// Products with one weight for the block, number `first` of 2^`LOG_EACH`.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma")]
+fn one_weight<const LOG_EACH: u32, const READY: bool>(
+    acc: &mut Sums<VECTORS>,
+    values: &[u32],
+    runs: &Runs<'_, READY>,
+    weights: &[u64],
+    first: usize,
+) {
+    let (each, first) = (1 << LOG_EACH, first & ((1 << LOG_EACH) - 1));
+    add(acc, values, runs, weights.chunks_exact(each), |w| spread(w[first]), |w, _| w);
+}
+
+/// Products with a weight for each vector or two.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma")]
+fn some_weights<const LOG_EACH: u32, const READY: bool>(
+    acc: &mut Sums<VECTORS>,
+    values: &[u32],
+    runs: &Runs<'_, READY>,
+    weights: &[u64],
+    first: usize,
+) {
+    let (each, last) = (1 << LOG_EACH, (BLOCK >> (LOG_UNIT - LOG_EACH)) - 1);
+    let own = weights.chunks_exact(each);
+    add(acc, values, runs, own, |w| &w[first..=first + last], |w, v| spread(w[v >> (4 - LOG_EACH)]));
+}
+
+/// Products with a weight for every two values.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma")]
+fn pairs_of_weights<const READY: bool>(
+    acc: &mut Sums<VECTORS>,
+    values: &[u32],
+    runs: &Runs<'_, READY>,
+    weights: &[u64],
+    first: usize,
+) {
+    let own = weights.chunks_exact(1 << (LOG_UNIT - 1));
+    let pairs = |w| {
+        let w: &[u64] = w;
+        &w[first..].as_chunks::<2>().0.as_chunks::<VECTORS>().0[0]
+    };
+    add(acc, values, runs, own, pairs, |w, v| twice(&w[v]));
+}
+
+/// Products with a weight for every value.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma")]
+fn all_weights<const READY: bool>(
+    acc: &mut Sums<VECTORS>,
+    values: &[u32],
+    runs: &Runs<'_, READY>,
+    weights: &[u64],
+    first: usize,
+) {
+    let own = weights.chunks_exact(1 << LOG_UNIT);
+    let vectors = |w| {
+        let w: &[u64] = w;
+        &w[first..].as_chunks::<4>().0.as_chunks::<VECTORS>().0[0]
+    };
+    add(acc, values, runs, own, vectors, |w, v| double(load(&w[v])));
+}
+
+/// Products with weights that `block` takes from a unit's, and `vector` from those for vector v.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add<'a, W: Copy, const READY: bool>(
+    acc: &mut Sums<VECTORS>,
+    values: &[u32],
+    runs: &Runs<'_, READY>,
+    own: impl Iterator<Item = &'a [u64]>,
+    block: impl Fn(&'a [u64]) -> W,
+    vector: impl Fn(W, usize) -> V,
+) {
+    let mut sums = *acc;
+    for (&run, w) in values.iter().zip(own) {
+        let w = block(w);
+        for (v, x) in runs.of(run).iter().enumerate() {
+            sums.one(v, runs.lanes(x), vector(w, v));
+        }
+    }
+    *acc = sums;
+}
+
+/// Two words below 2^52, each for two lanes, as doubles.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn twice([x, y]: &[u64; 2]) -> V {
+    let (x, y) = (*x as i64, *y as i64);
+    double(_mm256_set_epi64x(y, y, x, x))
+}

@@ -80,7 +80,8 @@ impl RingKind {
 ///
 /// With x = brv(p), X → X^g sends the index p of the result to the index brv(g·x + h) of the input, h = (g − 1)/stride. The
 /// lowest three bits of p are the highest of x, so eight neighbours of the result stem from eight neighbours of the input in
-/// one of eight orders: one load and one shuffle in a vector unit, and N/8 entries instead of N.
+/// one of eight orders: one load and one shuffle in a vector unit, and N/8 entries instead of N. As the power is odd, even places
+/// of the index go to even ones or all to odd ones, so either half of a block goes to one half.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GaloisPermutation {
     /// Per block of the result: 8 · (block of the input) + order.

@@ -266,9 +266,16 @@ pub fn sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus: &Modul
     dispatch!(sub_from_scale(out, x, factor, modulus));
 }
 
-/// Block b of `out` (eight values each) is block `blocks[b] / 8` of `input` in the order `orders[blocks[b] % 8]`.
+/// Block b of `out` (eight values each) is block `blocks[b] / 8` of `input` in the order `orders[blocks[b] % 8]`. Either half of an
+/// order names places of one half of a block, as automorphisms do.
 pub fn permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]) {
+    debug_assert!(keeps_halves(orders));
     dispatch!(permute(out, input, blocks, orders));
+}
+
+/// Whether [`permute`] may take the orders.
+fn keeps_halves(orders: &[[u64; 8]; 8]) -> bool {
+    orders.as_flattened().as_chunks::<4>().0.iter().all(|four| four.iter().all(|i| i >> 2 == four[0] >> 2))
 }
 
 /// Residues of signed integers.

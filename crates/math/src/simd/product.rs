@@ -125,6 +125,7 @@ pub fn key_product(
     scratch: &mut [u64],
     modulus: &Modulus,
 ) {
+    debug_assert!(product.permutation.is_none_or(|(_, orders)| super::keeps_halves(orders)));
     match super::backend() {
         #[cfg(target_arch = "x86_64")]
         Backend::Avx2(token) => token.key_product(out, product, start, modulus),

@@ -2,6 +2,7 @@
 //! residue.
 
 use super::super::scalar;
+use super::product::Permutation;
 use super::{Mod, ROUND, double, load, round, store};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
@@ -98,25 +99,13 @@ pub(super) fn sub_from_scale(out: &mut [u64], x: &[u64], factor: Shoup, modulus:
     scalar::sub_from_scale(rest, x_rest, factor, modulus);
 }
 
-/// A block of eight is two vectors; each half of the result takes its lanes from both, in order of the index modulo 4,
-/// and then chooses by the index being 4 or more.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8]; 8]) {
-    // The shuffle moves words of 32 bits.
-    let words = orders.map(|order| order.map(|i| (2 * (i & 3)) | (2 * (i & 3) + 1) << 32));
-    let upper = orders.map(|order| order.map(|i| (i >> 2 & 1) << 63));
-    let (input, _) = input.as_chunks::<4>().0.as_chunks::<2>();
-    let (out, _) = out.as_chunks_mut::<4>().0.as_chunks_mut::<2>();
+    let permutation = Permutation::new(orders);
+    let (input, (out, _)) = (input.as_chunks().0, out.as_chunks_mut::<4>().0.as_chunks_mut::<2>());
     for (out, &entry) in out.iter_mut().zip(blocks) {
-        let [low, high] = &input[entry as usize / 8];
-        let (low, high) = (load(low), load(high));
-        let words = words[entry as usize % 8].as_chunks::<4>().0;
-        let upper = upper[entry as usize % 8].as_chunks::<4>().0;
-        for ((out, words), upper) in out.iter_mut().zip(words).zip(upper) {
-            let words = load(words);
-            let x = _mm256_castsi256_pd(_mm256_permutevar8x32_epi32(low, words));
-            let y = _mm256_castsi256_pd(_mm256_permutevar8x32_epi32(high, words));
-            store(out, _mm256_castpd_si256(_mm256_blendv_pd(x, y, _mm256_castsi256_pd(load(upper)))));
+        for (out, x) in out.iter_mut().zip(permutation.source(entry).of(input)) {
+            store(out, x);
         }
     }
 }

@@ -1,10 +1,14 @@
 //! The inner loop of a key switch.
 
-use super::super::{KeyProduct, PackedLimb};
+use super::super::{KeyProduct, PACKED_PADDING};
 use super::sums::{Limits, Sums};
 use super::{Lane, V, double, load, spread};
 use crate::modulus::Modulus;
 use std::arch::x86_64::*;
+
+/// Bytes from the beginning of eight packed values on, and of those that hold two.
+const ROW: usize = PACKED_PADDING;
+const PAIR: usize = 16;
 
 /// How many blocks of eight values before its use a permuted one is asked for.
 const AHEAD: usize = 24;
@@ -13,7 +17,7 @@ const AHEAD: usize = 24;
 /// from, how far these are shifted then, and which bits are theirs.
 #[derive(Clone, Copy)]
 struct Unpack {
-    /// Bytes at which the pairs begin.
+    /// Bytes of a row at which the pairs begin.
     pairs: [usize; 4],
     order: [__m256i; 2],
     shift: [__m256i; 2],
@@ -37,19 +41,20 @@ impl Unpack {
         };
         let shift = |four: usize| load(&std::array::from_fn(|j| ((4 * four + j) * bits % 8) as u64));
         Self {
-            pairs: [0, 2, 4, 6].map(byte),
+            // At most 42 anyway; said so that no check is needed where they are read.
+            pairs: [0, 2, 4, 6].map(|j| byte(j).min(ROW - PAIR)),
             order: [order(0), order(1)],
             shift: [shift(0), shift(1)],
             mask: _mm256_set1_epi64x((1 << bits) - 1),
         }
     }
 
-    /// Values 4·`four` to 4·`four` + 3 of the row that begins at `byte`, as doubles.
+    /// Values 4·`four` to 4·`four` + 3 of a row, as doubles.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    fn at(&self, limb: &PackedLimb<'_>, byte: usize, four: usize) -> V {
+    fn at(&self, row: &[u8; ROW], four: usize) -> V {
         let pair = |k: usize| {
-            let bytes: &[u8; 16] = &limb.bytes[byte + self.pairs[2 * four + k]..].as_chunks().0[0];
+            let bytes: &[u8; PAIR] = &row[self.pairs[2 * four + k]..].as_chunks().0[0];
             // SAFETY: sixteen bytes are borrowed; the instruction needs no alignment.
             unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
         };
@@ -58,27 +63,43 @@ impl Unpack {
     }
 }
 
-/// Which eight values a block takes, and in which order.
+/// Takes permuted values four at a time: each four come from one half of a block.
 #[derive(Clone, Copy)]
-struct Source {
-    block: usize,
-    /// Places of words of 32 bits in either half of a block, for both vectors.
+pub(super) struct Permutation {
+    /// Of every order and four: which half they come from, and the places there of their words of 32 bits.
+    fours: [[(usize, Lane); 2]; 8],
+}
+
+impl Permutation {
+    #[inline]
+    pub(super) fn new(orders: &[[u64; 8]; 8]) -> Self {
+        let four =
+            |order: &Lane| ((order[0] >> 2) as usize, order.map(|i| (2 * (i & 3)) | (2 * (i & 3) + 1) << 32));
+        Self { fours: orders.map(|order| [0, 1].map(|k| four(&order.as_chunks::<4>().0[k]))) }
+    }
+
+    /// What an entry of a table of blocks stands for.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn source(&self, entry: u32) -> Source {
+        let [(low, x), (high, y)] = &self.fours[entry as usize % 8];
+        let block = 2 * (entry as usize / 8);
+        Source { places: [block + low, block + high], words: [load(x), load(y)] }
+    }
+}
+
+/// Where both fours of a block come from.
+#[derive(Clone, Copy)]
+pub(super) struct Source {
+    places: [usize; 2],
     words: [__m256i; 2],
-    /// Sign bits where a value comes from the upper half.
-    upper: [V; 2],
 }
 
 impl Source {
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    fn of(&self, limb: &[u64]) -> [V; 2] {
-        let [low, high] = &limb.as_chunks::<4>().0.as_chunks::<2>().0[self.block];
-        let (low, high) = (load(low), load(high));
-        [0, 1].map(|v| {
-            let x = _mm256_castsi256_pd(_mm256_permutevar8x32_epi32(low, self.words[v]));
-            let y = _mm256_castsi256_pd(_mm256_permutevar8x32_epi32(high, self.words[v]));
-            double(_mm256_castpd_si256(_mm256_blendv_pd(x, y, self.upper[v])))
-        })
+    pub(super) fn of(&self, values: &[Lane]) -> [__m256i; 2] {
+        [0, 1].map(|v| _mm256_permutevar8x32_epi32(load(&values[self.places[v]]), self.words[v]))
     }
 }
 
@@ -104,34 +125,26 @@ fn products<const MANY: bool>(out: &mut [u64], product: &KeyProduct<'_>, start: 
     let (rows, bits) = (key0.rows, key0.bits);
     let unpack = Unpack::new(bits);
     let in_order = [[0, 1, 2, 3, 4, 5, 6, 7]; 8];
-    let orders = product.permutation.map_or(&in_order, |(_, orders)| orders);
-    let words = orders.map(|order| order.map(|i| (2 * (i & 3)) | (2 * (i & 3) + 1) << 32));
-    let upper = orders.map(|order| order.map(|i| (i >> 2 & 1) << 63));
-    let vectors = |all: &[u64; 8]| {
-        let halves = all.as_chunks::<4>().0;
-        [load(&halves[0]), load(&halves[1])]
-    };
+    let permutation = Permutation::new(product.permutation.map_or(&in_order, |(_, orders)| orders));
     for (v, (first, second)) in first.iter_mut().zip(second).enumerate() {
         let place = start / 8 + v;
-        let (block, ahead, order) = match product.permutation {
-            Some((blocks, _)) => {
-                let entry = blocks[place] as usize;
-                (entry / 8, blocks[(place + AHEAD).min(blocks.len() - 1)] as usize / 8, entry % 8)
-            }
-            None => (place, place, 0),
+        let (entry, ahead) = match product.permutation {
+            Some((blocks, _)) => (blocks[place], blocks[(place + AHEAD).min(blocks.len() - 1)] as usize / 8),
+            None => (8 * place as u32, place),
         };
-        let upper = vectors(&upper[order]).map(|x| _mm256_castsi256_pd(x));
-        let source = Source { block, words: vectors(&words[order]), upper };
+        let source = permutation.source(entry);
         let fetch = |limb: &[u64]| {
-            prefetch(&limb[8 * ahead]);
-            source.of(limb).map(|x| if MANY { limits.m.balanced(x) } else { x })
+            prefetch(limb.as_ptr().wrapping_add(8 * ahead));
+            let x = source.of(limb.as_chunks().0).map(|x| double(x));
+            x.map(|x| if MANY { limits.m.balanced(x) } else { x })
         };
         let mut sums = [Sums::<2>::new(limits); 2];
         let mut byte = place * rows * bits;
         for digit in product.digits {
             let x = fetch(digit);
-            for (sums, key) in sums.iter_mut().zip([&key0, &key1]) {
-                add::<MANY>(sums, limits, x, |four| unpack.at(key, byte, four));
+            for (sums, key) in sums.iter_mut().zip([key0.bytes, key1.bytes]) {
+                let row = &key[byte..byte + ROW].as_chunks().0[0];
+                add::<MANY>(sums, limits, x, |four| unpack.at(row, four));
             }
             byte += bits;
         }
@@ -162,6 +175,6 @@ fn add<const MANY: bool>(sums: &mut Sums<2>, limits: Limits, x: [V; 2], weight: 
 /// Asks for the cache line of a place. A hint: any address is allowed.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn prefetch(place: &u64) {
-    _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
+fn prefetch(place: *const u64) {
+    _mm_prefetch::<_MM_HINT_T0>(place.cast());
 }

@@ -275,7 +275,7 @@ pub fn permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8
 
 /// Whether [`permute`] may take the orders.
 fn keeps_halves(orders: &[[u64; 8]; 8]) -> bool {
-    orders.as_flattened().as_chunks::<4>().0.iter().all(|four| four.iter().all(|i| i >> 2 == four[0] >> 2))
+    orders.as_flattened().chunks_exact(4).all(|four| four.iter().all(|i| i >> 2 == four[0] >> 2))
 }
 
 /// Residues of signed integers.

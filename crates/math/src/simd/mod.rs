@@ -303,7 +303,8 @@ pub const CONVERT_GROUP: usize = 32;
 
 /// First half of a base conversion: the limbs, scaled by `factors`, and ⌊Σ limb_i / q_i + 1/2⌋, summed in limb order in
 /// `f64`. For every [`CONVERT_GROUP`] values (fewer at the end) `out` gets those of each limb and then the overflows: the
-/// second half, which is done for many primes, reads it from front to back.
+/// second half, which is done for many primes, reads it from front to back. What a back end leaves is for its own second half
+/// alone: residues as words, or as doubles.
 pub fn convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]) {
     dispatch!(convert_prepare(out, limbs, factors, moduli));
 }
@@ -329,15 +330,7 @@ pub fn convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>) {
 
 /// [`convert_combine`] for two targets, whose sources are read once.
 pub fn convert_combine_two(outs: [&mut [u64]; 2], prepared: &[u64], targets: [&Target<'_>; 2]) {
-    match backend() {
-        #[cfg(target_arch = "x86_64")]
-        Backend::Avx512(token) => token.convert_combine_two(outs, prepared, targets),
-        backend => {
-            for (out, target) in outs.into_iter().zip(targets) {
-                dispatch!(backend => convert_combine(out, prepared, target));
-            }
-        }
-    }
+    dispatch!(convert_combine_two(outs, prepared, targets));
 }
 
 #[cfg(test)]

@@ -276,6 +276,13 @@ pub fn convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>) {
     }
 }
 
+/// See [`super::convert_combine_two`].
+pub fn convert_combine_two(outs: [&mut [u64]; 2], prepared: &[u64], targets: [&Target<'_>; 2]) {
+    for (out, target) in outs.into_iter().zip(targets) {
+        convert_combine(out, prepared, target);
+    }
+}
+
 fn for_mirrored_pairs(values: &mut [u64], pair: impl Fn(u64, u64) -> (u64, u64)) {
     let n = values.len();
     if n < 2 {

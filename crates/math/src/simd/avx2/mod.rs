@@ -90,6 +90,7 @@ entries! {
     tiles::tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus);
     sums::convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]);
     sums::convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>);
+    sums::convert_combine_two(outs: [&mut [u64]; 2], prepared: &[u64], targets: [&Target<'_>; 2]);
     product::key_product(out: &mut [u64], product: &KeyProduct<'_>, start: usize, modulus: &Modulus);
     matrix::product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);
     matrix::product_transposed(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);
@@ -195,6 +196,14 @@ impl Mod {
     fn reduce(self, x: V) -> V {
         let estimate = round(_mm256_fmadd_pd(x, self.inverse, _mm256_set1_pd(ROUND)));
         _mm256_fnmadd_pd(estimate, self.q, x)
+    }
+
+    /// A value in (−q, q) as residue in [0, q).
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn residue(self, x: V) -> V {
+        let negative = _mm256_cmp_pd::<_CMP_LT_OQ>(x, _mm256_setzero_pd());
+        _mm256_add_pd(x, _mm256_and_pd(negative, self.q))
     }
 
     /// A value in (−q, q) as residue in [0, q), a word per lane.

@@ -69,52 +69,89 @@ pub(super) fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
     }
 }
 
+/// Leaves doubles: balanced residues, and the overflow less one for each residue that lost its modulus.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]) {
     let n = limbs.len() / factors.len().max(1);
     if !n.is_multiple_of(CONVERT_GROUP) {
         return scalar::convert_prepare(out, limbs, factors, moduli);
     }
+    let one = _mm256_set1_pd(1.0);
     for (index, out) in out.chunks_exact_mut((factors.len() + 1) * CONVERT_GROUP).enumerate() {
         let mut sums = [_mm256_set1_pd(0.5); GROUP_VECTORS];
+        let mut less = [_mm256_setzero_pd(); GROUP_VECTORS];
         let (scaled, overflow) = out.as_chunks_mut::<4>().0.split_at_mut(factors.len() * GROUP_VECTORS);
         let sources = limbs.chunks_exact(n).zip(scaled.chunks_exact_mut(GROUP_VECTORS));
         for (((limb, scaled), &factor), modulus) in sources.zip(factors).zip(moduli) {
             let m = Mod::new(modulus);
             let w = m.spread(factor.value);
             let limb = limb[index * CONVERT_GROUP..][..CONVERT_GROUP].as_chunks().0;
-            for ((x, o), sum) in limb.iter().zip(scaled).zip(&mut sums) {
-                let scaled = m.word(m.mul(double(load(x)), w));
-                store(o, scaled);
+            for (((x, o), sum), less) in limb.iter().zip(scaled).zip(&mut sums).zip(&mut less) {
+                let residue = m.residue(m.mul(double(load(x)), w));
                 // Product and sum are rounded apart, as in the scalar twin.
-                *sum = _mm256_add_pd(*sum, _mm256_mul_pd(double(scaled), m.inverse));
+                *sum = _mm256_add_pd(*sum, _mm256_mul_pd(residue, m.inverse));
+                let large = _mm256_cmp_pd::<_CMP_GT_OQ>(residue, m.half);
+                *less = _mm256_add_pd(*less, _mm256_and_pd(large, one));
+                let balanced = _mm256_sub_pd(residue, _mm256_and_pd(large, m.q));
+                store(o, _mm256_castpd_si256(balanced));
             }
         }
-        for (o, sum) in overflow.iter_mut().zip(sums) {
-            // At most the number of limbs, far below 2^31.
-            store(o, _mm256_cvtepi32_epi64(_mm256_cvttpd_epi32(sum)));
+        for ((o, sum), less) in overflow.iter_mut().zip(sums).zip(less) {
+            let whole = _mm256_round_pd::<{ _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC }>(sum);
+            store(o, _mm256_castpd_si256(_mm256_sub_pd(whole, less)));
         }
     }
 }
 
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>) {
-    let Target { hats, correction, source_bits, modulus } = *target;
-    if !out.len().is_multiple_of(CONVERT_GROUP) {
-        return scalar::convert_combine(out, prepared, target);
+    combine::<1, VECTORS>([out], prepared, [target]);
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn convert_combine_two(outs: [&mut [u64]; 2], prepared: &[u64], targets: [&Target<'_>; 2]) {
+    combine::<2, { VECTORS / 2 }>(outs, prepared, targets);
+}
+
+/// `T` targets with the same sources, `K` vectors at a time: so many accumulators fit the registers. Overflows are at most the
+/// number of sources in magnitude, so they are a term like others.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn combine<const T: usize, const K: usize>(
+    outs: [&mut [u64]; T],
+    prepared: &[u64],
+    targets: [&Target<'_>; T],
+) {
+    if !outs.iter().all(|out| out.len().is_multiple_of(CONVERT_GROUP)) {
+        for (out, target) in outs.into_iter().zip(targets) {
+            scalar::convert_combine(out, prepared, target);
+        }
+        return;
     }
-    let limits = Limits::new(source_bits.max(modulus.bits()), modulus);
-    let (groups, _) = out.as_chunks_mut::<4>().0.as_chunks_mut::<GROUP_VECTORS>();
+    let limits = targets.map(|target| {
+        let bits = target.source_bits.max(target.modulus.bits());
+        Limits::with(106 - bits - target.modulus.bits(), 1.5, target.modulus)
+    });
+    let outs = outs.map(|out| out.as_chunks_mut::<4>().0.as_chunks_mut::<GROUP_VECTORS>().0);
     let (sources, _) = prepared.as_chunks::<4>().0.as_chunks::<GROUP_VECTORS>();
-    for (out, sources) in groups.iter_mut().zip(sources.chunks_exact(hats.len() + 1)) {
-        // Half a group's accumulators fit the registers.
-        for (half, out) in out.as_chunks_mut::<VECTORS>().0.iter_mut().enumerate() {
-            let mut sums = Sums::<VECTORS>::new(limits);
-            for (source, &w) in sources.iter().zip(hats.iter().chain([&correction])) {
-                let w = spread(w);
-                sums.add(limits, &source[half * VECTORS..][..VECTORS], |_| w);
+    let count = targets[0].hats.len() + 1;
+    for (index, sources) in sources.chunks_exact(count).enumerate() {
+        for part in 0..GROUP_VECTORS / K {
+            let mut sums = limits.map(|limits| Sums::<K>::new(limits));
+            for (k, source) in sources.iter().enumerate() {
+                let source = &source.as_chunks::<K>().0[part];
+                for t in 0..T {
+                    sums[t].make_room(limits[t]);
+                    sums[t].room -= 1;
+                    let w = spread(targets[t].hats.get(k).copied().unwrap_or(targets[t].correction));
+                    for (v, x) in source.iter().enumerate() {
+                        sums[t].one(v, _mm256_castsi256_pd(load(x)), w);
+                    }
+                }
             }
-            sums.finish(limits, out);
+            for t in 0..T {
+                sums[t].finish(limits[t], &mut outs[t][index][K * part..K * (part + 1)]);
+            }
         }
     }
 }

@@ -133,7 +133,7 @@ fn one_weight<const LOG_EACH: u32, const READY: bool>(
     first: usize,
 ) {
     let (each, first) = (1 << LOG_EACH, first & ((1 << LOG_EACH) - 1));
-    add(acc, values, runs, weights.chunks_exact(each), |w| spread(w[first]), |w, _| w);
+    add(acc, values, runs, weights.chunks_exact(each), |w| [spread(w[first]); VECTORS]);
 }
 
 /// Products with a weight for each vector or two.
@@ -147,8 +147,10 @@ fn some_weights<const LOG_EACH: u32, const READY: bool>(
     first: usize,
 ) {
     let (each, last) = (1 << LOG_EACH, (BLOCK >> (LOG_UNIT - LOG_EACH)) - 1);
-    let own = weights.chunks_exact(each);
-    add(acc, values, runs, own, |w| &w[first..=first + last], |w, v| spread(w[v >> (4 - LOG_EACH)]));
+    add(acc, values, runs, weights.chunks_exact(each), |w| {
+        let w = &w[first..=first + last];
+        [0, 1, 2, 3].map(|v| spread(w[v >> (4 - LOG_EACH)]))
+    });
 }
 
 /// Products with a weight for every two values.
@@ -161,12 +163,16 @@ fn pairs_of_weights<const READY: bool>(
     weights: &[u64],
     first: usize,
 ) {
-    let own = weights.chunks_exact(1 << (LOG_UNIT - 1));
-    let pairs = |w| {
-        let w: &[u64] = w;
-        &w[first..].as_chunks::<2>().0.as_chunks::<VECTORS>().0[0]
-    };
-    add(acc, values, runs, own, pairs, |w, v| twice(&w[v]));
+    add(acc, values, runs, weights.chunks_exact(1 << (LOG_UNIT - 1)), |w| {
+        let [low, high] = &w[first..].as_chunks::<4>().0.as_chunks().0[0];
+        let (low, high) = (double(load(low)), double(load(high)));
+        [
+            _mm256_permute4x64_pd::<0b01_01_00_00>(low),
+            _mm256_permute4x64_pd::<0b11_11_10_10>(low),
+            _mm256_permute4x64_pd::<0b01_01_00_00>(high),
+            _mm256_permute4x64_pd::<0b11_11_10_10>(high),
+        ]
+    });
 }
 
 /// Products with a weight for every value.
@@ -179,39 +185,28 @@ fn all_weights<const READY: bool>(
     weights: &[u64],
     first: usize,
 ) {
-    let own = weights.chunks_exact(1 << LOG_UNIT);
-    let vectors = |w| {
-        let w: &[u64] = w;
-        &w[first..].as_chunks::<4>().0.as_chunks::<VECTORS>().0[0]
-    };
-    add(acc, values, runs, own, vectors, |w, v| double(load(&w[v])));
+    add(acc, values, runs, weights.chunks_exact(1 << LOG_UNIT), |w| {
+        let w: &Block = &w[first..].as_chunks::<4>().0.as_chunks().0[0];
+        w.each_ref().map(|w| double(load(w)))
+    });
 }
 
-/// Products with weights that `block` takes from a unit's, and `vector` from those for vector v.
+/// Products with weights of which `block` makes those of the block from a unit's.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add<'a, W: Copy, const READY: bool>(
+fn add<'a, const READY: bool>(
     acc: &mut Sums<VECTORS>,
     values: &[u32],
     runs: &Runs<'_, READY>,
-    own: impl Iterator<Item = &'a [u64]>,
-    block: impl Fn(&'a [u64]) -> W,
-    vector: impl Fn(W, usize) -> V,
+    units: impl Iterator<Item = &'a [u64]>,
+    block: impl Fn(&'a [u64]) -> [V; VECTORS],
 ) {
     let mut sums = *acc;
-    for (&run, w) in values.iter().zip(own) {
-        let w = block(w);
-        for (v, x) in runs.of(run).iter().enumerate() {
-            sums.one(v, runs.lanes(x), vector(w, v));
+    for (&run, unit) in values.iter().zip(units) {
+        let weights = block(unit);
+        for (v, (x, w)) in runs.of(run).iter().zip(weights).enumerate() {
+            sums.one(v, runs.lanes(x), w);
         }
     }
     *acc = sums;
-}
-
-/// Two words below 2^52, each for two lanes, as doubles.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn twice([x, y]: &[u64; 2]) -> V {
-    let (x, y) = (*x as i64, *y as i64);
-    double(_mm256_set_epi64x(y, y, x, x))
 }

@@ -215,20 +215,23 @@ pub fn pack(out: &mut [u8], values: &[u64], bits: usize, (rows, row): (usize, us
     let groups = out.chunks_exact_mut(rows * bits);
     for (values, group) in values.chunks_exact(PACKED_GROUP).zip(groups) {
         // Whole words, and at the end the bytes of a last one.
-        let mut out = group[row * bits..(row + 1) * bits].chunks_mut(8);
-        let (mut pending, mut count) = (0u128, 0);
+        let (words, rest) = group[row * bits..(row + 1) * bits].as_chunks_mut::<8>();
+        let mut words = words.iter_mut();
+        let (mut pending, mut count) = (0u64, 0);
         for &x in values {
-            pending |= u128::from(x) << count;
+            pending |= x << count;
             count += bits;
             if count >= 64
-                && let Some(word) = out.next()
+                && let Some(word) = words.next()
             {
-                word.copy_from_slice(&(pending as u64).to_le_bytes());
-                (pending, count) = (pending >> 64, count - 64);
+                *word = pending.to_le_bytes();
+                count -= 64;
+                // Fewer than `bits` are left over.
+                pending = x >> (bits - count);
             }
         }
-        if let Some(last) = out.next() {
-            last.copy_from_slice(&(pending as u64).to_le_bytes()[..last.len()]);
+        for (byte, value) in rest.iter_mut().zip(pending.to_le_bytes()) {
+            *byte = value;
         }
     }
 }

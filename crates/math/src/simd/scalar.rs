@@ -215,8 +215,8 @@ pub fn pack(out: &mut [u8], values: &[u64], bits: usize, (rows, row): (usize, us
     let groups = out.chunks_exact_mut(rows * bits);
     for (values, group) in values.chunks_exact(PACKED_GROUP).zip(groups) {
         // Whole words, and at the end the bytes of a last one.
-        let (words, rest) = group[row * bits..(row + 1) * bits].as_chunks_mut::<8>();
-        let mut words = words.iter_mut();
+        let (words, rest) = group[row * bits..(row + 1) * bits].split_at_mut(bits / 8 * 8);
+        let mut words = words.chunks_exact_mut(8);
         let (mut pending, mut count) = (0u64, 0);
         for &x in values {
             pending |= x << count;
@@ -224,7 +224,7 @@ pub fn pack(out: &mut [u8], values: &[u64], bits: usize, (rows, row): (usize, us
             if count >= 64
                 && let Some(word) = words.next()
             {
-                *word = pending.to_le_bytes();
+                word.copy_from_slice(&pending.to_le_bytes());
                 count -= 64;
                 // Fewer than `bits` are left over.
                 pending = x >> (bits - count);

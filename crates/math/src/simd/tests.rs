@@ -185,7 +185,7 @@ fn sums_of_tiles(backend: Backend) {
                 }
             }
             // Their number decides how long a block is, and whether all weights serve a whole one.
-            let cases = [(3, 0), (3, 6), (100, 6), (200, 6)].into_iter();
+            let cases = [(3, 0), (100, 0), (3, 6), (100, 6), (200, 6)].into_iter();
             let cases = cases.flat_map(|case| [0, n - len].map(|start| (case, start)));
             for ((runs, least), start) in cases {
                 let lists: Vec<TileProducts> =

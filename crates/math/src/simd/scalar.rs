@@ -221,11 +221,11 @@ pub fn pack(out: &mut [u8], values: &[u64], bits: usize, (rows, row): (usize, us
         for &x in values {
             pending |= x << count;
             count += bits;
-            if count >= 64
-                && let Some(word) = words.next()
-            {
-                word.copy_from_slice(&pending.to_le_bytes());
+            if count >= 64 {
                 count -= 64;
+                if let Some(word) = words.next() {
+                    word.copy_from_slice(&pending.to_le_bytes());
+                }
                 // Fewer than `bits` are left over.
                 pending = x >> (bits - count);
             }

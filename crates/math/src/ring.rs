@@ -188,6 +188,16 @@ mod tests {
     }
 
     #[test]
+    fn halves_of_blocks_stem_from_halves() {
+        for (kind, log_n) in KINDS.into_iter().flat_map(|kind| (3..10).map(move |log_n| (kind, log_n))) {
+            for steps in 0..kind.slots(1 << log_n) {
+                let permutation = GaloisPermutation::rotation(kind, log_n, steps);
+                assert!(permutation.table().is_some_and(|(_, orders)| simd::keeps_halves(orders)));
+            }
+        }
+    }
+
+    #[test]
     fn rotation_moves_slots_to_the_left() {
         for (kind, log_n) in KINDS.into_iter().flat_map(|kind| (1..10).map(move |log_n| (kind, log_n))) {
             let slots = kind.slots(1 << log_n);

@@ -136,7 +136,6 @@ macro_rules! dispatch {
         }
     };
 }
-use dispatch;
 
 /// Fixed factors of a transform: entry `m + j` serves node `j` of the tree level with `m` nodes.
 #[derive(Debug, Clone, Copy)]
@@ -274,7 +273,7 @@ pub fn permute(out: &mut [u64], input: &[u64], blocks: &[u32], orders: &[[u64; 8
 }
 
 /// Whether [`permute`] may take the orders.
-fn keeps_halves(orders: &[[u64; 8]; 8]) -> bool {
+pub(crate) fn keeps_halves(orders: &[[u64; 8]; 8]) -> bool {
     orders.as_flattened().chunks_exact(4).all(|four| four.iter().all(|i| i >> 2 == four[0] >> 2))
 }
 

@@ -1,6 +1,6 @@
 //! The inner loop of a key switch: permuted digits times both halves of a key.
 
-use super::{Backend, Term, Weights, dispatch, scalar};
+use super::{Backend, Term, Weights, scalar};
 use crate::modulus::Modulus;
 
 /// Terms that need no allocation; a chain of 31 primes has no more, however they are split.
@@ -64,23 +64,16 @@ pub struct KeyProduct<'a> {
 }
 
 impl KeyProduct<'_> {
-    /// From one permutation and one sum of products a half; `scratch` holds twice as many ranges as there are digits, and
+    /// The scalar twin: from one permutation and one sum of products a half; `scratch` holds twice as many ranges as there are digits, and
     /// two more.
-    pub(super) fn by_parts(
-        &self,
-        backend: Backend,
-        out: &mut [u64],
-        start: usize,
-        scratch: &mut [u64],
-        modulus: &Modulus,
-    ) {
+    pub(super) fn by_parts(&self, out: &mut [u64], start: usize, scratch: &mut [u64], modulus: &Modulus) {
         let len = out.len() / 2;
         let (scratch, unpacked) = scratch.split_at_mut((self.digits.len() + 2) * len);
         let sources = || self.digits.iter().copied().map(Some).chain(self.add.map(|add| add.map(|(x, _)| x)));
         if let Some((blocks, orders)) = self.permutation {
             for (source, out) in sources().zip(scratch.chunks_exact_mut(len)) {
                 if let Some(source) = source {
-                    dispatch!(backend => permute(out, source, &blocks[start / 8..], orders));
+                    scalar::permute(out, source, &blocks[start / 8..], orders);
                 }
             }
         }
@@ -105,13 +98,13 @@ impl KeyProduct<'_> {
             let count = all.clone().count();
             if count > FEW {
                 let terms: Vec<Term<'_>> = all.collect();
-                dispatch!(backend => dot(out, &terms, modulus));
+                scalar::dot(out, &terms, modulus);
                 continue;
             }
             for (term, value) in terms.iter_mut().zip(all) {
                 *term = value;
             }
-            dispatch!(backend => dot(out, &terms[..count], modulus));
+            scalar::dot(out, &terms[..count], modulus);
         }
     }
 }
@@ -131,6 +124,6 @@ pub fn key_product(
         Backend::Avx2(token) => token.key_product(out, product, start, modulus),
         #[cfg(target_arch = "x86_64")]
         Backend::Avx512(token) => token.key_product(out, product, start, modulus),
-        backend => product.by_parts(backend, out, start, scratch, modulus),
+        Backend::Scalar => product.by_parts(out, start, scratch, modulus),
     }
 }

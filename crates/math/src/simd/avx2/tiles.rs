@@ -109,104 +109,64 @@ fn add_all<const READY: bool>(
         (values, weights) = (later, rest);
         acc.room -= now.len();
         match log_each {
-            0 => one_weight::<0, READY>(acc, now, runs, own, first),
-            1 => one_weight::<1, READY>(acc, now, runs, own, first),
-            2 => one_weight::<2, READY>(acc, now, runs, own, first),
-            3 => some_weights::<3, READY>(acc, now, runs, own, first),
-            4 => some_weights::<4, READY>(acc, now, runs, own, first),
-            5 => pairs_of_weights(acc, now, runs, own, first),
-            _ => all_weights(acc, now, runs, own, first),
+            0 => add::<0, READY>(acc, now, runs, own, first),
+            1 => add::<1, READY>(acc, now, runs, own, first),
+            2 => add::<2, READY>(acc, now, runs, own, first),
+            3 => add::<3, READY>(acc, now, runs, own, first),
+            4 => add::<4, READY>(acc, now, runs, own, first),
+            5 => add::<5, READY>(acc, now, runs, own, first),
+            _ => add::<LOG_UNIT, READY>(acc, now, runs, own, first),
         }
     }
 }
 
-// Functions of their own, as nothing but the accumulators may take registers.
-
-/// Products with one weight for the block, number `first` of 2^`LOG_EACH`.
+/// Products with 2^`LOG_EACH` weights a unit. A function of its own, as nothing but the accumulators may take registers.
 #[inline(never)]
 #[target_feature(enable = "avx2,fma")]
-fn one_weight<const LOG_EACH: u32, const READY: bool>(
+fn add<const LOG_EACH: u32, const READY: bool>(
     acc: &mut Sums<VECTORS>,
     values: &[u32],
     runs: &Runs<'_, READY>,
     weights: &[u64],
     first: usize,
-) {
-    let (each, first) = (1 << LOG_EACH, first & ((1 << LOG_EACH) - 1));
-    add(acc, values, runs, weights.chunks_exact(each), |w| [spread(w[first]); VECTORS]);
-}
-
-/// Products with a weight for each vector or two.
-#[inline(never)]
-#[target_feature(enable = "avx2,fma")]
-fn some_weights<const LOG_EACH: u32, const READY: bool>(
-    acc: &mut Sums<VECTORS>,
-    values: &[u32],
-    runs: &Runs<'_, READY>,
-    weights: &[u64],
-    first: usize,
-) {
-    let (each, last) = (1 << LOG_EACH, (BLOCK >> (LOG_UNIT - LOG_EACH)) - 1);
-    add(acc, values, runs, weights.chunks_exact(each), |w| {
-        let w = &w[first..=first + last];
-        [0, 1, 2, 3].map(|v| spread(w[v >> (4 - LOG_EACH)]))
-    });
-}
-
-/// Products with a weight for every two values.
-#[inline(never)]
-#[target_feature(enable = "avx2,fma")]
-fn pairs_of_weights<const READY: bool>(
-    acc: &mut Sums<VECTORS>,
-    values: &[u32],
-    runs: &Runs<'_, READY>,
-    weights: &[u64],
-    first: usize,
-) {
-    add(acc, values, runs, weights.chunks_exact(1 << (LOG_UNIT - 1)), |w| {
-        let [low, high] = &w[first..].as_chunks::<4>().0.as_chunks().0[0];
-        let (low, high) = (double(load(low)), double(load(high)));
-        [
-            _mm256_permute4x64_pd::<0b01_01_00_00>(low),
-            _mm256_permute4x64_pd::<0b11_11_10_10>(low),
-            _mm256_permute4x64_pd::<0b01_01_00_00>(high),
-            _mm256_permute4x64_pd::<0b11_11_10_10>(high),
-        ]
-    });
-}
-
-/// Products with a weight for every value.
-#[inline(never)]
-#[target_feature(enable = "avx2,fma")]
-fn all_weights<const READY: bool>(
-    acc: &mut Sums<VECTORS>,
-    values: &[u32],
-    runs: &Runs<'_, READY>,
-    weights: &[u64],
-    first: usize,
-) {
-    add(acc, values, runs, weights.chunks_exact(1 << LOG_UNIT), |w| {
-        let w: &Block = &w[first..].as_chunks::<4>().0.as_chunks().0[0];
-        w.each_ref().map(|w| double(load(w)))
-    });
-}
-
-/// Products with weights of which `block` makes those of the block from a unit's.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn add<'a, const READY: bool>(
-    acc: &mut Sums<VECTORS>,
-    values: &[u32],
-    runs: &Runs<'_, READY>,
-    units: impl Iterator<Item = &'a [u64]>,
-    block: impl Fn(&'a [u64]) -> [V; VECTORS],
 ) {
     let mut sums = *acc;
-    for (&run, unit) in values.iter().zip(units) {
-        let weights = block(unit);
+    for (&run, unit) in values.iter().zip(weights.chunks_exact(1 << LOG_EACH)) {
+        let weights = block_weights::<LOG_EACH>(unit, first % (1 << LOG_EACH));
         for (v, (x, w)) in runs.of(run).iter().zip(weights).enumerate() {
             sums.one(v, runs.lanes(x), w);
         }
     }
     *acc = sums;
+}
+
+/// The weights of each vector of a block, from those of a unit, of which number `first` is the block's first.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn block_weights<const LOG_EACH: u32>(unit: &[u64], first: usize) -> [V; VECTORS] {
+    match LOG_EACH {
+        // One for all.
+        0..=2 => [spread(unit[first]); VECTORS],
+        // One for each vector or two.
+        3 | 4 => {
+            let own = &unit[first..first + (1 << (LOG_EACH - 2))];
+            [0, 1, 2, 3].map(|v| spread(own[v >> (4 - LOG_EACH)]))
+        }
+        // One for every two values.
+        5 => {
+            let [low, high] = &unit[first..].as_chunks::<4>().0.as_chunks().0[0];
+            let (low, high) = (double(load(low)), double(load(high)));
+            [
+                _mm256_permute4x64_pd::<0b01_01_00_00>(low),
+                _mm256_permute4x64_pd::<0b11_11_10_10>(low),
+                _mm256_permute4x64_pd::<0b01_01_00_00>(high),
+                _mm256_permute4x64_pd::<0b11_11_10_10>(high),
+            ]
+        }
+        // One for each value.
+        _ => {
+            let own: &Block = &unit[first..].as_chunks::<4>().0.as_chunks().0[0];
+            own.each_ref().map(|w| double(load(w)))
+        }
+    }
 }

@@ -35,7 +35,7 @@ impl Ciphertext {
         if !(2..=3).contains(&parts.len()) {
             return Err(CkksError::Parts { found: parts.len(), expected: 2 });
         }
-        let check = |data| Poly::from_untrusted(params.degree(), data, params.moduli(level));
+        let check = |data: Vec<u64>| Poly::from_untrusted(params.degree(), &data, params.moduli(level));
         Ok(Self { key_id, level, scale, parts: parts.into_iter().map(check).collect::<Result<_, _>>()? })
     }
 
@@ -86,7 +86,7 @@ impl Ciphertext {
     /// Bytes of its residues in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.parts.iter().map(|p| 8 * p.raw().len()).sum()
+        self.parts.iter().map(|p| 8 * p.words()).sum()
     }
 
     /// Declares another scale, which multiplies all values by the ratio of old and new; exact and free.
@@ -125,7 +125,7 @@ impl SeededCiphertext {
     ) -> Result<Self, CkksError> {
         params.check_level(level)?;
         Parameters::check_scale(scale)?;
-        let c0 = Poly::from_untrusted(params.degree(), c0, params.moduli(level))?;
+        let c0 = Poly::from_untrusted(params.degree(), &c0, params.moduli(level))?;
         Ok(Self { key_id, level, scale, c0, seed })
     }
 

@@ -40,8 +40,8 @@ impl Encoder {
             self.params.embedding().encode(&padded)?
         };
         let largest = values.iter().fold(0f64, |m, v| m.max(v.abs()));
-        let data = self.quantise(&mut coefficients, largest, level, scale)?;
-        Ok(Plaintext::from_poly(level, scale, Poly::<Ntt>::from_raw(self.params.degree(), data)?))
+        let poly = self.quantise(&mut coefficients, largest, level, scale)?.poly();
+        Ok(Plaintext::from_poly(level, scale, poly))
     }
 
     /// Complex values of the standard ring; in the conjugate-invariant ring imaginary parts are dropped.
@@ -64,8 +64,8 @@ impl Encoder {
         padded.resize(self.params.slots(), Complex::default());
         let mut coefficients = self.params.embedding().encode_complex(&padded)?;
         let largest = values.iter().fold(0f64, |m, z| m.max(z.re.hypot(z.im)));
-        let data = self.quantise(&mut coefficients, largest, level, scale)?;
-        Ok(Plaintext::from_poly(level, scale, Poly::<Ntt>::from_raw(self.params.degree(), data)?))
+        let poly = self.quantise(&mut coefficients, largest, level, scale)?.poly();
+        Ok(Plaintext::from_poly(level, scale, poly))
     }
 
     /// Values that repeat with their number, a power of two: slot j gets `values[j mod C]`. All work is of size C.
@@ -82,8 +82,9 @@ impl Encoder {
         self.check(values.len(), values.iter().copied(), level, scale)?;
         let mut coefficients = self.params.embedding().encode(values)?;
         let largest = values.iter().fold(0f64, |m, v| m.max(v.abs()));
-        let data = self.quantise(&mut coefficients, largest, level, scale)?;
-        Ok(PeriodicPlaintext::new_unchecked((values.len(), coefficients.len()), level, scale, data))
+        let blocks = coefficients.len();
+        let data = self.quantise(&mut coefficients, largest, level, scale)?.buffer();
+        Ok(PeriodicPlaintext::new_unchecked((values.len(), blocks), level, scale, data))
     }
 
     /// Values that repeat with their number, a power of two, without residues: one embedding, no transform.
@@ -145,13 +146,12 @@ impl Encoder {
         self.params.check_level(level)?;
         let n = self.params.degree();
         let mut poly = plaintext.poly().clone();
-        let data = poly.raw_mut();
-        if data.len() != n * self.params.limbs(level) {
+        if poly.words() != n * self.params.limbs(level) {
             let expected = n * self.params.limbs(level);
-            return Err(polyveil_math::MathError::Length { expected, found: data.len() }.into());
+            return Err(polyveil_math::MathError::Length { expected, found: poly.words() }.into());
         }
-        par::for_each_chunk(data, n, |i, limb| self.params.table(i, level).inverse(limb));
-        let mut values = self.params.reconstructor(level).to_f64(data, n)?;
+        par::for_each_limb(poly.limbs_mut(), |i, limb| self.params.table(i, level).inverse(limb));
+        let mut values = self.params.reconstructor(level).to_f64(&poly.to_words(), n)?;
         let factor = 1.0 / plaintext.scale();
         values.iter_mut().for_each(|v| *v *= factor);
         Ok(values)
@@ -178,15 +178,14 @@ impl Encoder {
         Ok(())
     }
 
-    /// Scales and rounds the coefficients of the ring or of a subring in place; their residues, transformed.
-    fn quantise(
-        &self,
-        coefficients: &mut [f64],
+    /// Scales and rounds the coefficients of the ring or of a subring in place.
+    fn quantise<'a>(
+        &'a self,
+        coefficients: &'a mut [f64],
         largest: f64,
         level: usize,
         scale: f64,
-    ) -> Result<Buffer, CkksError> {
-        let n = coefficients.len();
+    ) -> Result<Rounded<'a>, CkksError> {
         let coefficient = wide(Rounding { values: coefficients, scale });
         let rounded = &*coefficients;
         let limit_log = self.params.log_q(level) - 1.0;
@@ -197,20 +196,45 @@ impl Encoder {
         }
         // Below 2^53 every rounded coefficient is an exact integer of 64 bits, and the fast kernel serves.
         let small: Option<Vec<i64>> = (coefficient <= EXACT).then(|| wide(Integers(rounded)));
-        let mut data = buffer::take(n * self.params.limbs(level));
-        par::for_each_chunk(&mut data, n, |i, limb| {
-            let table = self.params.table(i, level);
-            let modulus = table.modulus();
-            if let Some(small) = &small {
-                simd::reduce_signed(limb, small, modulus);
-            } else {
-                for (x, &c) in limb.iter_mut().zip(rounded) {
-                    *x = modulus.reduce_f64(c);
-                }
+        Ok(Rounded { params: &self.params, level, rounded, small })
+    }
+}
+
+/// Rounded coefficients of the ring or of a subring, at a level.
+struct Rounded<'a> {
+    params: &'a Parameters,
+    level: usize,
+    rounded: &'a [f64],
+    small: Option<Vec<i64>>,
+}
+
+impl Rounded<'_> {
+    /// Their residues, transformed, as a polynomial.
+    fn poly(&self) -> Poly<Ntt> {
+        let mut poly = Poly::unspecified(self.rounded.len(), self.params.limbs(self.level));
+        par::for_each_limb(poly.limbs_mut(), |i, limb| self.write(i, limb));
+        poly
+    }
+
+    /// The same limb after limb.
+    fn buffer(&self) -> Buffer {
+        let n = self.rounded.len();
+        let mut data = buffer::take(n * self.params.limbs(self.level));
+        par::for_each_chunk(&mut data, n, |i, limb| self.write(i, limb));
+        data
+    }
+
+    fn write(&self, i: usize, limb: &mut [u64]) {
+        let table = self.params.table(i, self.level);
+        let modulus = table.modulus();
+        if let Some(small) = &self.small {
+            simd::reduce_signed(limb, small, modulus);
+        } else {
+            for (x, &c) in limb.iter_mut().zip(self.rounded) {
+                *x = modulus.reduce_f64(c);
             }
-            table.forward(limb);
-        });
-        Ok(data)
+        }
+        table.forward(limb);
     }
 }
 

@@ -22,7 +22,7 @@ pub fn uniform_q(params: &Parameters, seed: &[u8; 32], level: usize) -> Poly<Ntt
 #[must_use]
 pub fn uniform_primes(params: &Parameters, seed: &[u8; 32], primes: &[usize]) -> Poly<Ntt> {
     let mut poly = Poly::unspecified(params.degree(), primes.len());
-    par::for_each_chunk(poly.raw_mut(), params.degree(), |i, limb| {
+    par::for_each_limb(poly.limbs_mut(), |i, limb| {
         uniform_limb(params, seed, (0, primes[i]), limb);
     });
     poly
@@ -32,7 +32,7 @@ pub fn uniform_primes(params: &Parameters, seed: &[u8; 32], primes: &[usize]) ->
 #[must_use]
 pub fn uniform_extended(params: &Parameters, seed: &[u8; 32], digit: usize, level: usize) -> Poly<Ntt> {
     let mut poly = unspecified_extended(params, level);
-    par::for_each_chunk(poly.raw_mut(), params.degree(), |i, limb| {
+    par::for_each_limb(poly.limbs_mut(), |i, limb| {
         uniform_limb(params, seed, (digit, params.key_index(i, level)), limb);
     });
     poly
@@ -47,7 +47,7 @@ pub(crate) fn uniform_extended_alone(
     level: usize,
 ) -> Poly<Ntt> {
     let mut poly = unspecified_extended(params, level);
-    for (i, limb) in poly.raw_mut().chunks_exact_mut(params.degree()).enumerate() {
+    for (i, limb) in poly.limbs_mut().iter_mut().enumerate() {
         uniform_limb(params, seed, (digit, params.key_index(i, level)), limb);
     }
     poly

@@ -5,8 +5,7 @@ use crate::error::CkksError;
 use crate::expand::uniform_extended_alone;
 use crate::par;
 use crate::parameters::Parameters;
-use polyveil_math::buffer::Buffer;
-use polyveil_math::{PackedPolys, Poly};
+use polyveil_math::{MathError, Ntt, PackedPolys, Poly};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::OnceLock;
@@ -102,11 +101,34 @@ impl SwitchingKey {
     /// # Errors
     /// [`CkksError::NoSuchLevel`], [`CkksError::Parts`] for a wrong number of digits, [`CkksError::Math`] for wrong sizes
     /// and residues.
-    pub fn from_parts<D: Into<Buffer>>(
+    pub fn from_parts<D: AsRef<[u64]>>(
         params: &Parameters,
         level: usize,
         seed: [u8; 32],
-        digits: Vec<D>,
+        digits: &[D],
+    ) -> Result<Self, CkksError> {
+        let poly = |data: &D| Poly::from_words(params.degree(), data.as_ref());
+        Self::packed(params, level, seed, digits.iter().map(poly))
+    }
+
+    /// The same from a polynomial for each digit.
+    ///
+    /// # Errors
+    /// As [`SwitchingKey::from_parts`].
+    pub fn from_polys(
+        params: &Parameters,
+        level: usize,
+        seed: [u8; 32],
+        digits: Vec<Poly<Ntt>>,
+    ) -> Result<Self, CkksError> {
+        Self::packed(params, level, seed, digits.into_iter().map(Ok))
+    }
+
+    fn packed(
+        params: &Parameters,
+        level: usize,
+        seed: [u8; 32],
+        digits: impl ExactSizeIterator<Item = Result<Poly<Ntt>, MathError>>,
     ) -> Result<Self, CkksError> {
         params.check_level(level)?;
         if digits.len() != params.key_digits(level) {
@@ -114,8 +136,8 @@ impl SwitchingKey {
         }
         let moduli = params.key_moduli(level);
         let mut b = PackedPolys::zero(params.degree(), digits.len(), moduli);
-        for (row, data) in digits.into_iter().enumerate() {
-            b.set(row, &Poly::from_untrusted(params.degree(), data, moduli)?);
+        for (row, poly) in digits.enumerate() {
+            b.set(row, &poly?.checked(params.degree(), moduli)?);
         }
         Ok(Self { level, seed, b, a: OnceLock::new() })
     }

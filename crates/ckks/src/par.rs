@@ -6,6 +6,7 @@
 //! A thread that waits for others here does other work meanwhile, any that there is. So nothing here may be called while a lock is held,
 //! nor while a `OnceLock` is filled: that work may want the same lock.
 
+use polyveil_math::buffer::Buffer;
 use std::sync::{Mutex, PoisonError};
 
 /// Calls `f` on every item; each thread takes the next one when it is done with its last.
@@ -30,6 +31,11 @@ where
 /// Calls `f(index, chunk)` on consecutive chunks of `size` values; the last may be shorter.
 pub fn for_each_chunk(data: &mut [u64], size: usize, f: impl Fn(usize, &mut [u64]) + Sync) {
     for_each(data.chunks_mut(size).enumerate(), |(i, chunk)| f(i, chunk));
+}
+
+/// `f(index, limb)` for every limb.
+pub fn for_each_limb(limbs: &mut [Buffer], f: impl Fn(usize, &mut [u64]) + Sync) {
+    for_each(limbs.iter_mut().enumerate(), |(i, limb)| f(i, limb));
 }
 
 /// `f(0) … f(count − 1)`, in order.

@@ -26,7 +26,7 @@ impl Plaintext {
     ) -> Result<Self, CkksError> {
         params.check_level(level)?;
         Parameters::check_scale(scale)?;
-        Ok(Self { level, scale, poly: Poly::from_untrusted(params.degree(), data, params.moduli(level))? })
+        Ok(Self { level, scale, poly: Poly::from_untrusted(params.degree(), &data, params.moduli(level))? })
     }
 
     /// From a polynomial whose residues are known to be reduced.
@@ -87,8 +87,8 @@ impl PeriodicPlaintext {
         Parameters::check_scale(scale)?;
         check_period(params, period)?;
         let blocks = params.ring().degree_for_slots(period);
-        let checked = Poly::<Ntt>::from_untrusted(blocks, values, params.moduli(level))?;
-        Ok(Self::new_unchecked((period, blocks), level, scale, checked.into_raw()))
+        Poly::<Ntt>::from_untrusted(blocks, &values, params.moduli(level))?;
+        Ok(Self::new_unchecked((period, blocks), level, scale, values.into()))
     }
 
     pub(crate) const fn new_unchecked(
@@ -143,7 +143,7 @@ impl PeriodicPlaintext {
     pub fn to_full(&self, params: &Parameters) -> Result<Plaintext, CkksError> {
         let block = params.degree() / self.blocks;
         let data: Vec<u64> = self.values.iter().flat_map(|&v| std::iter::repeat_n(v, block)).collect();
-        Ok(Plaintext { level: self.level, scale: self.scale, poly: Poly::from_raw(params.degree(), data)? })
+        Ok(Plaintext { level: self.level, scale: self.scale, poly: Poly::from_words(params.degree(), &data)? })
     }
 }
 
@@ -205,7 +205,7 @@ impl EncodedWeights {
     #[must_use]
     pub fn bytes(&self) -> usize {
         8 * match self {
-            Self::Full(p) => p.poly().raw().len(),
+            Self::Full(p) => p.poly().words(),
             Self::Periodic(p) => p.raw().len(),
         }
     }

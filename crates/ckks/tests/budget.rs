@@ -15,11 +15,11 @@ fn objects_have_their_budget() {
         let budget = Budget::new(&params, level);
         let encoder = Encoder::new(&params);
         let plain = encoder.encode(&[1.0], level, 1e6).unwrap();
-        assert_eq!(budget.plaintext, 8 * plain.poly().raw().len() as u64);
+        assert_eq!(budget.plaintext, 8 * plain.poly().words() as u64);
         assert_eq!(budget.ciphertext, 2 * budget.plaintext);
         let limbs = level + 1 + params.p().len();
         let digits = vec![vec![0; limbs * params.degree()]; params.digits(level)];
-        let key = SwitchingKey::from_parts(&params, level, [0; 32], digits).unwrap();
+        let key = SwitchingKey::from_parts(&params, level, [0; 32], &digits).unwrap();
         assert_eq!(budget.key, (key.b().bytes() + key.a(&params).bytes()) as u64);
     }
     assert_eq!(Budget::new(&params, 7), Budget::new(&params, 2));

@@ -19,10 +19,10 @@ fn context(kind: RingKind) -> (Parameters, Encoder) {
 
 /// Applies a limb operation to two plaintexts.
 fn combine(params: &Parameters, a: &Plaintext, b: &Plaintext, product: bool) -> Plaintext {
-    let mut data = a.poly().raw().to_vec();
+    let mut data = a.poly().to_words();
     let n = params.degree();
     for ((limb, other), m) in
-        data.chunks_exact_mut(n).zip(b.poly().raw().chunks_exact(n)).zip(params.moduli(a.level()))
+        data.chunks_exact_mut(n).zip(b.poly().to_words().chunks_exact(n)).zip(params.moduli(a.level()))
     {
         if product {
             simd::mul_assign(limb, other, m);
@@ -31,7 +31,7 @@ fn combine(params: &Parameters, a: &Plaintext, b: &Plaintext, product: bool) -> 
         }
     }
     let scale = if product { a.scale() * b.scale() } else { a.scale() };
-    Plaintext::from_poly(a.level(), scale, Poly::<Ntt>::from_raw(n, data).unwrap())
+    Plaintext::from_poly(a.level(), scale, Poly::<Ntt>::from_words(n, &data).unwrap())
 }
 
 proptest! {

@@ -36,7 +36,7 @@ impl Decrypted {
     }
 
     fn coefficients(&self) -> Result<Zeroizing<Vec<f64>>, ClientError> {
-        let mut limbs = Zeroizing::new(self.plaintext.poly().raw().to_vec());
+        let mut limbs = Zeroizing::new(self.plaintext.poly().to_words());
         let level = self.plaintext.level();
         par::for_each_chunk(&mut limbs, self.params.degree(), |i, limb| {
             self.params.table(i, level).inverse(limb);
@@ -56,7 +56,7 @@ impl Deref for Decrypted {
 impl Drop for Decrypted {
     fn drop(&mut self) {
         // Before the polynomial gives its buffer to others.
-        self.plaintext.poly_mut().raw_mut().zeroize();
+        self.plaintext.poly_mut().limbs_mut().iter_mut().for_each(|limb| limb[..].zeroize());
     }
 }
 
@@ -67,7 +67,7 @@ impl Drop for Decrypted {
 /// [`ClientError::WrongKey`], or [`ClientError::Ckks`] for a ciphertext of other parameters.
 pub fn decrypt(sk: &SecretKey, ciphertext: &Ciphertext) -> Result<Decrypted, ClientError> {
     let message = message(sk, ciphertext, |_, _| ())?;
-    let poly = Poly::from_raw(sk.params().degree(), &message[..])?;
+    let poly = Poly::from_words(sk.params().degree(), &message)?;
     let plaintext = Plaintext::from_poly(ciphertext.level(), ciphertext.scale(), poly);
     Ok(Decrypted { params: sk.params().clone(), plaintext })
 }
@@ -124,7 +124,7 @@ fn message(
     let (n, limbs) = (params.degree(), params.limbs(level));
     for part in ciphertext.parts() {
         if part.degree() != n || part.limbs() != limbs {
-            let (expected, found) = (n * limbs, part.raw().len());
+            let (expected, found) = (n * limbs, part.words());
             return Err(polyveil_math::MathError::Length { expected, found }.into());
         }
     }

@@ -30,7 +30,7 @@ impl PublicKey {
         b: Vec<u64>,
     ) -> Result<Self, ClientError> {
         let moduli: Vec<Modulus> = params.tables()[..params.q().len()].iter().map(|t| *t.modulus()).collect();
-        let b = Poly::from_untrusted(params.degree(), b, &moduli)?;
+        let b = Poly::from_untrusted(params.degree(), &b, &moduli)?;
         Ok(Self { fingerprint: params.fingerprint(), key_id, seed, b })
     }
 
@@ -91,7 +91,7 @@ pub fn encrypt_values(
     let mut plaintext = Encoder::new(sk.params()).encode(values, level, scale)?;
     let encrypted = encrypt_symmetric(sk, &plaintext);
     // Before the polynomial gives its buffer to others.
-    plaintext.poly_mut().raw_mut().zeroize();
+    plaintext.poly_mut().limbs_mut().iter_mut().for_each(|limb| limb[..].zeroize());
     encrypted
 }
 

@@ -6,8 +6,7 @@ use crate::random::Randomness;
 use crate::secret::SecretKey;
 use polyveil_ckks::par;
 use polyveil_ckks::{EvaluationKeys, KeySpec, Parameters, SwitchingKey, uniform_extended};
-use polyveil_math::buffer::Buffer;
-use polyveil_math::{GaloisPermutation, SeedStream, simd};
+use polyveil_math::{GaloisPermutation, Ntt, Poly, SeedStream, simd};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use zeroize::Zeroizing;
@@ -84,7 +83,7 @@ fn switching_key(
     let params = sk.params();
     let digits =
         par::map(params.key_digits(level), |digit| key_digit(sk, switch, level, digit, &seed, &error_seed));
-    Ok(SwitchingKey::from_parts(params, level, seed, digits)?)
+    Ok(SwitchingKey::from_polys(params, level, seed, digits)?)
 }
 
 /// b = −a·s + e + P·g·s' of one digit, s' what the key switches from.
@@ -95,14 +94,14 @@ fn key_digit(
     digit: usize,
     seed: &[u8; 32],
     error_seed: &[u8; 32],
-) -> Buffer {
+) -> Poly<Ntt> {
     let params: &Parameters = sk.params();
     let n = params.degree();
     let mut small = Zeroizing::new(vec![0i8; n]);
     SeedStream::new(error_seed, digit as u64).error(&mut small);
-    let mut out = uniform_extended(params, seed, digit, level).into_raw();
+    let mut out = uniform_extended(params, seed, digit, level);
     let mut scratch = Zeroizing::new(vec![0u64; n]);
-    for (i, limb) in out.chunks_exact_mut(n).enumerate() {
+    for (i, limb) in out.limbs_mut().iter_mut().enumerate() {
         let prime = params.key_index(i, level);
         let table = &params.tables()[prime];
         let modulus = table.modulus();

@@ -71,18 +71,18 @@ fn raw_parts_come_back_and_damage_is_refused() {
     );
     let (params, x) = (c.params.clone(), c.values(3));
     let key = c.evaluator.keys().unwrap().rotation(1).unwrap().unwrap();
-    let digits: Vec<Vec<u64>> = (0..key.b().rows()).map(|d| key.b().get(d).raw().to_vec()).collect();
+    let digits: Vec<Vec<u64>> = (0..key.b().rows()).map(|d| key.b().get(d).to_words()).collect();
     assert_eq!(params.switching_key_bytes(3), (key.b().bytes() + key.a(&params).bytes()) as u64);
-    let again = SwitchingKey::from_parts(&params, 3, *key.seed(), digits.clone()).unwrap();
+    let again = SwitchingKey::from_parts(&params, 3, *key.seed(), &digits).unwrap();
     assert_eq!(again.a(&params), key.a(&params));
-    assert!(SwitchingKey::from_parts(&params, 4, *key.seed(), digits.clone()).is_err());
-    assert!(SwitchingKey::from_parts(&params, 5, *key.seed(), digits.clone()).is_err());
+    assert!(SwitchingKey::from_parts(&params, 4, *key.seed(), &digits).is_err());
+    assert!(SwitchingKey::from_parts(&params, 5, *key.seed(), &digits).is_err());
     let mut damaged = digits;
     damaged[1][5 * 512] = u64::MAX;
-    assert!(SwitchingKey::from_parts(&params, 3, *key.seed(), damaged).is_err());
+    assert!(SwitchingKey::from_parts(&params, 3, *key.seed(), &damaged).is_err());
 
     let ct = c.encrypt(&x, 2);
-    let raw: Vec<Vec<u64>> = ct.parts().iter().map(|p| p.raw().to_vec()).collect();
+    let raw: Vec<Vec<u64>> = ct.parts().iter().map(|p| p.to_words()).collect();
     let with = |level, scale, parts| Ciphertext::from_parts(&params, ct.key_id(), level, scale, parts);
     assert_eq!(with(2, ct.scale(), raw.clone()).unwrap(), ct);
     assert!(with(1, ct.scale(), raw.clone()).is_err());

@@ -88,7 +88,7 @@ fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
     let slots: Vec<f64> = (0..n).map(|i| (i % 7) as f64 / 7.0).collect();
     let body = key_body(&parameters, level);
     let keys = (1..=ROTATIONS)
-        .map(|r| Ok((r, SwitchingKey::from_parts(&parameters, level, [r as u8; 32], body.clone())?)))
+        .map(|r| Ok((r, SwitchingKey::from_parts(&parameters, level, [r as u8; 32], &body)?)))
         .collect::<Result<BTreeMap<_, _>, CkksError>>()?;
     let keys = EvaluationKeys::from_parts(&parameters, KeyId([0; 16]), None, keys)?;
     keys.expand(&parameters);
@@ -96,10 +96,10 @@ fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
     let limbs = LIMBS as f64;
 
     let tables = &parameters.tables()[..LIMBS];
-    let mut polys: Vec<_> = terms.iter().map(|x| x.parts()[0].clone().into_raw()).collect();
+    let mut polys: Vec<_> = terms.iter().map(|x| x.parts()[0].clone()).collect();
     let ntt_ns = median(|| {
         for limbs in &mut polys {
-            let limbs = tables.iter().zip(limbs.chunks_exact_mut(n));
+            let limbs = tables.iter().zip(limbs.limbs_mut());
             limbs.for_each(|(table, limb)| table.forward(black_box(limb)));
         }
         Ok(())
@@ -156,7 +156,7 @@ fn median(mut work: impl FnMut() -> Result<(), CkksError>) -> Result<f64, CkksEr
 fn random_ciphertext(parameters: &Parameters, level: usize) -> Result<Ciphertext, CkksError> {
     let polys: Vec<Poly<Ntt>> = (0..2)
         .map(|k| {
-            Poly::from_raw(parameters.degree(), residues(&parameters.q()[..=level], parameters.degree(), k))
+            Poly::from_words(parameters.degree(), &residues(&parameters.q()[..=level], parameters.degree(), k))
         })
         .collect::<Result<_, _>>()?;
     let [c0, c1] = <[Poly<Ntt>; 2]>::try_from(polys).map_err(|_| CkksError::NoTerms)?;

@@ -280,7 +280,7 @@ fn parse_key(
     }
     let seed = parts.array()?;
     let moduli = moduli(params, level);
-    let digits = (0..digits).map(|_| parts.poly(params.degree(), &moduli)).collect::<Result<_, _>>()?;
+    let digits = (0..digits).map(|_| parts.poly(params.degree(), &moduli)).collect::<Result<Vec<_>, _>>()?;
     parts.end()?;
-    SwitchingKey::from_parts(params, level, seed, digits).map_err(|e| FormatError::malformed(KIND, name, e))
+    SwitchingKey::from_parts(params, level, seed, &digits).map_err(|e| FormatError::malformed(KIND, name, e))
 }

@@ -50,7 +50,7 @@ fn switching_key(params: &Parameters, level: usize, seed: u64) -> SwitchingKey {
     let moduli = || params.key_moduli(level).iter().map(Modulus::value);
     let digits =
         (0..params.key_digits(level)).map(|d| residues(moduli(), params.degree(), seed + d as u64)).collect();
-    SwitchingKey::from_parts(params, level, [seed as u8; 32], digits).unwrap()
+    SwitchingKey::from_parts(params, level, [seed as u8; 32], &digits).unwrap()
 }
 
 fn keys(params: &Parameters) -> EvaluationKeys {

@@ -1,22 +1,25 @@
 //! Large buffers that outlive one operation.
 //!
 //! Fresh memory costs a page fault per 4 kB; for polynomials of megabytes that took half the time of a key switch. Freed
-//! buffers of at least 64 kB are therefore kept and handed out again where they fit within a quarter: 128 MiB of them, or more as
+//! buffers of at least 16 kB are therefore kept and handed out again where they fit within a quarter: 128 MiB of them, or more as
 //! long as the process does not hold more than it once needed; those free for longest go first. Large ones serve for up to a
-//! quarter of their size where a fresh one would have others go: the sums of a network's layers shrink from one to the next, and
-//! each image would have all of them cleared by the system again. Secrets do not go through here.
+//! quarter of their size where a fresh one would have others go. Secrets do not go through here.
+//!
+//! What there is most of is made of buffers of one length, limbs ([`crate::limbs`]).
 //!
 //! Where the system has huge pages (2 MB), fresh buffers of 8 MB and more ask for them (`pages.rs`): keys are read from end to end by
 //! every rotation, a new page each 4 kB.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::pages::Words;
 
 /// Words of the smallest buffer that is kept.
-const MIN_WORDS: usize = 8 << 10;
+const MIN_WORDS: usize = 2 << 10;
+/// Empty lists of buffers that are kept.
+const MAX_LISTS: usize = 4 << 10;
 /// Words that may be kept whatever was needed before.
 const FREE_WORDS: usize = 16 << 20;
 
@@ -94,7 +97,7 @@ impl Drop for Buffer {
         let words = std::mem::take(&mut self.words);
         if words.capacity() >= MIN_WORDS {
             // What comes back is dropped after the lock.
-            let _surplus = POOL.lock().unwrap_or_else(PoisonError::into_inner).give(words);
+            let _surplus = pool().give(words);
         }
     }
 }
@@ -104,6 +107,8 @@ impl Drop for Buffer {
 struct Pool {
     /// By capacity, each with the time when it was given back, the last one at the end.
     free: BTreeMap<usize, VecDeque<(u64, Words)>>,
+    /// Empty lists, so that a list of buffers allocates nothing either.
+    lists: Vec<Vec<Buffer>>,
     /// Counts what is given back.
     now: u64,
     /// Words of the free buffers, of those in use, and the most that were in use at a time.
@@ -114,22 +119,65 @@ struct Pool {
 
 static POOL: Mutex<Pool> = Mutex::new(Pool::new());
 
+fn pool() -> MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A buffer with unspecified (but initialised) contents.
 #[must_use]
 pub fn take(len: usize) -> Buffer {
     let wanted = len + LINE - 1;
-    if wanted < MIN_WORDS {
-        return Buffer::fit(Words::new(wanted), len);
+    let reused = if wanted < MIN_WORDS { Err(Vec::new()) } else { pool().take(wanted) };
+    Buffer::fit(reused.unwrap_or_else(|surplus| fresh(wanted, surplus)), len)
+}
+
+/// Buffers of the same length each.
+pub(crate) fn take_all(count: usize, len: usize) -> Vec<Buffer> {
+    let wanted = len + LINE - 1;
+    let mut pool = pool();
+    let mut all = pool.lists.pop().unwrap_or_default();
+    all.reserve(count);
+    while all.len() < count {
+        if wanted < MIN_WORDS {
+            break;
+        }
+        match pool.take(wanted) {
+            Ok(words) => all.push(Buffer::fit(words, len)),
+            Err(surplus) => {
+                drop(pool);
+                all.push(Buffer::fit(fresh(wanted, surplus), len));
+                pool = self::pool();
+            }
+        }
     }
-    let reused = POOL.lock().unwrap_or_else(PoisonError::into_inner).take(wanted);
-    let words = reused.unwrap_or_else(|surplus| {
-        // Given back to the system first, so that both are never held together.
-        drop(surplus);
-        let fresh = Words::new(wanted);
-        POOL.lock().unwrap_or_else(PoisonError::into_inner).use_more(fresh.capacity());
-        fresh
-    });
-    Buffer::fit(words, len)
+    drop(pool);
+    all.extend((all.len()..count).map(|_| Buffer::fit(Words::new(wanted), len)));
+    all
+}
+
+/// Gives them back, and the list.
+pub(crate) fn give_all(mut all: Vec<Buffer>) {
+    let mut surplus = Vec::new();
+    let mut pool = pool();
+    for buffer in &mut all {
+        if buffer.words.capacity() >= MIN_WORDS {
+            surplus.extend(pool.give(std::mem::take(&mut buffer.words)));
+        }
+    }
+    drop(pool);
+    // Those that are left are small or hold nothing.
+    all.clear();
+    self::pool().keep_list(all);
+}
+
+/// New words; `surplus` is given back to the system first, so that both are never held together.
+fn fresh(words: usize, surplus: Vec<Words>) -> Words {
+    drop(surplus);
+    let fresh = Words::new(words);
+    if words >= MIN_WORDS {
+        pool().use_more(fresh.capacity());
+    }
+    fresh
 }
 
 /// A buffer of zeros.
@@ -142,7 +190,7 @@ pub fn take_zeroed(len: usize) -> Buffer {
 
 impl Pool {
     const fn new() -> Self {
-        Self { free: BTreeMap::new(), now: 0, kept: 0, used: 0, most: 0 }
+        Self { free: BTreeMap::new(), lists: Vec::new(), now: 0, kept: 0, used: 0, most: 0 }
     }
 
     /// A kept buffer for `len` words, or those that have to go before a new one is made.
@@ -183,6 +231,12 @@ impl Pool {
             surplus.push(buffer);
         }
         surplus
+    }
+
+    fn keep_list(&mut self, list: Vec<Buffer>) {
+        if list.capacity() > 0 && self.lists.len() < MAX_LISTS {
+            self.lists.push(list);
+        }
     }
 
     /// Takes a buffer that is no longer in use; back come those that there is no room for.

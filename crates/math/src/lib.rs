@@ -13,7 +13,7 @@
 //! | [`poly`] | residue polynomials whose representation is part of their type |
 //! | [`convert`] | exact base conversion between sets of primes |
 //! | [`crt`] | residues → centred integers |
-//! | [`buffer`] | large buffers, used again |
+//! | [`buffer`], [`limbs`] | large buffers, used again; many of one length |
 //! | [`sample`] | seeded uniform, ternary and error samplers |
 //! | [`simd`] | the kernels behind all of it, and the choice of back end |
 //!
@@ -27,6 +27,7 @@ pub mod convert;
 pub mod crt;
 pub mod embedding;
 pub mod error;
+pub mod limbs;
 pub mod modulus;
 pub mod ntt;
 pub mod packed;
@@ -41,6 +42,7 @@ pub use convert::BaseConverter;
 pub use crt::Reconstructor;
 pub use embedding::{Complex, Embedding};
 pub use error::MathError;
+pub use limbs::Limbs;
 pub use modulus::{MAX_MODULUS_BITS, Modulus, Shoup};
 pub use ntt::NttTable;
 pub use packed::PackedPolys;

@@ -30,10 +30,10 @@ impl Evaluator {
         division.converter.prepare(&residues, &mut prepared);
         let mut result = Poly::unspecified(n, division.targets.len());
         let (tables, together) = (self.params.tables(), together(divisors.len(), n));
-        par::for_each_chunk(result.raw_mut(), together * n, |chunk, outs| {
+        par::for_each(result.limbs_mut().chunks_mut(together).enumerate(), |(chunk, outs)| {
             let first = chunk * together;
-            division.converter.combine(&prepared, (first..).zip(outs.chunks_exact_mut(n)));
-            for (i, out) in (first..).zip(outs.chunks_exact_mut(n)) {
+            division.converter.combine(&prepared, (first..).zip(outs.iter_mut().map(|out| &mut out[..])));
+            for (i, out) in (first..).zip(outs) {
                 let target = &division.targets[i];
                 let table = &tables[target.prime];
                 table.forward(out);

@@ -16,7 +16,7 @@ use crate::parameters::{Digit, Parameters};
 use arrayvec::ArrayVec;
 use polyveil_math::buffer::{self, Buffer};
 use polyveil_math::simd::{self, KeyProduct};
-use polyveil_math::{GaloisPermutation, Ntt, Poly};
+use polyveil_math::{GaloisPermutation, Limbs, Ntt, Poly};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::thread::LocalKey;
@@ -44,10 +44,9 @@ pub(super) enum Added<'a> {
 /// For each of several outputs two polynomials modulo Q·P: the limbs of the level, then the special ones.
 pub(super) struct Products {
     level: usize,
-    degree: usize,
     outputs: usize,
     /// Limb after limb the two parts of every output, so that limbs can be spread over threads.
-    data: Buffer,
+    data: Limbs,
 }
 
 impl<'a> Added<'a> {
@@ -65,8 +64,9 @@ impl<'a> Added<'a> {
 
 impl Products {
     pub(super) fn zero(params: &Parameters, level: usize, outputs: usize) -> Self {
-        let (degree, limbs) = (params.degree(), extended_limbs(params, level));
-        Self { level, degree, outputs, data: buffer::take_zeroed(limbs * outputs * 2 * degree) }
+        let mut data = Limbs::unspecified(extended_limbs(params, level) * outputs * 2, params.degree());
+        data.iter_mut().for_each(|limb| limb.fill(0));
+        Self { level, outputs, data }
     }
 
     pub(super) const fn level(&self) -> usize {
@@ -74,8 +74,7 @@ impl Products {
     }
 
     pub(super) fn limb(&self, output: usize, part: usize, index: usize) -> &[u64] {
-        let position = (index * self.outputs + output) * 2 + part;
-        &self.data[position * self.degree..][..self.degree]
+        &self.data[(index * self.outputs + output) * 2 + part]
     }
 }
 
@@ -123,10 +122,9 @@ impl Evaluator {
     /// Step 1 for one key, which must reach the level (callers check that): each limb's digits are extended, multiplied and
     /// forgotten.
     pub(super) fn switch(&self, poly: &Poly<Ntt>, level: usize, switch: &Switch<'_>) -> Products {
-        let n = self.params.degree();
         let prepared = self.prepare_digits(poly, level);
         self.with_digits(&[(poly, &prepared)], level, 1, |i, digits, out| {
-            self.multiply_limb(switch, (i, level), digits, n, out);
+            self.multiply_limb(switch, (i, level), digits, out);
         })
     }
 
@@ -146,12 +144,12 @@ impl Evaluator {
     pub(super) fn switch_extended(&self, digits: &Extended, switch: &Switch<'_>) -> Products {
         let (params, level) = (&self.params, digits.level);
         let (n, count) = (params.degree(), params.digits(level));
-        let mut data = buffer::take(extended_limbs(params, level) * 2 * n);
-        par::for_each_chunk(&mut data, 2 * n, |i, out| {
+        let mut data = Limbs::unspecified(extended_limbs(params, level) * 2, n);
+        par::for_each(data.chunks_exact_mut(2).enumerate(), |(i, out)| {
             let digits = &digits.data[i * count * n..(i + 1) * count * n];
-            self.multiply_limb(switch, (i, level), digits, n, out);
+            self.multiply_limb(switch, (i, level), digits, out);
         });
-        Products { level, degree: n, outputs: 1, data }
+        Products { level, outputs: 1, data }
     }
 
     fn multiply_limb(
@@ -159,26 +157,27 @@ impl Evaluator {
         switch: &Switch<'_>,
         (i, level): (usize, usize),
         digits: &[u64],
-        n: usize,
-        out: &mut [u64],
+        out: &mut [Buffer],
     ) {
+        let n = self.params.degree();
+        let [first, second] = out else { return };
         with_tiles(2 * (self.params.digits(level) + 1) * n, |scratch| {
-            self.multiply(switch, (i, level), digits, 0..n, scratch, out);
+            self.multiply(switch, (i, level), digits, 0..n, scratch, [first, second]);
         });
     }
 
     /// Adds one output to the only output of `sum`.
     pub(super) fn add_products(&self, sum: &mut Products, products: &Products, output: usize) {
-        let (n, level) = (sum.degree, sum.level);
-        par::for_each_chunk(&mut sum.data, 2 * n, |i, sum| {
+        let level = sum.level;
+        par::for_each(sum.data.chunks_exact_mut(2).enumerate(), |(i, sum)| {
             let modulus = self.params.table(i, level).modulus();
-            for (part, sum) in sum.chunks_exact_mut(n).enumerate() {
+            for (part, sum) in sum.iter_mut().enumerate() {
                 simd::add_assign(sum, products.limb(output, part, i), modulus);
             }
         });
     }
 
-    /// The values `range` of both parts of limb i of one key's product, into the halves of `out`; `digits` are whole limbs,
+    /// The values `range` of both parts of limb i of one key's product; `digits` are whole limbs,
     /// `scratch` has room for twice as many ranges as there are digits, and two more.
     pub(super) fn multiply(
         &self,
@@ -187,7 +186,7 @@ impl Evaluator {
         digits: &[u64],
         range: Range<usize>,
         scratch: &mut [u64],
-        out: &mut [u64],
+        out: [&mut [u64]; 2],
     ) {
         let params = &self.params;
         let n = params.degree();
@@ -225,15 +224,15 @@ impl Evaluator {
         polys: &[(&Poly<Ntt>, &Digits)],
         level: usize,
         outputs: usize,
-        work: impl Fn(usize, &[u64], &mut [u64]) + Sync + Send,
+        work: impl Fn(usize, &[u64], &mut [Buffer]) + Sync + Send,
     ) -> Products {
         let params = &self.params;
         let n = params.degree();
         let count = params.digits(level);
-        let (size, out_size) = (polys.len() * count * n, outputs * 2 * n);
-        let mut data = buffer::take(extended_limbs(params, level) * out_size);
+        let (size, out_size) = (polys.len() * count * n, outputs * 2);
+        let mut data = Limbs::unspecified(extended_limbs(params, level) * out_size, n);
         let together = if TOGETHER * size <= DIGIT_WORDS { together(params.digit_size(level), n) } else { 1 };
-        par::for_each_chunk(&mut data, together * out_size, |chunk, outs| {
+        par::for_each(data.chunks_mut(together * out_size).enumerate(), |(chunk, outs)| {
             with_limbs(outs.len() / out_size * size, |digits| {
                 self.extend_digits(polys, level, chunk * together, digits, size);
                 for (k, out) in outs.chunks_exact_mut(out_size).enumerate() {
@@ -241,7 +240,7 @@ impl Evaluator {
                 }
             });
         });
-        Products { level, degree: n, outputs, data }
+        Products { level, outputs, data }
     }
 
     /// All digits of polynomials of one level modulo extended primes `first` and the following, transformed; `out` has `size`

@@ -188,7 +188,7 @@ impl Evaluator {
         change: impl Fn(usize, &mut [u64], &Modulus) + Sync + Send,
     ) {
         let moduli = self.params.moduli(level);
-        par::for_each_chunk(poly.raw_mut(), self.params.degree(), |i, limb| change(i, limb, &moduli[i]));
+        par::for_each_limb(poly.limbs_mut(), |i, limb| change(i, limb, &moduli[i]));
     }
 
     fn combine(

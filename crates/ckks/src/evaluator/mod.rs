@@ -79,7 +79,7 @@ impl Evaluator {
         let (limbs, n) = (self.params.limbs(ct.level()), self.params.degree());
         for part in &ct.parts {
             if part.degree() != n || part.limbs() != limbs {
-                let (expected, found) = (n * limbs, part.raw().len());
+                let (expected, found) = (n * limbs, part.words());
                 return Err(polyveil_math::MathError::Length { expected, found }.into());
             }
         }

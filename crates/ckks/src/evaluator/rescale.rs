@@ -87,9 +87,8 @@ impl Evaluator {
 
 /// Keeps those limbs, ascending.
 fn keep(part: &mut Poly<Ntt>, limbs: &[usize]) {
-    let n = part.degree();
     for (to, &from) in limbs.iter().enumerate().filter(|(to, from)| to < from) {
-        part.raw_mut().copy_within(from * n..(from + 1) * n, to * n);
+        part.limbs_mut().swap(to, from);
     }
     part.truncate(limbs.len());
 }

@@ -86,12 +86,12 @@ impl Evaluator {
         sums: &[&Sum<'_>],
         polys: &mut [Poly<Ntt>],
     ) {
-        let (n, level) = (self.params.degree(), inputs.first().map_or(0, |x| x.level()));
+        let level = inputs.first().map_or(0, |x| x.level());
         let mut tasks = Vec::with_capacity(sums.len() * self.params.limbs(level));
         for (sum, pair) in sums.iter().zip(polys.chunks_exact_mut(2)) {
             let [first, second] = pair else { continue };
-            let limbs = first.raw_mut().chunks_exact_mut(n).zip(second.raw_mut().chunks_exact_mut(n));
-            tasks.extend(limbs.enumerate().map(|(i, (first, second))| (i, *sum, [first, second])));
+            let limbs = first.limbs_mut().iter_mut().zip(second.limbs_mut());
+            tasks.extend(limbs.enumerate().map(|(i, (first, second))| (i, *sum, [&mut first[..], second])));
         }
         // Limb after limb, so that inputs come from an outer cache.
         tasks.sort_by_key(|task| task.0);
@@ -168,7 +168,8 @@ fn shares(polys: &mut [Poly<Ntt>], n: usize) -> Vec<Share<'_>> {
     let length = (n / SHARES).max(1 << LOG_UNIT).min(n);
     let mut shares: Vec<Share<'_>> = Vec::new();
     for poly in polys {
-        for (k, out) in poly.raw_mut().chunks_exact_mut(length).enumerate() {
+        let limbs = poly.limbs_mut().iter_mut();
+        for (k, out) in limbs.flat_map(|limb| limb.chunks_exact_mut(length)).enumerate() {
             if shares.len() <= k {
                 let (limb, start) = (k * length / n, k * length % n);
                 shares.push(Share { limb, start, out: Vec::new() });

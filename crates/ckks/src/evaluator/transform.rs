@@ -18,7 +18,7 @@ use crate::error::CkksError;
 use crate::keys::SwitchingKey;
 use crate::par;
 use crate::plaintext::IntegerPlaintext;
-use polyveil_math::buffer;
+use polyveil_math::buffer::{self, Buffer};
 use polyveil_math::simd::{self, Tiles};
 use polyveil_math::{GaloisPermutation, Ntt, Poly};
 use std::borrow::Cow;
@@ -249,7 +249,8 @@ impl Evaluator {
             let modulus = params.table(i, level).modulus();
             let rotate = |start: usize, scratch: &mut [u64], rotated: &mut [u64]| {
                 for (turn, out) in turns.iter().zip(rotated.chunks_exact_mut(run)) {
-                    let (input, out) = (inputs[turn.input], &mut out[..2 * tile]);
+                    let (first, second) = out[..2 * tile].split_at_mut(tile);
+                    let (input, out) = (inputs[turn.input], [first, second]);
                     let Some((key, permutation)) = &turn.switch else {
                         self.lift(input, (i, level), start, out);
                         continue;
@@ -265,8 +266,8 @@ impl Evaluator {
                 let (scratch, rotated) = memory.split_at_mut(scratch);
                 rotate(0, scratch, rotated);
                 let values = [0, 1].map(|part| parts(rotated, run, part, tile));
-                for (sum, out) in sums.iter().zip(out.chunks_exact_mut(2 * n)) {
-                    let (first, second) = out.split_at_mut(n);
+                for (sum, out) in sums.iter().zip(out.chunks_exact_mut(2)) {
+                    let [first, second] = out else { continue };
                     self.heavy_sum(sum, &values, (i, level), [first, second]);
                 }
                 return;
@@ -293,14 +294,13 @@ impl Evaluator {
     }
 
     /// The values from `start` on of both parts of limb i, times P: rotation by 0.
-    fn lift(&self, input: &Ciphertext, (i, level): (usize, usize), start: usize, out: &mut [u64]) {
+    fn lift(&self, input: &Ciphertext, (i, level): (usize, usize), start: usize, out: [&mut [u64]; 2]) {
         if i >= self.params.limbs(level) {
-            return out.fill(0);
+            return out.into_iter().for_each(|out| out.fill(0));
         }
         let modulus = self.params.table(i, level).modulus();
-        let tile = out.len() / 2;
-        for (part, out) in input.parts.iter().zip(out.chunks_exact_mut(tile)) {
-            let values = &part.limb(i)[start..start + tile];
+        for (part, out) in input.parts.iter().zip(out) {
+            let values = &part.limb(i)[start..start + out.len()];
             let p = self.params.p_residues()[self.params.extended_index(i, level)];
             simd::mul_blocks(out, values, &[p], modulus);
         }
@@ -345,10 +345,10 @@ impl Sum<'_> {
 }
 
 /// Both parts of all outputs of a limb, `length` values after `length` values.
-fn shares(outs: &mut [u64], n: usize, length: usize) -> Vec<Vec<[&mut [u64]; 2]>> {
+fn shares(outs: &mut [Buffer], n: usize, length: usize) -> Vec<Vec<[&mut [u64]; 2]>> {
     let mut shares: Vec<Vec<[&mut [u64]; 2]>> = (0..n / length).map(|_| Vec::new()).collect();
-    for out in outs.chunks_exact_mut(2 * n) {
-        let (first, second) = out.split_at_mut(n);
+    for out in outs.chunks_exact_mut(2) {
+        let [first, second] = out else { continue };
         let halves = first.chunks_exact_mut(length).zip(second.chunks_exact_mut(length));
         for (share, (first, second)) in shares.iter_mut().zip(halves) {
             share.push([first, second]);

@@ -66,8 +66,8 @@ pub struct KeyProduct<'a> {
 impl KeyProduct<'_> {
     /// The scalar twin: from one permutation and one sum of products a half; `scratch` holds twice as many ranges as there are digits, and
     /// two more.
-    pub(super) fn by_parts(&self, out: &mut [u64], start: usize, scratch: &mut [u64], modulus: &Modulus) {
-        let len = out.len() / 2;
+    pub(super) fn by_parts(&self, out: [&mut [u64]; 2], start: usize, scratch: &mut [u64], modulus: &Modulus) {
+        let len = out[0].len();
         let (scratch, unpacked) = scratch.split_at_mut((self.digits.len() + 2) * len);
         let sources = || self.digits.iter().copied().map(Some).chain(self.add.map(|add| add.map(|(x, _)| x)));
         if let Some((blocks, orders)) = self.permutation {
@@ -82,7 +82,7 @@ impl KeyProduct<'_> {
             None => &<&[u64]>::clone(source)[start..start + len],
         };
         let empty = Term { values: &[], weights: Weights::Full(&[]) };
-        for (half, (out, keys)) in out.chunks_exact_mut(len).zip(self.keys).enumerate() {
+        for (half, (out, keys)) in out.into_iter().zip(self.keys).enumerate() {
             for (row, out) in unpacked.chunks_exact_mut(len).enumerate().take(self.digits.len()) {
                 keys.unpack(row, start, out);
             }
@@ -109,10 +109,9 @@ impl KeyProduct<'_> {
     }
 }
 
-/// The values from `start` on of both halves of a product, one half after the other in `out`; a multiple of 8 values, as is
-/// `start`. `scratch` holds twice as many halves as there are digits, and two more.
+/// The values from `start` on of both halves of a product; as many of each, a multiple of 8, as is `start`. `scratch` holds twice as many halves as there are digits, and two more.
 pub fn key_product(
-    out: &mut [u64],
+    out: [&mut [u64]; 2],
     product: &KeyProduct<'_>,
     start: usize,
     scratch: &mut [u64],

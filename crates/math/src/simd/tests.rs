@@ -322,6 +322,10 @@ fn key_products_equal_sums_of_permuted_digits() {
     vectors().into_iter().for_each(key_products);
 }
 
+fn halves(out: &mut [Vec<u64>; 2]) -> [&mut [u64]; 2] {
+    out.each_mut().map(|half| &mut half[..])
+}
+
 fn key_products(backend: Backend) {
     let (n, start, len) = (256, 64, 128);
     let permutation = GaloisPermutation::rotation(RingKind::ConjugateInvariant, 8, 3);
@@ -335,7 +339,7 @@ fn key_products(backend: Backend) {
             for (half, key) in keys.iter_mut().enumerate() {
                 for row in 0..rows {
                     let key_values = values(&m, n, (100 + 100 * half + row) as u64);
-                    key.set(row, &Poly::from_raw(n, key_values).unwrap());
+                    key.set(row, &Poly::from_words(n, &key_values).unwrap());
                 }
             }
             let keys = [keys[0].limb(0), keys[1].limb(0)];
@@ -345,12 +349,12 @@ fn key_products(backend: Backend) {
                 ([Some((digits[0], 1)), Some((digits[0], m.value() / 2))], permutation.table()),
             ] {
                 let product = KeyProduct { digits: &digits, keys, add, permutation };
-                let (mut x, mut y) = (vec![0; 2 * len], vec![0; 2 * len]);
+                let [mut x, mut y] = [(); 2].map(|()| [vec![0; len], vec![0; len]]);
                 let mut scratch = vec![0; 2 * (digits.len() + 1) * len];
-                product.by_parts(&mut x, start, &mut scratch, &m);
+                product.by_parts(halves(&mut x), start, &mut scratch, &m);
                 match backend {
-                    Backend::Avx2(token) => token.key_product(&mut y, &product, start, &m),
-                    Backend::Avx512(token) => token.key_product(&mut y, &product, start, &m),
+                    Backend::Avx2(token) => token.key_product(halves(&mut y), &product, start, &m),
+                    Backend::Avx512(token) => token.key_product(halves(&mut y), &product, start, &m),
                     Backend::Scalar => unreachable!("not among the vectors"),
                 }
                 assert_eq!(x, y, "{count} digits modulo {}", m.value());

@@ -105,7 +105,7 @@ impl Source {
 
 /// Digits are permuted as they are loaded, and each loaded digit serves both halves of the key.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn key_product(out: &mut [u64], product: &KeyProduct<'_>, start: usize, modulus: &Modulus) {
+pub(super) fn key_product(out: [&mut [u64]; 2], product: &KeyProduct<'_>, start: usize, modulus: &Modulus) {
     // Residues as they are, if so few of them need no reduction in between.
     let limits = Limits::new(modulus.bits(), modulus);
     if product.digits.len() < limits.terms {
@@ -117,10 +117,8 @@ pub(super) fn key_product(out: &mut [u64], product: &KeyProduct<'_>, start: usiz
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn products<const MANY: bool>(out: &mut [u64], product: &KeyProduct<'_>, start: usize, limits: Limits) {
-    let (first, second) = out.split_at_mut(out.len() / 2);
-    let (first, second) = (first.as_chunks_mut::<4>().0, second.as_chunks_mut::<4>().0);
-    let (first, second) = (first.as_chunks_mut::<2>().0, second.as_chunks_mut::<2>().0);
+fn products<const MANY: bool>(out: [&mut [u64]; 2], product: &KeyProduct<'_>, start: usize, limits: Limits) {
+    let [first, second] = out.map(|half| half.as_chunks_mut::<4>().0.as_chunks_mut::<2>().0);
     let [key0, key1] = product.keys;
     let (rows, bits) = (key0.rows, key0.bits);
     let unpack = Unpack::new(bits);

@@ -45,11 +45,10 @@ impl Unpack {
 
 /// Digits are permuted as they are loaded, and each loaded digit serves both halves of the key.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vbmi")]
-pub(super) fn key_product(out: &mut [u64], product: &KeyProduct<'_>, start: usize, modulus: &Modulus) {
+pub(super) fn key_product(out: [&mut [u64]; 2], product: &KeyProduct<'_>, start: usize, modulus: &Modulus) {
     let b = Barrett::new(modulus);
     let short = Barrett::fits(product.digits.len() + 1, modulus.bits());
-    let (first, second) = out.split_at_mut(out.len() / 2);
-    let (first, second) = (first.as_chunks_mut::<8>().0, second.as_chunks_mut::<8>().0);
+    let [first, second] = out.map(|half| half.as_chunks_mut::<8>().0);
     let in_order = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
     let [key0, key1] = product.keys;
     let (rows, bits) = (key0.rows, key0.bits);

@@ -143,7 +143,11 @@ impl PeriodicPlaintext {
     pub fn to_full(&self, params: &Parameters) -> Result<Plaintext, CkksError> {
         let block = params.degree() / self.blocks;
         let data: Vec<u64> = self.values.iter().flat_map(|&v| std::iter::repeat_n(v, block)).collect();
-        Ok(Plaintext { level: self.level, scale: self.scale, poly: Poly::from_words(params.degree(), &data)? })
+        Ok(Plaintext {
+            level: self.level,
+            scale: self.scale,
+            poly: Poly::from_words(params.degree(), &data)?,
+        })
     }
 }
 

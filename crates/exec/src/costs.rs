@@ -156,7 +156,10 @@ fn median(mut work: impl FnMut() -> Result<(), CkksError>) -> Result<f64, CkksEr
 fn random_ciphertext(parameters: &Parameters, level: usize) -> Result<Ciphertext, CkksError> {
     let polys: Vec<Poly<Ntt>> = (0..2)
         .map(|k| {
-            Poly::from_words(parameters.degree(), &residues(&parameters.q()[..=level], parameters.degree(), k))
+            Poly::from_words(
+                parameters.degree(),
+                &residues(&parameters.q()[..=level], parameters.degree(), k),
+            )
         })
         .collect::<Result<_, _>>()?;
     let [c0, c1] = <[Poly<Ntt>; 2]>::try_from(polys).map_err(|_| CkksError::NoTerms)?;

@@ -48,7 +48,7 @@ fn residues(moduli: impl Iterator<Item = u64>, degree: usize, seed: u64) -> Vec<
 
 fn switching_key(params: &Parameters, level: usize, seed: u64) -> SwitchingKey {
     let moduli = || params.key_moduli(level).iter().map(Modulus::value);
-    let digits =
+    let digits: Vec<_> =
         (0..params.key_digits(level)).map(|d| residues(moduli(), params.degree(), seed + d as u64)).collect();
     SwitchingKey::from_parts(params, level, [seed as u8; 32], &digits).unwrap()
 }

@@ -5,6 +5,8 @@
 //! where |x| lies within about 2^−49 of Q/2, where it may be off by one Q. Cost a coefficient: α products once and α
 //! products per target prime.
 
+use crate::buffer::Buffer;
+use crate::limbs::Limbs;
 use crate::modulus::{Modulus, Shoup};
 use crate::simd;
 
@@ -60,15 +62,24 @@ impl BaseConverter {
         self.from.len()
     }
 
-    /// First half, from limbs of coefficients, one limb a source prime; `out` has room for one more limb. See
-    /// [`simd::convert_prepare`] for its order.
-    pub fn prepare(&self, limbs: &[u64], out: &mut [u64]) {
-        simd::convert_prepare(out, limbs, &self.factors, &self.from);
+    /// First half, from limbs of coefficients of one length, one limb a source prime.
+    #[must_use]
+    pub fn prepare(&self, limbs: &[Buffer]) -> Prepared {
+        let (n, rows) = (limbs.first().map_or(0, |limb| limb.len()), self.from.len() + 1);
+        let count = pieces(n, rows);
+        let piece = n.div_ceil(count);
+        let mut pieces = Limbs::unspecified(count, n.max(rows * piece));
+        for (out, start) in pieces.iter_mut().zip((0..n).step_by(piece.max(1))) {
+            simd::convert_prepare(&mut out[..rows * piece], limbs, start, &self.factors, &self.from);
+        }
+        Prepared { pieces, piece, used: rows * piece }
     }
 
-    /// Second half for target primes of those indices, from what [`BaseConverter::prepare`] left: it is read once for every two
+    /// Second half for target primes of those indices, into limbs of the same length: what was prepared is read once for every two
     /// of them.
-    pub fn combine<'a>(&self, prepared: &[u64], outs: impl IntoIterator<Item = (usize, &'a mut [u64])>) {
+    pub fn combine<'a>(&self, prepared: &Prepared, outs: impl IntoIterator<Item = (usize, &'a mut [u64])>) {
+        let Prepared { pieces, piece, used } = prepared;
+        let pieces = || pieces.iter().map(|values| &values[..*used]);
         let target = |index: usize| simd::Target {
             hats: &self.hats[index],
             correction: self.corrections[index],
@@ -80,12 +91,37 @@ impl BaseConverter {
             match outs.next() {
                 Some((next, second)) => {
                     let targets = [&target(index), &target(next)];
-                    simd::convert_combine_two([out, second], prepared, targets);
+                    let outs = out.chunks_mut(*piece).zip(second.chunks_mut(*piece));
+                    for (values, (out, second)) in pieces().zip(outs) {
+                        simd::convert_combine_two([out, second], values, targets);
+                    }
                 }
-                None => simd::convert_combine(out, prepared, &target(index)),
+                None => {
+                    let target = target(index);
+                    for (values, out) in pieces().zip(out.chunks_mut(*piece)) {
+                        simd::convert_combine(out, values, &target);
+                    }
+                }
             }
         }
     }
+}
+
+/// What stands between the halves of a conversion, in pieces that fit buffers of a limb's length: there are many of them at a time, and
+/// so they take what limbs leave.
+#[derive(Debug)]
+pub struct Prepared {
+    pieces: Limbs,
+    /// Values of a piece.
+    piece: usize,
+    /// Words of each buffer that it takes.
+    used: usize,
+}
+
+/// Into how many pieces of whole groups `rows` rows of n values are divided, so that each has room in n words.
+const fn pieces(n: usize, rows: usize) -> usize {
+    let pieces = rows.next_power_of_two();
+    if n % (pieces * simd::CONVERT_GROUP) == 0 { pieces } else { 1 }
 }
 
 #[cfg(test)]
@@ -101,7 +137,7 @@ mod tests {
     proptest! {
         #[test]
         fn small_values_of_either_sign_convert_exactly(
-            values in prop::collection::vec(any::<i64>(), 1..300),
+            values in prop_oneof![1..300usize, Just(512)].prop_flat_map(|n| prop::collection::vec(any::<i64>(), n)),
             count in 1usize..4,
         ) {
             let from = moduli(45, count);
@@ -109,10 +145,8 @@ mod tests {
             let converter = BaseConverter::new(&from, &to);
             // Well inside (−Q/2, Q/2).
             let values: Vec<i64> = values.iter().map(|v| v >> 20).collect();
-            let limbs: Vec<u64> =
-                from.iter().flat_map(|q| values.iter().map(|&v| q.reduce_signed(v))).collect();
-            let mut prepared = vec![0; limbs.len() + values.len()];
-            converter.prepare(&limbs, &mut prepared);
+            let limb = |q: &Modulus| values.iter().map(|&v| q.reduce_signed(v)).collect::<Vec<_>>().into();
+            let prepared = converter.prepare(&from.iter().map(limb).collect::<Vec<_>>());
             let mut out = vec![0; values.len()];
             for (index, t) in to.iter().enumerate() {
                 converter.combine(&prepared, [(index, &mut out[..])]);
@@ -127,9 +161,8 @@ mod tests {
         let from = moduli(50, 6);
         let to = moduli(20, 1);
         let converter = BaseConverter::new(&from, &to);
-        let limbs: Vec<u64> = from.iter().flat_map(|q| vec![q.value() - 1; 4]).collect();
-        let (mut prepared, mut out) = (vec![0; limbs.len() + 4], vec![0; 4]);
-        converter.prepare(&limbs, &mut prepared);
+        let limbs: Vec<Buffer> = from.iter().map(|q| vec![q.value() - 1; 4].into()).collect();
+        let (prepared, mut out) = (converter.prepare(&limbs), vec![0; 4]);
         converter.combine(&prepared, [(0, &mut out[..])]);
         assert_eq!(out, vec![to[0].value() - 1; 4]);
     }

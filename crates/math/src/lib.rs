@@ -38,7 +38,7 @@ pub mod ring;
 pub mod sample;
 pub mod simd;
 
-pub use convert::BaseConverter;
+pub use convert::{BaseConverter, Prepared};
 pub use crt::Reconstructor;
 pub use embedding::{Complex, Embedding};
 pub use error::MathError;

@@ -7,7 +7,7 @@
 use super::Evaluator;
 use super::keyswitch::together;
 use crate::parameters::Division;
-use polyveil_math::{Ntt, Poly, buffer, simd};
+use polyveil_math::{Limbs, Ntt, Poly, simd};
 
 use crate::par;
 
@@ -21,13 +21,12 @@ impl Evaluator {
     ) -> Poly<Ntt> {
         let n = self.params.degree();
         let divisors = &division.divisors;
-        let mut residues = buffer::take(divisors.len() * n);
-        par::for_each_chunk(&mut residues, n, |j, out| {
+        let mut residues = Limbs::unspecified(divisors.len(), n);
+        par::for_each_limb(&mut residues, |j, out| {
             out.copy_from_slice(limb(divisors[j]));
             self.params.table(divisors[j], level).inverse(out);
         });
-        let mut prepared = buffer::take((divisors.len() + 1) * n);
-        division.converter.prepare(&residues, &mut prepared);
+        let prepared = division.converter.prepare(&residues);
         let mut result = Poly::unspecified(n, division.targets.len());
         let (tables, together) = (self.params.tables(), together(divisors.len(), n));
         par::for_each(result.limbs_mut().chunks_mut(together).enumerate(), |(chunk, outs)| {

@@ -16,7 +16,7 @@ use crate::parameters::{Digit, Parameters};
 use arrayvec::ArrayVec;
 use polyveil_math::buffer::{self, Buffer};
 use polyveil_math::simd::{self, KeyProduct};
-use polyveil_math::{GaloisPermutation, Limbs, Ntt, Poly};
+use polyveil_math::{GaloisPermutation, Limbs, Ntt, Poly, Prepared};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::thread::LocalKey;
@@ -80,8 +80,7 @@ impl Products {
 
 /// The digits of a polynomial as coefficients, scaled for the extension.
 pub(super) struct Digits {
-    /// Digit after digit, one limb more than it has primes.
-    prepared: Buffer,
+    prepared: ArrayVec<Prepared, { Parameters::MAX_Q }>,
 }
 
 /// Digits modulo Q·P in transform order: limb after limb all digits.
@@ -258,7 +257,6 @@ impl Evaluator {
         let count = level_digits.len();
         for (p, (poly, digits)) in polys.iter().enumerate() {
             for (d, Digit { own, converter }) in level_digits.iter().enumerate() {
-                let prepared = &digits.prepared[(own.start + d) * n..(own.end + d + 1) * n];
                 let mut targets = ArrayVec::<_, TOGETHER>::new();
                 for (i, limb) in (first..).zip(out.chunks_exact_mut(size)) {
                     let limb = &mut limb[(p * count + d) * n..][..n];
@@ -269,7 +267,7 @@ impl Evaluator {
                     }
                 }
                 let outs = targets.iter_mut().map(|(i, out)| (params.extended_index(*i, level), &mut **out));
-                converter.combine(prepared, outs);
+                converter.combine(&digits.prepared[d], outs);
                 for (i, limb) in targets {
                     params.table(i, level).forward(limb);
                 }
@@ -281,23 +279,16 @@ impl Evaluator {
     pub(super) fn prepare_digits(&self, poly: &Poly<Ntt>, level: usize) -> Digits {
         let params = &self.params;
         let (n, digits) = (params.degree(), params.level_digits(level));
-        let mut residues = buffer::take(poly.limbs() * n);
-        par::for_each_chunk(&mut residues, n, |i, limb| {
+        let mut residues = Limbs::unspecified(poly.limbs(), n);
+        par::for_each_limb(&mut residues, |i, limb| {
             limb.copy_from_slice(poly.limb(i));
             params.table(i, level).inverse(limb);
         });
-        let mut prepared = buffer::take((poly.limbs() + digits.len()) * n);
-        let mut rest = &mut prepared[..];
-        let tasks = digits.iter().map(|digit| {
-            let (own, later) = std::mem::take(&mut rest).split_at_mut((digit.own.len() + 1) * n);
-            rest = later;
-            (digit, own)
+        let mut prepared: ArrayVec<_, { Parameters::MAX_Q }> = digits.iter().map(|_| None).collect();
+        par::for_each(prepared.iter_mut().zip(digits), |(prepared, Digit { own, converter })| {
+            *prepared = Some(converter.prepare(&residues[own.clone()]));
         });
-        let tasks: ArrayVec<_, { Parameters::MAX_Q }> = tasks.collect();
-        par::for_each(tasks.into_iter(), |(Digit { own, converter }, prepared)| {
-            converter.prepare(&residues[own.start * n..own.end * n], prepared);
-        });
-        Digits { prepared }
+        Digits { prepared: prepared.into_iter().flatten().collect() }
     }
 }
 

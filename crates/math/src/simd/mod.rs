@@ -21,6 +21,7 @@ pub mod wide;
 pub use product::{KeyProduct, PACKED_GROUP, PACKED_PADDING, PackedLimb, key_product, pack};
 pub use tiles::{LOG_UNIT, TileProducts, TileSum, Tiles, tile_block};
 
+use crate::buffer::Buffer;
 use crate::modulus::{Modulus, Shoup};
 use std::sync::OnceLock;
 
@@ -300,12 +301,18 @@ pub fn mul_blocks(out: &mut [u64], values: &[u64], weights: &[u64], modulus: &Mo
 /// Values of a limb that stand together in a prepared conversion.
 pub const CONVERT_GROUP: usize = 32;
 
-/// First half of a base conversion: the limbs, scaled by `factors`, and ⌊Σ limb_i / q_i + 1/2⌋, summed in limb order in
+/// First half of a base conversion: the limbs' values from `start` on, as many as `out` has room for, scaled by `factors`, and ⌊Σ limb_i / q_i + 1/2⌋, summed in limb order in
 /// `f64`. For every [`CONVERT_GROUP`] values (fewer at the end) `out` gets those of each limb and then the overflows: the
 /// second half, which is done for many primes, reads it from front to back. What a back end leaves is for its own second half
 /// alone: residues as words, or as doubles.
-pub fn convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]) {
-    dispatch!(convert_prepare(out, limbs, factors, moduli));
+pub fn convert_prepare(
+    out: &mut [u64],
+    limbs: &[Buffer],
+    start: usize,
+    factors: &[Shoup],
+    moduli: &[Modulus],
+) {
+    dispatch!(convert_prepare(out, limbs, start, factors, moduli));
 }
 
 /// One target of a base conversion.

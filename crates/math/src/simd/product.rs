@@ -66,7 +66,13 @@ pub struct KeyProduct<'a> {
 impl KeyProduct<'_> {
     /// The scalar twin: from one permutation and one sum of products a half; `scratch` holds twice as many ranges as there are digits, and
     /// two more.
-    pub(super) fn by_parts(&self, out: [&mut [u64]; 2], start: usize, scratch: &mut [u64], modulus: &Modulus) {
+    pub(super) fn by_parts(
+        &self,
+        out: [&mut [u64]; 2],
+        start: usize,
+        scratch: &mut [u64],
+        modulus: &Modulus,
+    ) {
         let len = out[0].len();
         let (scratch, unpacked) = scratch.split_at_mut((self.digits.len() + 2) * len);
         let sources = || self.digits.iter().copied().map(Some).chain(self.add.map(|add| add.map(|(x, _)| x)));

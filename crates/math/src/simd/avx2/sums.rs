@@ -19,6 +19,7 @@
 
 use super::super::{CONVERT_GROUP, Target, Term, Weights, scalar};
 use super::{Lane, Mod, V, WORD, double, load, spread, store};
+use crate::buffer::Buffer;
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
@@ -71,17 +72,24 @@ pub(super) fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
 
 /// Leaves doubles: balanced residues, and the overflow less one for each residue that lost its modulus.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]) {
-    let n = limbs.len() / factors.len().max(1);
-    if !n.is_multiple_of(CONVERT_GROUP) {
-        return scalar::convert_prepare(out, limbs, factors, moduli);
+pub(super) fn convert_prepare(
+    out: &mut [u64],
+    limbs: &[Buffer],
+    start: usize,
+    factors: &[Shoup],
+    moduli: &[Modulus],
+) {
+    let len = out.len() / (factors.len() + 1);
+    if !(len | start).is_multiple_of(CONVERT_GROUP) {
+        return scalar::convert_prepare(out, limbs, start, factors, moduli);
     }
     let one = _mm256_set1_pd(1.0);
-    for (index, out) in out.chunks_exact_mut((factors.len() + 1) * CONVERT_GROUP).enumerate() {
+    let groups = out.chunks_exact_mut((factors.len() + 1) * CONVERT_GROUP);
+    for (index, out) in (start / CONVERT_GROUP..).zip(groups) {
         let mut sums = [_mm256_set1_pd(0.5); GROUP_VECTORS];
         let mut less = [_mm256_setzero_pd(); GROUP_VECTORS];
         let (scaled, overflow) = out.as_chunks_mut::<4>().0.split_at_mut(factors.len() * GROUP_VECTORS);
-        let sources = limbs.chunks_exact(n).zip(scaled.chunks_exact_mut(GROUP_VECTORS));
+        let sources = limbs.iter().zip(scaled.chunks_exact_mut(GROUP_VECTORS));
         for (((limb, scaled), &factor), modulus) in sources.zip(factors).zip(moduli) {
             let m = Mod::new(modulus);
             let w = m.spread(factor.value);

@@ -18,6 +18,7 @@ mod tiles;
 
 use super::matrix::{Left, Lines, Out, Start};
 use super::{KeyProduct, Target, Term, TileSum, Tiles, Twiddles};
+use crate::buffer::Buffer;
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
@@ -76,7 +77,7 @@ entries! {
     product::key_product(out: [&mut [u64]; 2], product: &KeyProduct<'_>, start: usize, modulus: &Modulus);
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
     tiles::tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus);
-    sums::convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]);
+    sums::convert_prepare(out: &mut [u64], limbs: &[Buffer], start: usize, factors: &[Shoup], moduli: &[Modulus]);
     sums::convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>);
     sums::convert_combine_two(outs: [&mut [u64]; 2], prepared: &[u64], targets: [&Target<'_>; 2]);
     matrix::product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);

@@ -2,6 +2,7 @@
 
 use super::super::{CONVERT_GROUP, Target, Term, Weights, scalar};
 use super::{Barrett, Factor, Mod, load, spread, store};
+use crate::buffer::Buffer;
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
@@ -118,17 +119,23 @@ pub(super) fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn convert_prepare(out: &mut [u64], limbs: &[u64], factors: &[Shoup], moduli: &[Modulus]) {
-    let n = limbs.len() / factors.len().max(1);
-    if !n.is_multiple_of(CONVERT_GROUP) {
-        return scalar::convert_prepare(out, limbs, factors, moduli);
+pub(super) fn convert_prepare(
+    out: &mut [u64],
+    limbs: &[Buffer],
+    start: usize,
+    factors: &[Shoup],
+    moduli: &[Modulus],
+) {
+    let len = out.len() / (factors.len() + 1);
+    if !(len | start).is_multiple_of(CONVERT_GROUP) {
+        return scalar::convert_prepare(out, limbs, start, factors, moduli);
     }
-    for (index, out) in out.chunks_exact_mut((factors.len() + 1) * CONVERT_GROUP).enumerate() {
+    let groups = out.chunks_exact_mut((factors.len() + 1) * CONVERT_GROUP);
+    for (index, out) in (start / CONVERT_GROUP..).zip(groups) {
         let mut sums = [_mm512_set1_pd(0.5); GROUP_VECTORS];
         let (scaled, overflow) = out.split_at_mut(factors.len() * CONVERT_GROUP);
         let (scaled, _) = scaled.as_chunks_mut::<8>().0.as_chunks_mut::<GROUP_VECTORS>();
-        for (((limb, scaled), &factor), modulus) in limbs.chunks_exact(n).zip(scaled).zip(factors).zip(moduli)
-        {
+        for (((limb, scaled), &factor), modulus) in limbs.iter().zip(scaled).zip(factors).zip(moduli) {
             let (m, w) = (Mod::new(modulus), Factor::of(factor));
             let inverse = _mm512_set1_pd(1.0 / modulus.value() as f64);
             let limb = &limb.as_chunks::<8>().0.as_chunks::<GROUP_VECTORS>().0[index];

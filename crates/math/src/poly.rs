@@ -127,7 +127,10 @@ impl<R: Representation> Poly<R> {
     /// All residues, limb after limb.
     #[must_use]
     pub fn to_words(&self) -> Vec<u64> {
-        self.limbs.iter().flat_map(|limb| limb.iter().copied()).collect()
+        // All at once: what is secret must not stay behind where a vector grew.
+        let mut words = Vec::with_capacity(self.words());
+        self.limbs.iter().for_each(|limb| words.extend_from_slice(limb));
+        words
     }
 
     /// Keeps the first `limbs` limbs.

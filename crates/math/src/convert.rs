@@ -66,20 +66,24 @@ impl BaseConverter {
     #[must_use]
     pub fn prepare(&self, limbs: &[Buffer]) -> Prepared {
         let (n, rows) = (limbs.first().map_or(0, |limb| limb.len()), self.from.len() + 1);
-        let count = pieces(n, rows);
-        let piece = n.div_ceil(count);
-        let mut pieces = Limbs::unspecified(count, n.max(rows * piece));
-        for (out, start) in pieces.iter_mut().zip((0..n).step_by(piece.max(1))) {
-            simd::convert_prepare(&mut out[..rows * piece], limbs, start, &self.factors, &self.from);
+        let piece = piece(n, rows);
+        let mut pieces = Limbs::unspecified(n.div_ceil(piece), n.max(rows * piece));
+        for (out, start) in pieces.iter_mut().zip((0..n).step_by(piece)) {
+            let len = rows * piece.min(n - start);
+            simd::convert_prepare(&mut out[..len], limbs, start, &self.factors, &self.from);
         }
-        Prepared { pieces, piece, used: rows * piece }
+        Prepared { pieces, piece, rows }
     }
 
     /// Second half for target primes of those indices, into limbs of the same length: what was prepared is read once for every two
     /// of them.
-    pub fn combine<'a>(&self, prepared: &Prepared, outs: impl IntoIterator<Item = (usize, &'a mut [u64])>) {
-        let Prepared { pieces, piece, used } = prepared;
-        let pieces = || pieces.iter().map(|values| &values[..*used]);
+    pub fn combine<'a, 'p>(
+        &self,
+        prepared: &'p Prepared,
+        outs: impl IntoIterator<Item = (usize, &'a mut [u64])>,
+    ) {
+        let Prepared { pieces, piece, rows } = prepared;
+        let own = |values: &'p Buffer, len: usize| &values[..rows * len];
         let target = |index: usize| simd::Target {
             hats: &self.hats[index],
             correction: self.corrections[index],
@@ -92,13 +96,15 @@ impl BaseConverter {
                 Some((next, second)) => {
                     let targets = [&target(index), &target(next)];
                     let outs = out.chunks_mut(*piece).zip(second.chunks_mut(*piece));
-                    for (values, (out, second)) in pieces().zip(outs) {
+                    for (values, (out, second)) in pieces.iter().zip(outs) {
+                        let values = own(values, out.len());
                         simd::convert_combine_two([out, second], values, targets);
                     }
                 }
                 None => {
                     let target = target(index);
-                    for (values, out) in pieces().zip(out.chunks_mut(*piece)) {
+                    for (values, out) in pieces.iter().zip(out.chunks_mut(*piece)) {
+                        let values = own(values, out.len());
                         simd::convert_combine(out, values, &target);
                     }
                 }
@@ -112,16 +118,15 @@ impl BaseConverter {
 #[derive(Debug)]
 pub struct Prepared {
     pieces: Limbs,
-    /// Values of a piece.
+    /// Values of a piece; the last one may have fewer.
     piece: usize,
-    /// Words of each buffer that it takes.
-    used: usize,
+    /// A limb a source prime and the overflows.
+    rows: usize,
 }
 
-/// Into how many pieces of whole groups `rows` rows of n values are divided, so that each has room in n words.
-const fn pieces(n: usize, rows: usize) -> usize {
-    let pieces = rows.next_power_of_two();
-    if n % (pieces * simd::CONVERT_GROUP) == 0 { pieces } else { 1 }
+/// Values of a piece: as many whole groups as have room in n words, `rows` rows of them, one at least.
+fn piece(n: usize, rows: usize) -> usize {
+    (n / (rows * simd::CONVERT_GROUP)).max(1) * simd::CONVERT_GROUP
 }
 
 #[cfg(test)]

@@ -70,7 +70,8 @@ impl BaseConverter {
         let mut pieces = Limbs::unspecified(n.div_ceil(piece), n.max(rows * piece));
         for (out, start) in pieces.iter_mut().zip((0..n).step_by(piece)) {
             let len = rows * piece.min(n - start);
-            simd::convert_prepare(&mut out[..len], limbs, start, &self.factors, &self.from);
+            let sources = simd::Sources { limbs, start, factors: &self.factors, moduli: &self.from };
+            simd::convert_prepare(&mut out[..len], &sources);
         }
         Prepared { pieces, piece, rows }
     }

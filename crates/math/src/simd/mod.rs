@@ -301,18 +301,43 @@ pub fn mul_blocks(out: &mut [u64], values: &[u64], weights: &[u64], modulus: &Mo
 /// Values of a limb that stand together in a prepared conversion.
 pub const CONVERT_GROUP: usize = 32;
 
-/// First half of a base conversion: the limbs' values from `start` on, as many as `out` has room for, scaled by `factors`, and ⌊Σ limb_i / q_i + 1/2⌋, summed in limb order in
+/// What a base conversion starts from.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources<'a> {
+    /// A limb of coefficients a source prime.
+    pub limbs: &'a [Buffer],
+    /// The first value that is converted, a multiple of [`CONVERT_GROUP`].
+    pub start: usize,
+    /// What each limb is scaled by.
+    pub factors: &'a [Shoup],
+    /// The source primes.
+    pub moduli: &'a [Modulus],
+}
+
+impl Sources<'_> {
+    /// Words of a group.
+    const fn group(&self) -> usize {
+        (self.factors.len() + 1) * CONVERT_GROUP
+    }
+
+    /// Whether all groups of `out` are whole ones, as vector kernels need them; else both halves are the scalar twin.
+    fn whole(&self, out: &[u64]) -> bool {
+        out.len() % self.group() == 0
+    }
+
+    /// The groups of `out`, the last of which may be shorter, and their numbers in the limbs.
+    fn groups<'o>(&self, out: &'o mut [u64]) -> impl Iterator<Item = (usize, &'o mut [u64])> {
+        (self.start / CONVERT_GROUP..).zip(out.chunks_mut(self.group()))
+    }
+}
+
+/// First half of a base conversion: as many values as `out` has room for, scaled, and ⌊Σ limb_i / q_i + 1/2⌋, summed in limb order in
 /// `f64`. For every [`CONVERT_GROUP`] values (fewer at the end) `out` gets those of each limb and then the overflows: the
 /// second half, which is done for many primes, reads it from front to back. What a back end leaves is for its own second half
 /// alone: residues as words, or as doubles.
-pub fn convert_prepare(
-    out: &mut [u64],
-    limbs: &[Buffer],
-    start: usize,
-    factors: &[Shoup],
-    moduli: &[Modulus],
-) {
-    dispatch!(convert_prepare(out, limbs, start, factors, moduli));
+pub fn convert_prepare(out: &mut [u64], sources: &Sources<'_>) {
+    debug_assert!(sources.start % CONVERT_GROUP == 0);
+    dispatch!(convert_prepare(out, sources));
 }
 
 /// One target of a base conversion.

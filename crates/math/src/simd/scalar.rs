@@ -5,8 +5,7 @@
 //! reduction is needed before the end. **Inverse.** Sums are brought back below 2q at every level.
 
 use super::tiles::by_terms;
-use super::{CONVERT_GROUP, PACKED_GROUP, Target, Term, TileSum, Tiles, Twiddles, Weights};
-use crate::buffer::Buffer;
+use super::{CONVERT_GROUP, PACKED_GROUP, Sources, Target, Term, TileSum, Tiles, Twiddles, Weights};
 use crate::modulus::{Modulus, Shoup};
 
 /// Values handled at once by the sums of products: 128-bit accumulators of this many values stay in the first cache.
@@ -238,22 +237,16 @@ pub fn pack(out: &mut [u8], values: &[u64], bits: usize, (rows, row): (usize, us
 }
 
 /// See [`super::convert_prepare`].
-pub fn convert_prepare(
-    out: &mut [u64],
-    limbs: &[Buffer],
-    start: usize,
-    factors: &[Shoup],
-    moduli: &[Modulus],
-) {
-    let groups = out.chunks_mut((factors.len() + 1) * CONVERT_GROUP);
-    for (start, out) in (start..).step_by(CONVERT_GROUP).zip(groups) {
+pub fn convert_prepare(out: &mut [u64], sources: &Sources<'_>) {
+    let Sources { limbs, factors, moduli, .. } = *sources;
+    for (index, out) in sources.groups(out) {
         let mut sums = [0.5; CONVERT_GROUP];
         let group = out.len() / (factors.len() + 1);
         let (scaled, overflow) = out.split_at_mut(factors.len() * group);
-        let sources = limbs.iter().zip(scaled.chunks_exact_mut(group));
-        for (((limb, scaled), &factor), modulus) in sources.zip(factors).zip(moduli) {
+        let limbs = limbs.iter().zip(scaled.chunks_exact_mut(group));
+        for (((limb, scaled), &factor), modulus) in limbs.zip(factors).zip(moduli) {
             let inverse = 1.0 / modulus.value() as f64;
-            let limb = &limb[start..start + group];
+            let limb = &limb[index * CONVERT_GROUP..][..group];
             for ((x, scaled), sum) in limb.iter().zip(scaled).zip(&mut sums) {
                 *scaled = modulus.mul_shoup(*x, factor);
                 *sum += *scaled as f64 * inverse;

@@ -232,10 +232,11 @@ fn conversions(backend: Backend) {
             let limbs: Vec<Buffer> =
                 from.iter().zip(1..).map(|(m, i)| values(m, start + n, i).into()).collect();
             let factors: Vec<Shoup> = from.iter().map(|m| m.shoup(m.value() / 3)).collect();
+            let sources = Sources { limbs: &limbs, start, factors: &factors, moduli: &from };
             let (mut a, mut b) = (vec![0; (count + 1) * n], vec![0; (count + 1) * n]);
             // What stands between the halves is a back end's own.
-            scalar::convert_prepare(&mut a, &limbs, start, &factors, &from);
-            dispatch!(backend => convert_prepare(&mut b, &limbs, start, &factors, &from));
+            scalar::convert_prepare(&mut a, &sources);
+            dispatch!(backend => convert_prepare(&mut b, &sources));
             for to in moduli() {
                 // As of a product Q of the sources and other primes: each hat times its source is −correction.
                 let hats = |to: &Modulus, product: u64| -> Vec<u64> {

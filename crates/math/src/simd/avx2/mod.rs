@@ -28,8 +28,7 @@ mod sums;
 mod tiles;
 
 use super::matrix::{Left, Lines, Out, Start};
-use super::{KeyProduct, Target, Term, TileSum, Tiles, Twiddles};
-use crate::buffer::Buffer;
+use super::{KeyProduct, Sources, Target, Term, TileSum, Tiles, Twiddles};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
@@ -89,7 +88,7 @@ entries! {
     pointwise::reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus);
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
     tiles::tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus);
-    sums::convert_prepare(out: &mut [u64], limbs: &[Buffer], start: usize, factors: &[Shoup], moduli: &[Modulus]);
+    sums::convert_prepare(out: &mut [u64], sources: &Sources<'_>);
     sums::convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>);
     sums::convert_combine_two(outs: [&mut [u64]; 2], prepared: &[u64], targets: [&Target<'_>; 2]);
     product::key_product(out: [&mut [u64]; 2], product: &KeyProduct<'_>, start: usize, modulus: &Modulus);

@@ -17,10 +17,9 @@
 //! C = 1.5·2^(52+k) and has the same unit as long as the sum stays within 2^(51+k): t = ⌊(106 − a − b)/2⌋, so 8 terms of 50
 //! bits. Where |H| ≤ 2^(51+k) all of the above holds for either sign; a residue, below 2^a ≤ 2^(53−t), may start the low one.
 
-use super::super::{CONVERT_GROUP, Target, Term, Weights, scalar};
+use super::super::{CONVERT_GROUP, Sources, Target, Term, Weights, scalar};
 use super::{Lane, Mod, V, WORD, double, load, spread, store};
-use crate::buffer::Buffer;
-use crate::modulus::{Modulus, Shoup};
+use crate::modulus::Modulus;
 use std::arch::x86_64::*;
 
 /// Vectors of one sum of products whose accumulators stay in registers.
@@ -72,20 +71,13 @@ pub(super) fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
 
 /// Leaves doubles: balanced residues, and the overflow less one for each residue that lost its modulus.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn convert_prepare(
-    out: &mut [u64],
-    limbs: &[Buffer],
-    start: usize,
-    factors: &[Shoup],
-    moduli: &[Modulus],
-) {
-    let len = out.len() / (factors.len() + 1);
-    if !(len | start).is_multiple_of(CONVERT_GROUP) {
-        return scalar::convert_prepare(out, limbs, start, factors, moduli);
+pub(super) fn convert_prepare(out: &mut [u64], sources: &Sources<'_>) {
+    let Sources { limbs, factors, moduli, .. } = *sources;
+    if !sources.whole(out) {
+        return scalar::convert_prepare(out, sources);
     }
     let one = _mm256_set1_pd(1.0);
-    let groups = out.chunks_exact_mut((factors.len() + 1) * CONVERT_GROUP);
-    for (index, out) in (start / CONVERT_GROUP..).zip(groups) {
+    for (index, out) in sources.groups(out) {
         let mut sums = [_mm256_set1_pd(0.5); GROUP_VECTORS];
         let mut less = [_mm256_setzero_pd(); GROUP_VECTORS];
         let (scaled, overflow) = out.as_chunks_mut::<4>().0.split_at_mut(factors.len() * GROUP_VECTORS);

@@ -17,8 +17,7 @@ mod sums;
 mod tiles;
 
 use super::matrix::{Left, Lines, Out, Start};
-use super::{KeyProduct, Target, Term, TileSum, Tiles, Twiddles};
-use crate::buffer::Buffer;
+use super::{KeyProduct, Sources, Target, Term, TileSum, Tiles, Twiddles};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
@@ -77,7 +76,7 @@ entries! {
     product::key_product(out: [&mut [u64]; 2], product: &KeyProduct<'_>, start: usize, modulus: &Modulus);
     sums::dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus);
     tiles::tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus);
-    sums::convert_prepare(out: &mut [u64], limbs: &[Buffer], start: usize, factors: &[Shoup], moduli: &[Modulus]);
+    sums::convert_prepare(out: &mut [u64], sources: &Sources<'_>);
     sums::convert_combine(out: &mut [u64], prepared: &[u64], target: &Target<'_>);
     sums::convert_combine_two(outs: [&mut [u64]; 2], prepared: &[u64], targets: [&Target<'_>; 2]);
     matrix::product(a: Left<'_>, b: Lines<'_>, start: Start<'_>, out: Out<'_>);

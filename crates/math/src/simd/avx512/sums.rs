@@ -1,9 +1,8 @@
 //! Sums of products and base conversion.
 
-use super::super::{CONVERT_GROUP, Target, Term, Weights, scalar};
+use super::super::{CONVERT_GROUP, Sources, Target, Term, Weights, scalar};
 use super::{Barrett, Factor, Mod, load, spread, store};
-use crate::buffer::Buffer;
-use crate::modulus::{Modulus, Shoup};
+use crate::modulus::Modulus;
 use std::arch::x86_64::*;
 
 /// Values whose accumulators fit the registers of one sum of products.
@@ -119,19 +118,12 @@ pub(super) fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn convert_prepare(
-    out: &mut [u64],
-    limbs: &[Buffer],
-    start: usize,
-    factors: &[Shoup],
-    moduli: &[Modulus],
-) {
-    let len = out.len() / (factors.len() + 1);
-    if !(len | start).is_multiple_of(CONVERT_GROUP) {
-        return scalar::convert_prepare(out, limbs, start, factors, moduli);
+pub(super) fn convert_prepare(out: &mut [u64], sources: &Sources<'_>) {
+    let Sources { limbs, factors, moduli, .. } = *sources;
+    if !sources.whole(out) {
+        return scalar::convert_prepare(out, sources);
     }
-    let groups = out.chunks_exact_mut((factors.len() + 1) * CONVERT_GROUP);
-    for (index, out) in (start / CONVERT_GROUP..).zip(groups) {
+    for (index, out) in sources.groups(out) {
         let mut sums = [_mm512_set1_pd(0.5); GROUP_VECTORS];
         let (scaled, overflow) = out.split_at_mut(factors.len() * CONVERT_GROUP);
         let (scaled, _) = scaled.as_chunks_mut::<8>().0.as_chunks_mut::<GROUP_VECTORS>();

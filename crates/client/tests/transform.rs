@@ -86,6 +86,20 @@ fn giant_steps_inputs_and_outputs_combine() {
     }
 }
 
+/// Sums of the same rotated inputs, of which some have weights that are fewer than most are, or more.
+#[test]
+fn weights_that_are_fewer_than_most_are_repeated() {
+    let all: &[(usize, usize, usize)] = &[(0, 1, 16), (1, 7, 16), (2, 0, 16), (1, 1, 16), (0, 2, 16)];
+    let fewer: &[(usize, usize, usize)] = &[(0, 1, 16), (1, 7, 2), (2, 0, 16), (1, 1, 1), (0, 2, 8)];
+    let other: &[(usize, usize, usize)] = &[(0, 1, 8), (1, 7, 16), (2, 0, 16), (1, 1, 16), (0, 2, 128)];
+    let step = |rotation, products| [(rotation, products)];
+    let shape =
+        [step(0, all), step(100, fewer), step(0, fewer), step(2, other), step(0, all), step(7, other)];
+    let shape: Vec<Output<'_>> = shape.iter().map(|output| &output[..]).collect();
+    check(&shape, 4, true);
+    check(&shape[..2], 2, false);
+}
+
 /// So many weights that they are encoded a group at a time: more words than a limb of them may take.
 #[test]
 fn sums_of_very_many_products_are_right() {

@@ -8,6 +8,7 @@ use crate::par;
 use crate::plaintext::IntegerPlaintext;
 use polyveil_math::buffer::{self, Buffer};
 use polyveil_math::simd::{self, TileProducts, TileSum, Tiles};
+use std::collections::BTreeMap;
 
 /// Products whose weights are encoded and used before the next ones', where a sum has very many.
 const GROUP: usize = 4;
@@ -15,6 +16,39 @@ const GROUP: usize = 4;
 const LEAST_LOG_BLOCK: u32 = 3;
 /// Vectors of weights that are encoded before they are put where the kernel wants them.
 const TOGETHER: usize = 8;
+
+/// A product of a sum.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    /// Which rotated input.
+    pub(super) turn: usize,
+    pub(super) weights: &'a IntegerPlaintext,
+    /// Words of its weights in a limb as they are stored: as many as they are, or more, where each is repeated.
+    stored: usize,
+}
+
+impl<'a> Product<'a> {
+    pub(super) fn new(turn: usize, weights: &'a IntegerPlaintext) -> Self {
+        Self { turn, weights, stored: weights.coefficients().len() }
+    }
+}
+
+/// Has weights that happen to be fewer stored like those of most products, and sorts: sums of the same rotated inputs are formed
+/// together only if their weights serve equally many neighbours.
+pub(super) fn store_alike<'p, 'a: 'p>(sums: impl Iterator<Item = &'p mut [Product<'a>]>, n: usize) {
+    let sums: Vec<_> = sums.collect();
+    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+    sums.iter().flat_map(|products| &**products).for_each(|p| *counts.entry(p.stored).or_default() += 1);
+    let all: usize = counts.values().sum();
+    // More than half of all, so that storing no more than doubles.
+    let most = counts.into_iter().find(|&(_, count)| 2 * count > all).map_or(0, |(len, _)| len);
+    let least = if most <= n >> LEAST_LOG_BLOCK { most } else { 0 };
+    for products in sums {
+        products.iter_mut().for_each(|product| product.stored = product.stored.max(least));
+        products.sort_by_key(|product| (product.stored, product.turn));
+    }
+}
+
 /// The products of many sums, as the kernel takes them.
 #[derive(Default)]
 pub(super) struct Lists {
@@ -30,9 +64,7 @@ impl Lists {
         let mut next = 0;
         let products: Vec<_> = sums.iter().map(|sum| list_products(&sum.products, n, &mut next)).collect();
         let mut order: Vec<usize> = (0..sums.len()).collect();
-        let turns = |sum: usize| {
-            sums[sum].products.iter().map(|&(turn, weights)| (weights.coefficients().len(), turn))
-        };
+        let turns = |sum: usize| sums[sum].products.iter().map(|product| (product.stored, product.turn));
         order.sort_by(|&a, &b| turns(a).cmp(turns(b)));
         let mut places = vec![0; sums.len()];
         for (place, sum) in order.into_iter().enumerate() {
@@ -53,17 +85,16 @@ impl Lists {
     }
 }
 
-/// Products in order of the length of their weights, which lie one after the other from `next` on.
-fn list_products(products: &[(usize, &IntegerPlaintext)], n: usize, next: &mut usize) -> Vec<TileProducts> {
-    let len = |product: &(usize, &IntegerPlaintext)| product.1.coefficients().len();
+/// Products in order of the length of their stored weights, which lie one after the other from `next` on.
+fn list_products(products: &[Product<'_>], n: usize, next: &mut usize) -> Vec<TileProducts> {
     let mut lists = Vec::new();
-    for alike in products.chunk_by(|a, b| len(a) == len(b)) {
-        let each = len(&alike[0]);
+    for alike in products.chunk_by(|a, b| a.stored == b.stored) {
+        let each = alike[0].stored;
         let log_block = (n / each).ilog2();
         // Vectors of which much is read at a time may lie by themselves.
         let together = if log_block < LEAST_LOG_BLOCK { 1 } else { alike.len() };
         for some in alike.chunks(together) {
-            let values = some.iter().map(|&(turn, _)| turn as u32).collect();
+            let values = some.iter().map(|product| product.turn as u32).collect();
             lists.push(TileProducts { log_block, weights: *next, values });
             *next += some.len() * each;
         }
@@ -95,15 +126,18 @@ impl Evaluator {
     /// The weights of the products of some sums modulo extended prime i, transformed, as `lists` say; `within` asks for all threads.
     pub(super) fn encode_limb<'p, 'a: 'p>(
         &self,
-        sums: impl Iterator<Item = &'p [(usize, &'a IntegerPlaintext)]>,
+        sums: impl Iterator<Item = &'p [Product<'a>]>,
         lists: &[Vec<TileProducts>],
         (i, level): (usize, usize),
         within: bool,
     ) -> Buffer {
         let table = self.params.table(i, level);
-        let encode = |weights: &IntegerPlaintext, out: &mut [u64]| {
-            simd::reduce_signed(out, weights.coefficients(), table.modulus());
-            table.forward(out);
+        let encode = |product: &Product<'_>, out: &mut [u64]| {
+            let coefficients = product.weights.coefficients();
+            let own = &mut out[..coefficients.len()];
+            simd::reduce_signed(own, coefficients, table.modulus());
+            table.forward(own);
+            repeat(out, coefficients.len());
         };
         let len = |list: &TileProducts| self.params.degree() >> list.log_block;
         let mut data = buffer::take(lists.iter().flatten().map(|list| list.values.len() * len(list)).sum());
@@ -117,27 +151,38 @@ impl Evaluator {
                 tasks.push((list, own, weights));
             }
         }
-        let encode_list =
-            |(list, own, weights): (&TileProducts, &[(usize, &IntegerPlaintext)], &mut [u64])| {
-                let len = len(list);
-                if let [(_, only)] = own {
-                    return encode(only, weights);
-                }
-                with_vectors(TOGETHER * len, |vectors| {
-                    for (first, some) in (0..).step_by(TOGETHER).zip(own.chunks(TOGETHER)) {
-                        let vectors = &mut vectors[..some.len() * len];
-                        for ((_, product), vector) in some.iter().zip(vectors.chunks_exact_mut(len)) {
-                            encode(product, vector);
-                        }
-                        list.set(weights, vectors, len, first);
+        let encode_list = |(list, own, weights): (&TileProducts, &[Product<'_>], &mut [u64])| {
+            let len = len(list);
+            if let [only] = own {
+                return encode(only, weights);
+            }
+            with_vectors(TOGETHER * len, |vectors| {
+                for (first, some) in (0..).step_by(TOGETHER).zip(own.chunks(TOGETHER)) {
+                    let vectors = &mut vectors[..some.len() * len];
+                    for (product, vector) in some.iter().zip(vectors.chunks_exact_mut(len)) {
+                        encode(product, vector);
                     }
-                });
-            };
+                    list.set(weights, vectors, len, first);
+                }
+            });
+        };
         if within {
             par::for_each(tasks.into_iter(), encode_list);
         } else {
             tasks.into_iter().for_each(encode_list);
         }
         data
+    }
+}
+
+/// Stores each of the first `count` values, a power of two, as often as fills `values`.
+fn repeat(values: &mut [u64], count: usize) {
+    let times = values.len() / count;
+    if times > 1 {
+        // From the last one on, so that none is overwritten before it is read.
+        for k in (0..count).rev() {
+            let value = values[k];
+            values[k * times..(k + 1) * times].fill(value);
+        }
     }
 }

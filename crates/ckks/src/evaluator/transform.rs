@@ -11,7 +11,7 @@
 
 use super::keyswitch::{Added, Digits, Products, Switch, extended_limbs, with_tiles};
 use super::still::{SHARES, is_still};
-use super::sums::Lists;
+use super::sums::{Lists, Product, store_alike};
 use super::{Evaluator, same_scale, two_parts};
 use crate::ciphertext::Ciphertext;
 use crate::error::CkksError;
@@ -65,10 +65,10 @@ pub(super) struct Turn<'a> {
     pub(super) switch: Option<(&'a SwitchingKey, Cow<'a, GaloisPermutation>)>,
 }
 
-/// A giant step with its products as (turn, weights), those with the fewest weights first.
+/// A giant step with its products, those with the fewest stored weights first, then by turn.
 pub(super) struct Sum<'a> {
     pub(super) rotation: Option<(usize, &'a SwitchingKey)>,
-    pub(super) products: Vec<(usize, &'a IntegerPlaintext)>,
+    pub(super) products: Vec<Product<'a>>,
 }
 
 /// How many of the leading outputs of a transform are summed in one round, at least one: each has so many giant steps and so
@@ -202,13 +202,13 @@ impl Evaluator {
                             turns.len() - 1
                         }
                     };
-                    products.push((turn, product.weights));
+                    products.push(Product::new(turn, product.weights));
                 }
-                products.sort_by_key(|(_, weights)| weights.coefficients().len());
                 sums.push(Sum { rotation: self.rotation_key(giant.rotation, level)?, products });
             }
             plan.push(sums);
         }
+        store_alike(plan.iter_mut().flatten().map(|sum| &mut sum.products[..]), self.params.degree());
         Ok((turns, plan))
     }
 
@@ -338,9 +338,9 @@ fn tile_words(turns: usize) -> usize {
 }
 
 impl Sum<'_> {
-    /// Words of its encoded weights, one limb.
+    /// Words of its encoded weights, one limb; stored they may take up to twice as many.
     pub(super) fn weights(&self) -> usize {
-        self.products.iter().map(|(_, weights)| weights.coefficients().len()).sum()
+        self.products.iter().map(|product| product.weights.coefficients().len()).sum()
     }
 }
 

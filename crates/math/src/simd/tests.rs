@@ -217,6 +217,38 @@ fn sums_of_tiles(backend: Backend) {
     }
 }
 
+/// More products than accumulators hold, beside sums that are alike.
+#[test]
+fn a_long_sum_of_tiles_among_short_ones_is_right() {
+    const LEN: usize = 64;
+    for m in moduli() {
+        let run = values(&m, LEN, 1);
+        let weights = values(&m, 9005, 2);
+        let list =
+            |weights: usize, count: usize| [TileProducts { log_block: 6, weights, values: vec![0; count] }];
+        let mut lists = vec![list(0, 5); 8];
+        lists[3] = list(5, 9000);
+        let expected: Vec<u64> = lists
+            .iter()
+            .flatten()
+            .flat_map(|list| {
+                let own = &weights[list.weights..][..list.values.len()];
+                let total = own.iter().fold(0, |total, &w| m.add(total, w));
+                run.iter().map(move |&x| m.mul(x, total))
+            })
+            .collect();
+        for backend in Backend::available() {
+            let mut out = vec![0; LEN * lists.len()];
+            let outs = out.chunks_exact_mut(LEN).zip(&lists);
+            let mut sums: Vec<_> =
+                outs.map(|(out, products)| TileSum { out, products, add: false }).collect();
+            let tiles = Tiles { values: &[&run], weights: &weights, start: 0 };
+            dispatch!(backend => tile_sums(&mut sums, tiles, &m));
+            assert_eq!(out, expected, "{} modulo {}", backend.name(), m.value());
+        }
+    }
+}
+
 #[test]
 fn conversions_equal_their_scalar_twins() {
     vectors().into_iter().for_each(conversions);

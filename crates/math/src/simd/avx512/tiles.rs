@@ -24,9 +24,11 @@ pub(super) fn tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Mo
     let kernel = Kernel { tiles, b: Barrett::new(modulus) };
     let shared = sums.iter().flat_map(|sum| sum.products).all(|products| products.log_block >= LOG_UNIT);
     let alike = alike(sums);
+    // Sums that are formed together are reduced at their end only.
+    let short = sums.iter().all(|sum| count(sum) < GROUP);
     if !shared {
         kernel.mixed(sums);
-    } else if tiles.values.len() > UNIT && 2 * alike.len() <= sums.len() {
+    } else if short && 2 * alike.len() <= sums.len() {
         kernel.together(sums, &alike);
     } else {
         match tile_block(tiles.values.len()) {
@@ -46,9 +48,7 @@ const NARROW: usize = VECTORS / TOGETHER;
 fn alike(sums: &[TileSum<'_>]) -> Vec<usize> {
     let equal = |a: &TileProducts, b: &TileProducts| a.log_block == b.log_block && a.values == b.values;
     let same = |a: &TileSum<'_>, b: &TileSum<'_>| {
-        a.products.len() == b.products.len()
-            && a.products.iter().zip(b.products).all(|(a, b)| equal(a, b))
-            && count(a) < GROUP
+        a.products.len() == b.products.len() && a.products.iter().zip(b.products).all(|(a, b)| equal(a, b))
     };
     let size = |some: &[TileSum<'_>]| {
         let whole = some.len() / TOGETHER;
@@ -80,7 +80,7 @@ impl Kernel<'_> {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn mixed(self, sums: &mut [TileSum<'_>]) {
         self.one_by_one::<VECTORS>(sums, |acc, runs, weights, log_block, block| {
-            acc.add(runs, self.tiles.values, weights, log_block, block);
+            acc.add_mixed(runs, self.tiles.values, weights, log_block, block);
         });
     }
 
@@ -90,7 +90,7 @@ impl Kernel<'_> {
     fn one_by_one<const WIDE: usize>(
         self,
         sums: &mut [TileSum<'_>],
-        add: impl Fn(&mut Sums, &[u32], &[u64], u32, usize),
+        add: impl Fn(&mut Sums<WIDE>, &[u32], &[u64], u32, usize),
     ) {
         let blocks = sums.first().map_or(0, |sum| sum.out.len()) / (8 * WIDE);
         for block in 0..blocks {
@@ -147,29 +147,30 @@ impl Kernel<'_> {
     fn few<const SUMS: usize>(self, sums: &mut [TileSum<'_>], block: usize) {
         let Some(sums) = sums.first_chunk_mut::<SUMS>() else { return };
         let (b, at) = (self.b, self.tiles.start + block * 8 * NARROW);
-        let mut acc = Sums { low: [b.m.zero; VECTORS], high: [b.m.zero; VECTORS] };
-        let mut count = 1;
+        let mut acc = [Sums::<NARROW>::zero(b); SUMS];
+        let mut count = 0;
         for (list, products) in sums[0].products.iter().enumerate() {
             let runs = &products.values[..];
-            let mut rows: [&[u64]; TOGETHER] = [&[]; TOGETHER];
-            for (row, sum) in rows.iter_mut().zip(&*sums) {
-                let products = &sum.products[list];
+            let rows: [&[u64]; SUMS] = std::array::from_fn(|sum| {
+                let products = &sums[sum].products[list];
                 let (len, index) = products.row(at, LOG_UNIT);
-                *row = &self.tiles.weights[products.weights + index * len..][..runs.len()];
-            }
+                &self.tiles.weights[products.weights + index * len..][..runs.len()]
+            });
             count += runs.len();
-            add_alike::<SUMS>(&mut acc, runs, self.tiles.values, &rows, block);
-        }
-        let short = Barrett::fits(count, b.bits);
-        for (k, sum) in sums.iter_mut().enumerate() {
-            let out = &mut sum.out.as_chunks_mut::<8>().0.as_chunks_mut::<NARROW>().0[block];
-            for (v, o) in out.iter_mut().enumerate() {
-                let (mut l, h) = (acc.low[NARROW * k + v], acc.high[NARROW * k + v]);
-                if sum.add {
-                    l = _mm512_add_epi64(l, load(o));
-                }
-                store(o, if short { b.reduce_short_sum(l, h) } else { b.reduce_sum(l, h) });
+            if let ([acc], [row]) = (&mut acc[..], &rows[..]) {
+                add_shared::<NARROW, TOGETHER>(acc, runs, self.tiles.values, row, block);
+            } else {
+                add_alike(&mut acc, runs, self.tiles.values, &rows, block);
             }
+        }
+        for (acc, sum) in acc.iter_mut().zip(sums) {
+            let out = &mut sum.out.as_chunks_mut::<8>().0.as_chunks_mut::<NARROW>().0[block];
+            if sum.add {
+                for (l, o) in acc.low.iter_mut().zip(&*out) {
+                    *l = _mm512_add_epi64(*l, load(o));
+                }
+            }
+            acc.finish(b, out, count);
         }
     }
 }
@@ -178,63 +179,61 @@ impl Kernel<'_> {
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn add_alike<const SUMS: usize>(
-    sums: &mut Sums,
+    sums: &mut [Sums<NARROW>; SUMS],
     runs: &[u32],
     values: &[&[u64]],
-    rows: &[&[u64]; TOGETHER],
+    rows: &[&[u64]; SUMS],
     block: usize,
 ) {
     let mut acc = *sums;
-    let [r0, r1, r2, r3] = rows;
     for (k, &run) in runs.iter().enumerate() {
         let x = &values[run as usize].as_chunks::<8>().0.as_chunks::<NARROW>().0[block];
         let x = [load(&x[0]), load(&x[1])];
-        let mut add = |sum: usize, row: &[u64]| {
+        for (acc, row) in acc.iter_mut().zip(rows) {
             let w = spread(row[k]);
-            acc.one(NARROW * sum, x[0], w);
-            acc.one(NARROW * sum + 1, x[1], w);
-        };
-        add(0, r0);
-        if SUMS > 1 {
-            add(1, r1);
-        }
-        if SUMS > 2 {
-            add(2, r2);
-        }
-        if SUMS > 3 {
-            add(3, r3);
+            acc.one(0, x[0], w);
+            acc.one(1, x[1], w);
         }
     }
     *sums = acc;
 }
 
-/// The products of a block of one sum; apart for the same reason.
+/// The products of a block of one sum, every `TIMES`-th with accumulators of its own; apart for the same reason.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn add_shared<const WIDE: usize, const TIMES: usize>(
-    sums: &mut Sums,
+    sums: &mut Sums<WIDE>,
     runs: &[u32],
     values: &[&[u64]],
     weights: &[u64],
     block: usize,
 ) {
-    let mut acc = *sums;
+    let zero = _mm512_setzero_si512();
+    let mut acc = [Sums { low: [zero; WIDE], high: [zero; WIDE] }; TIMES];
+    acc[0] = *sums;
     let of = |run: u32| &values[run as usize].as_chunks::<8>().0.as_chunks::<WIDE>().0[block];
     let ((many, rest), (weights, more)) = (runs.as_chunks::<TIMES>(), weights.as_chunks::<TIMES>());
     for (runs, weights) in many.iter().zip(weights) {
-        for u in 0..TIMES {
+        for (u, acc) in acc.iter_mut().enumerate() {
             let w = spread(weights[u]);
             for (v, x) in of(runs[u]).iter().enumerate() {
-                acc.one(u * WIDE + v, load(x), w);
+                acc.one(v, load(x), w);
             }
         }
     }
     for (&run, &w) in rest.iter().zip(more) {
         for (v, x) in of(run).iter().enumerate() {
-            acc.one(v, load(x), spread(w));
+            acc[0].one(v, load(x), spread(w));
         }
     }
-    *sums = acc;
+    let mut total = acc[0];
+    for other in &acc[1..] {
+        for v in 0..WIDE {
+            total.low[v] = _mm512_add_epi64(total.low[v], other.low[v]);
+            total.high[v] = _mm512_add_epi64(total.high[v], other.high[v]);
+        }
+    }
+    *sums = total;
 }
 
 /// Products of a sum.
@@ -244,16 +243,22 @@ fn count(sum: &TileSum<'_>) -> usize {
 
 /// Both halves of the sums of a block.
 #[derive(Clone, Copy)]
-struct Sums {
-    low: [V; VECTORS],
-    high: [V; VECTORS],
+struct Sums<const WIDE: usize> {
+    low: [V; WIDE],
+    high: [V; WIDE],
 }
 
-impl Sums {
+impl<const WIDE: usize> Sums<WIDE> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn new(b: Barrett, out: &[Lane], add: bool) -> Self {
-        let mut sums = Self { low: [b.m.zero; VECTORS], high: [b.m.zero; VECTORS] };
+    fn zero(b: Barrett) -> Self {
+        Self { low: [b.m.zero; WIDE], high: [b.m.zero; WIDE] }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn new(b: Barrett, out: &[Lane; WIDE], add: bool) -> Self {
+        let mut sums = Self::zero(b);
         if add {
             for (l, o) in sums.low.iter_mut().zip(out) {
                 *l = load(o);
@@ -270,25 +275,28 @@ impl Sums {
         }
     }
 
-    /// Adds up what belongs to the same values, and reduces.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn finish<const WIDE: usize>(mut self, b: Barrett, out: &mut [Lane; WIDE], count: usize) {
+    fn finish(&self, b: Barrett, out: &mut [Lane; WIDE], count: usize) {
         let short = Barrett::fits(count + 1, b.bits);
-        for from in WIDE..VECTORS {
-            for half in [&mut self.low, &mut self.high] {
-                half[from % WIDE] = _mm512_add_epi64(half[from % WIDE], half[from]);
-            }
-        }
-        for ((o, l), h) in out.iter_mut().zip(self.low).zip(self.high) {
+        for ((o, &l), &h) in out.iter_mut().zip(&self.low).zip(&self.high) {
             store(o, if short { b.reduce_short_sum(l, h) } else { b.reduce_sum(l, h) });
         }
     }
 
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn one(&mut self, v: usize, x: V, w: V) {
+        self.low[v] = _mm512_madd52lo_epu64(self.low[v], x, w);
+        self.high[v] = _mm512_madd52hi_epu64(self.high[v], x, w);
+    }
+}
+
+impl Sums<VECTORS> {
     /// Adds products of block `block` of runs of values; apart for the same reason as [`add_alike`].
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn add(&mut self, runs: &[u32], values: &[&[u64]], weights: &[u64], log_block: u32, block: usize) {
+    fn add_mixed(&mut self, runs: &[u32], values: &[&[u64]], weights: &[u64], log_block: u32, block: usize) {
         let mut acc = *self;
         let of = |run: u32| values[run as usize].as_chunks::<UNIT>().0[block].as_chunks::<8>().0;
         match log_block {
@@ -336,12 +344,5 @@ impl Sums {
                 self.one(v, load(&values[v]), own);
             }
         }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn one(&mut self, v: usize, x: V, w: V) {
-        self.low[v] = _mm512_madd52lo_epu64(self.low[v], x, w);
-        self.high[v] = _mm512_madd52hi_epu64(self.high[v], x, w);
     }
 }

@@ -64,27 +64,22 @@ pub fn both<T: Send>(f: impl Fn(usize) -> T + Sync) -> [T; 2] {
     join(|| f(0), || f(1)).into()
 }
 
-/// `f(0) … f(count − 1)` put together by `join`, in any order; `None` where there are none.
-pub fn reduce<T: Send>(
+/// Each thread has `f(sum, i)` take its sum so far, at first `None`, to the next one, for one i of 0 … count − 1 after the other; the
+/// sums of all threads are put together by `join`, in any order. `None` where there are none.
+pub fn fold<T: Send>(
     count: usize,
-    f: impl Fn(usize) -> T + Sync,
+    f: impl Fn(Option<T>, usize) -> T + Sync,
     join: impl Fn(T, T) -> T + Sync,
 ) -> Option<T> {
-    let done = Mutex::new(None);
-    let lock = || done.lock().unwrap_or_else(PoisonError::into_inner);
+    // A thread that waits within `f` may begin here once more: it finds no sum then, and starts one.
+    let waiting = Mutex::new(Vec::new());
+    let lock = || waiting.lock().unwrap_or_else(PoisonError::into_inner);
     for_each(0..count, |i| {
-        let mut sum = f(i);
-        loop {
-            let mut done = lock();
-            let Some(other) = done.take() else {
-                *done = Some(sum);
-                break;
-            };
-            drop(done);
-            sum = join(other, sum);
-        }
+        let sum = lock().pop();
+        let sum = f(sum, i);
+        lock().push(sum);
     });
-    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+    waiting.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().reduce(join)
 }
 
 /// Whether items of equal work are so few that threads which are done wait long for those with one more.
@@ -160,7 +155,7 @@ mod tests {
     fn everything_is_done_once_and_in_its_place() {
         for count in [0, 1, 2, 3, 7, 1000] {
             assert_eq!(map(count, |i| i * i), (0..count).map(|i| i * i).collect::<Vec<_>>());
-            let total = reduce(count, |i| i + 1, |a, b| a + b);
+            let total = fold(count, |sum, i| sum.unwrap_or(0) + i + 1, |a, b| a + b);
             assert_eq!(total, (count > 0).then_some(count * (count + 1) / 2));
         }
         assert_eq!(try_map([1, 2, 3], |x| if x < 4 { Ok(2 * x) } else { Err(x) }), Ok(vec![2, 4, 6]));
@@ -173,7 +168,9 @@ mod tests {
 
     #[test]
     fn parts_have_parts() {
-        let sums = map(50, |i| reduce(i, |j| map(j, |k| k).len(), |a, b| a + b).unwrap_or(0));
+        let sums = map(50, |i| {
+            fold(i, |sum: Option<usize>, j| sum.unwrap_or(0) + map(j, |k| k).len(), |a, b| a + b).unwrap_or(0)
+        });
         assert_eq!(sums, (0..50).map(|i: usize| i * i.saturating_sub(1) / 2).collect::<Vec<_>>());
     }
 

@@ -64,8 +64,13 @@ impl<'a> Added<'a> {
 
 impl Products {
     pub(super) fn zero(params: &Parameters, level: usize, outputs: usize) -> Self {
-        let mut data = Limbs::unspecified(extended_limbs(params, level) * outputs * 2, params.degree());
-        data.iter_mut().for_each(|limb| limb.fill(0));
+        let mut products = Self::unspecified(params, level, outputs);
+        products.data.iter_mut().for_each(|limb| limb.fill(0));
+        products
+    }
+
+    pub(super) fn unspecified(params: &Parameters, level: usize, outputs: usize) -> Self {
+        let data = Limbs::unspecified(extended_limbs(params, level) * outputs * 2, params.degree());
         Self { level, outputs, data }
     }
 
@@ -119,12 +124,21 @@ thread_local! {
 
 impl Evaluator {
     /// Step 1 for one key, which must reach the level (callers check that): each limb's digits are extended, multiplied and
-    /// forgotten.
-    pub(super) fn switch(&self, poly: &Poly<Ntt>, level: usize, switch: &Switch<'_>) -> Products {
+    /// forgotten. Added to the output of `onto`, if that is given.
+    pub(super) fn switch(
+        &self,
+        poly: &Poly<Ntt>,
+        level: usize,
+        switch: &Switch<'_>,
+        onto: Option<Products>,
+    ) -> Products {
         let prepared = self.prepare_digits(poly, level);
-        self.with_digits(&[(poly, &prepared)], level, 1, |i, digits, out| {
-            self.multiply_limb(switch, (i, level), digits, out);
-        })
+        let adds = onto.is_some();
+        let mut products = onto.unwrap_or_else(|| Products::unspecified(&self.params, level, 1));
+        self.with_digits(&[(poly, &prepared)], &mut products, |i, digits, out| {
+            self.multiply_limb(switch, (i, level), digits, out, adds);
+        });
+        products
     }
 
     /// The extended digits of a polynomial, limb after limb, for [`Evaluator::switch_extended`] with several keys.
@@ -143,12 +157,12 @@ impl Evaluator {
     pub(super) fn switch_extended(&self, digits: &Extended, switch: &Switch<'_>) -> Products {
         let (params, level) = (&self.params, digits.level);
         let (n, count) = (params.degree(), params.digits(level));
-        let mut data = Limbs::unspecified(extended_limbs(params, level) * 2, n);
-        par::for_each(data.chunks_exact_mut(2).enumerate(), |(i, out)| {
+        let mut products = Products::unspecified(params, level, 1);
+        par::for_each(products.data.chunks_exact_mut(2).enumerate(), |(i, out)| {
             let digits = &digits.data[i * count * n..(i + 1) * count * n];
-            self.multiply_limb(switch, (i, level), digits, out);
+            self.multiply_limb(switch, (i, level), digits, out, false);
         });
-        Products { level, outputs: 1, data }
+        products
     }
 
     fn multiply_limb(
@@ -157,11 +171,12 @@ impl Evaluator {
         (i, level): (usize, usize),
         digits: &[u64],
         out: &mut [Buffer],
+        onto: bool,
     ) {
         let n = self.params.degree();
         let [first, second] = out else { return };
         with_tiles(2 * (self.params.digits(level) + 1) * n, |scratch| {
-            self.multiply(switch, (i, level), digits, 0..n, scratch, [first, second]);
+            self.multiply(switch, (i, level), (digits, 0..n), scratch, [first, second], onto);
         });
     }
 
@@ -176,16 +191,16 @@ impl Evaluator {
         });
     }
 
-    /// The values `range` of both parts of limb i of one key's product; `digits` are whole limbs,
+    /// The values `range` of both parts of limb i of one key's product, added to what is there or not; `digits` are whole limbs,
     /// `scratch` has room for twice as many ranges as there are digits, and two more.
     pub(super) fn multiply(
         &self,
         switch: &Switch<'_>,
         (i, level): (usize, usize),
-        digits: &[u64],
-        range: Range<usize>,
+        (digits, range): (&[u64], Range<usize>),
         scratch: &mut [u64],
         out: [&mut [u64]; 2],
+        onto: bool,
     ) {
         let params = &self.params;
         let n = params.degree();
@@ -198,6 +213,7 @@ impl Evaluator {
             add: switch.add.map(|added| added.limb(i, level, params)),
             // Rings have at least 16 coefficients.
             permutation: switch.permutation.and_then(GaloisPermutation::table),
+            onto,
         };
         simd::key_product(out, &product, range.start, scratch, modulus);
     }
@@ -216,22 +232,20 @@ impl Evaluator {
         self.divide(division, level, |i| products.limb(output, part, i))
     }
 
-    /// Calls `work(limb, digits, out)` for every limb modulo Q·P: `digits` holds the extended digits of all polynomials, one
+    /// Calls `work(limb, digits, out)` for every limb of `products`: `digits` holds the extended digits of all polynomials, one
     /// after the other, in transform order, `out` the two parts of every output.
     pub(super) fn with_digits(
         &self,
         polys: &[(&Poly<Ntt>, &Digits)],
-        level: usize,
-        outputs: usize,
+        products: &mut Products,
         work: impl Fn(usize, &[u64], &mut [Buffer]) + Sync + Send,
-    ) -> Products {
-        let params = &self.params;
+    ) {
+        let (params, level) = (&self.params, products.level);
         let n = params.degree();
         let count = params.digits(level);
-        let (size, out_size) = (polys.len() * count * n, outputs * 2);
-        let mut data = Limbs::unspecified(extended_limbs(params, level) * out_size, n);
+        let (size, out_size) = (polys.len() * count * n, products.outputs * 2);
         let together = if TOGETHER * size <= DIGIT_WORDS { together(params.digit_size(level), n) } else { 1 };
-        par::for_each(data.chunks_mut(together * out_size).enumerate(), |(chunk, outs)| {
+        par::for_each(products.data.chunks_mut(together * out_size).enumerate(), |(chunk, outs)| {
             with_limbs(outs.len() / out_size * size, |digits| {
                 self.extend_digits(polys, level, chunk * together, digits, size);
                 for (k, out) in outs.chunks_exact_mut(out_size).enumerate() {
@@ -239,7 +253,6 @@ impl Evaluator {
                 }
             });
         });
-        Products { level, outputs, data }
     }
 
     /// All digits of polynomials of one level modulo extended primes `first` and the following, transformed; `out` has `size`

@@ -112,6 +112,7 @@ impl Evaluator {
             c2,
             a.level,
             &Switch { key, permutation: None, add: [Added::Lifted(c0), Added::Lifted(c1)] },
+            None,
         );
         let parts = par::both(|part| self.mod_down(&products, 0, part, rescale));
         Ok(Ciphertext {

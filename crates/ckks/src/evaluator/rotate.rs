@@ -29,7 +29,7 @@ impl Evaluator {
             permutation: Some(&permutation),
             add: [Added::Lifted(&a.parts[0]), Added::Nothing],
         };
-        let products = self.switch(&a.parts[1], a.level, &switch);
+        let products = self.switch(&a.parts[1], a.level, &switch, None);
         Ok(self.switched(a, &products, 0))
     }
 

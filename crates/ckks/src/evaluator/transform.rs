@@ -245,7 +245,8 @@ impl Evaluator {
         // Few limbs do not divide evenly among threads: each is divided as well.
         let few = par::few(extended_limbs(params, level));
         let length = if few { (n / SHARES).max(tile) } else { n };
-        self.with_digits(&polys, level, sums.len(), |i, digits, out| {
+        let mut products = Products::unspecified(params, level, sums.len());
+        self.with_digits(&polys, &mut products, |i, digits, out| {
             let modulus = params.table(i, level).modulus();
             let rotate = |start: usize, scratch: &mut [u64], rotated: &mut [u64]| {
                 for (turn, out) in turns.iter().zip(rotated.chunks_exact_mut(run)) {
@@ -258,7 +259,7 @@ impl Evaluator {
                     let add = [Added::Lifted(&input.parts[0]), Added::Nothing];
                     let switch = Switch { key, permutation: Some(permutation), add };
                     let digits = &digits[place[&turn.input] * count..][..count];
-                    self.multiply(&switch, (i, level), digits, start..start + tile, scratch, out);
+                    self.multiply(&switch, (i, level), (digits, start..start + tile), scratch, out, false);
                 }
             };
             if heavy {
@@ -290,7 +291,8 @@ impl Evaluator {
             };
             let shares = (0..).step_by(length).zip(shares(out, n, length));
             par::for_each(shares.collect::<Vec<_>>().into_iter(), share);
-        })
+        });
+        products
     }
 
     /// The values from `start` on of both parts of limb i, times P: rotation by 0.
@@ -313,15 +315,15 @@ impl Evaluator {
         }
         let turning: Vec<_> =
             (start..).zip(sums).filter_map(|(index, sum)| Some((index, sum.rotation?))).collect();
-        let switch = |k: usize| {
+        let switch = |total: Option<Products>, k: usize| {
             let (index, (rotation, key)) = turning[k];
             let add = [Added::Waiting(inner, index, 0), Added::Nothing];
             let permutation = self.permutation(rotation);
             let switch = Switch { key, permutation: Some(&permutation), add };
-            self.switch(&self.mod_down(inner, index, 1, false), inner.level(), &switch)
+            self.switch(&self.mod_down(inner, index, 1, false), inner.level(), &switch, total)
         };
-        let total = par::reduce(turning.len(), switch, |mut total, product| {
-            self.add_products(&mut total, &product, 0);
+        let total = par::fold(turning.len(), switch, |mut total, other| {
+            self.add_products(&mut total, &other, 0);
             total
         });
         let still = (start..).zip(sums).filter(|(_, sum)| sum.rotation.is_none()).map(|(index, _)| index);

@@ -61,6 +61,8 @@ pub struct KeyProduct<'a> {
     pub add: [Option<(&'a [u64], u64)>; 2],
     /// σ for digits and what is added, as [`super::permute`] takes it.
     pub permutation: Option<(&'a [u32], &'a [[u64; 8]; 8])>,
+    /// Whether it is added to what is there, residues, instead of replacing it.
+    pub onto: bool,
 }
 
 impl KeyProduct<'_> {
@@ -89,6 +91,7 @@ impl KeyProduct<'_> {
         };
         let empty = Term { values: &[], weights: Weights::Full(&[]) };
         for (half, (out, keys)) in out.into_iter().zip(self.keys).enumerate() {
+            let before = if self.onto { out.to_vec() } else { Vec::new() };
             for (row, out) in unpacked.chunks_exact_mut(len).enumerate().take(self.digits.len()) {
                 keys.unpack(row, start, out);
             }
@@ -105,12 +108,15 @@ impl KeyProduct<'_> {
             if count > FEW {
                 let terms: Vec<Term<'_>> = all.collect();
                 scalar::dot(out, &terms, modulus);
-                continue;
+            } else {
+                for (term, value) in terms.iter_mut().zip(all) {
+                    *term = value;
+                }
+                scalar::dot(out, &terms[..count], modulus);
             }
-            for (term, value) in terms.iter_mut().zip(all) {
-                *term = value;
+            if self.onto {
+                scalar::add_assign(out, &before, modulus);
             }
-            scalar::dot(out, &terms[..count], modulus);
         }
     }
 }

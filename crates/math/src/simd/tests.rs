@@ -384,8 +384,10 @@ fn key_products(backend: Backend) {
                 ([Some((digits[0], m.value() - 1)), None], permutation.table()),
                 ([Some((digits[0], 1)), Some((digits[0], m.value() / 2))], permutation.table()),
             ] {
-                let product = KeyProduct { digits: &digits, keys, add, permutation };
-                let [mut x, mut y] = [(); 2].map(|()| [vec![0; len], vec![0; len]]);
+                let onto = add[1].is_none();
+                let product = KeyProduct { digits: &digits, keys, add, permutation, onto };
+                let before = [values(&m, len, 7), values(&m, len, 8)];
+                let [mut x, mut y] = [before.clone(), before.clone()];
                 let mut scratch = vec![0; 2 * (digits.len() + 1) * len];
                 product.by_parts(halves(&mut x), start, &mut scratch, &m);
                 match backend {
@@ -394,6 +396,18 @@ fn key_products(backend: Backend) {
                     Backend::Scalar => unreachable!("not among the vectors"),
                 }
                 assert_eq!(x, y, "{count} digits modulo {}", m.value());
+                // What is added to is added.
+                let [mut alone, mut sum] = [before.clone(), before.clone()];
+                let alone_product = KeyProduct { onto: false, ..product };
+                alone_product.by_parts(halves(&mut alone), start, &mut scratch, &m);
+                if onto {
+                    for (sum, alone) in sum.iter_mut().zip(&alone) {
+                        scalar::add_assign(sum, alone, &m);
+                    }
+                } else {
+                    sum = alone;
+                }
+                assert_eq!(x, sum);
             }
         }
     }

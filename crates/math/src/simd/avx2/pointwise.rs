@@ -133,13 +133,13 @@ pub(super) fn reduce_signed(out: &mut [u64], x: &[i64], modulus: &Modulus) {
 /// The first where it is not negative, else the second.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn choose(x: __m256i, y: __m256i) -> __m256i {
+pub(super) fn choose(x: __m256i, y: __m256i) -> __m256i {
     let (x, y) = (_mm256_castsi256_pd(x), _mm256_castsi256_pd(y));
     _mm256_castpd_si256(_mm256_blendv_pd(x, y, x))
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn word(x: u64) -> __m256i {
+pub(super) fn word(x: u64) -> __m256i {
     _mm256_set1_epi64x(x as i64)
 }

@@ -1,8 +1,9 @@
 //! The inner loop of a key switch.
 
 use super::super::{KeyProduct, PACKED_PADDING};
+use super::pointwise::{choose, word};
 use super::sums::{Limits, Sums};
-use super::{Lane, V, double, load, spread};
+use super::{Lane, V, double, load, spread, store};
 use crate::modulus::Modulus;
 use std::arch::x86_64::*;
 
@@ -109,15 +110,22 @@ pub(super) fn key_product(out: [&mut [u64]; 2], product: &KeyProduct<'_>, start:
     // Residues as they are, if so few of them need no reduction in between.
     let limits = Limits::new(modulus.bits(), modulus);
     if product.digits.len() < limits.terms {
-        products::<false>(out, product, start, limits);
+        products::<false>(out, product, start, limits, modulus);
     } else {
-        products::<true>(out, product, start, Limits::balanced(modulus));
+        products::<true>(out, product, start, Limits::balanced(modulus), modulus);
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn products<const MANY: bool>(out: [&mut [u64]; 2], product: &KeyProduct<'_>, start: usize, limits: Limits) {
+fn products<const MANY: bool>(
+    out: [&mut [u64]; 2],
+    product: &KeyProduct<'_>,
+    start: usize,
+    limits: Limits,
+    modulus: &Modulus,
+) {
+    let q = word(modulus.value());
     let [first, second] = out.map(|half| half.as_chunks_mut::<4>().0.as_chunks_mut::<2>().0);
     let [key0, key1] = product.keys;
     let (rows, bits) = (key0.rows, key0.bits);
@@ -152,9 +160,16 @@ fn products<const MANY: bool>(out: [&mut [u64]; 2], product: &KeyProduct<'_>, st
                 add::<MANY>(sums, limits, fetch(limb), |_| w);
             }
         }
-        let [low, high] = sums;
-        low.finish(limits, first);
-        high.finish(limits, second);
+        for (sums, out) in sums.into_iter().zip([first, second]) {
+            let before = out.map(|out| load(&out));
+            sums.finish(limits, out);
+            if product.onto {
+                for (o, before) in out.iter_mut().zip(before) {
+                    let sum = _mm256_add_epi64(load(o), before);
+                    store(o, choose(_mm256_sub_epi64(sum, q), sum));
+                }
+            }
+        }
     }
 }
 

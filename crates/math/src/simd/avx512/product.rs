@@ -47,7 +47,7 @@ impl Unpack {
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vbmi")]
 pub(super) fn key_product(out: [&mut [u64]; 2], product: &KeyProduct<'_>, start: usize, modulus: &Modulus) {
     let b = Barrett::new(modulus);
-    let short = Barrett::fits(product.digits.len() + 1, modulus.bits());
+    let short = Barrett::fits(product.digits.len() + 2, modulus.bits());
     let [first, second] = out.map(|half| half.as_chunks_mut::<8>().0);
     let in_order = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
     let [key0, key1] = product.keys;
@@ -63,7 +63,7 @@ pub(super) fn key_product(out: [&mut [u64]; 2], product: &KeyProduct<'_>, start:
             None => (start / 8 + v, start / 8 + v, in_order),
         };
         let fetch = |limb: &[u64]| _mm512_permutexvar_epi64(order, load(&lanes(limb)[source]));
-        let mut low = [b.m.zero; 2];
+        let mut low = if product.onto { [load(first), load(second)] } else { [b.m.zero; 2] };
         let mut high = [b.m.zero; 2];
         let mut byte = (start / 8 + v) * rows * bits;
         for digit in product.digits {

@@ -151,11 +151,12 @@ impl Kernel<'_> {
         let mut count = 0;
         for (list, products) in sums[0].products.iter().enumerate() {
             let runs = &products.values[..];
-            let rows: [&[u64]; SUMS] = std::array::from_fn(|sum| {
-                let products = &sums[sum].products[list];
-                let (len, index) = products.row(at, LOG_UNIT);
-                &self.tiles.weights[products.weights + index * len..][..runs.len()]
-            });
+            // As all have the same lengths of weights, so are their rows.
+            let (len, index) = products.row(at, LOG_UNIT);
+            let mut rows: [&[u64]; SUMS] = [&[]; SUMS];
+            for (row, sum) in rows.iter_mut().zip(&*sums) {
+                *row = &self.tiles.weights[sum.products[list].weights + index * len..][..runs.len()];
+            }
             count += runs.len();
             if let ([acc], [row]) = (&mut acc[..], &rows[..]) {
                 add_shared::<NARROW, TOGETHER>(acc, runs, self.tiles.values, row, block);

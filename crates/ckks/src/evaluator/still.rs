@@ -16,6 +16,8 @@ use polyveil_math::{Ntt, Poly};
 /// Words of all tiles, and bounds of one.
 const TILE_WORDS: usize = 64 << 10;
 const TILE: (usize, usize) = (128, 4096);
+/// How many tiles before its use one is asked for.
+const AHEAD: usize = 2;
 /// Words of encoded weights, and of sums before they are rescaled, that are in memory together.
 const WEIGHT_WORDS: usize = 4 << 20;
 const SUM_WORDS: usize = 96 << 20;
@@ -145,14 +147,23 @@ impl Evaluator {
         let tile = tile.min(length.max(1));
         let run = tile + simd::tile_block(turns.len());
         let modulus = self.params.table(limb, inputs.first().map_or(0, |x| x.level())).modulus();
+        // Looked up once: the way from an input to its values is as long as a tile.
+        let sources = [0, 1].map(|part| {
+            let of = |turn: &Turn<'_>| &inputs[turn.input].parts[part].limb(limb)[first..first + length];
+            turns.iter().map(of).collect::<Vec<_>>()
+        });
         with_tiles(turns.len() * run, |tiles| {
             // One part after the other: of tiles half as many, twice as long.
             for (part, start) in
                 (0..2).flat_map(|part| (0..length).step_by(tile).map(move |start| (part, start)))
             {
-                for (turn, run) in turns.iter().zip(tiles.chunks_exact_mut(run)) {
-                    let values = inputs[turn.input].parts[part].limb(limb);
-                    run[..tile].copy_from_slice(&values[first + start..][..tile]);
+                // Every tile is on a page of its own, too short for the processor to run ahead in it.
+                let source = |k: usize| &sources[part][k][start..start + tile];
+                for (k, run) in tiles.chunks_exact_mut(run).enumerate() {
+                    if k + AHEAD < turns.len() {
+                        simd::prefetch(source(k + AHEAD));
+                    }
+                    run[..tile].copy_from_slice(source(k));
                 }
                 let values: Vec<&[u64]> = tiles.chunks_exact(run).map(|run| &run[..tile]).collect();
                 let outs = out.chunks_exact_mut(2).map(|out| &mut out[part][start..start + tile]);

@@ -256,6 +256,11 @@ pub fn mul_assign(out: &mut [u64], x: &[u64], modulus: &Modulus) {
     dispatch!(mul_assign(out, x, modulus));
 }
 
+/// Asks for values that are read soon, so that those of several places come from memory at a time. A hint.
+pub fn prefetch(values: &[u64]) {
+    dispatch!(prefetch(values));
+}
+
 /// `out *= factor`.
 pub fn scale_assign(out: &mut [u64], factor: Shoup, modulus: &Modulus) {
     dispatch!(scale_assign(out, factor, modulus));

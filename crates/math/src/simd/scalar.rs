@@ -195,6 +195,9 @@ pub fn dot(out: &mut [u64], terms: &[Term<'_>], modulus: &Modulus) {
     }
 }
 
+/// See [`super::prefetch`]; nothing here.
+pub const fn prefetch(_: &[u64]) {}
+
 /// See [`super::tile_sums`].
 pub fn tile_sums(sums: &mut [TileSum<'_>], tiles: Tiles<'_>, modulus: &Modulus) {
     by_terms(sums, tiles, |out, terms| dot(out, terms, modulus));

@@ -76,6 +76,7 @@ entries! {
     );
     mirror::fold(values: &mut [u64], iota: Shoup, modulus: &Modulus);
     mirror::unfold(values: &mut [u64], iota: Shoup, modulus: &Modulus);
+    pointwise::prefetch(values: &[u64]);
     pointwise::add_assign(out: &mut [u64], x: &[u64], modulus: &Modulus);
     pointwise::sub_assign(out: &mut [u64], x: &[u64], modulus: &Modulus);
     pointwise::neg_assign(out: &mut [u64], modulus: &Modulus);

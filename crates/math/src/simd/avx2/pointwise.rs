@@ -8,6 +8,13 @@ use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
 #[target_feature(enable = "avx2,fma")]
+pub(super) fn prefetch(values: &[u64]) {
+    for line in values.chunks(8) {
+        _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
 pub(super) fn add_assign(out: &mut [u64], x: &[u64], modulus: &Modulus) {
     let q = word(modulus.value());
     let ((lanes, rest), (xs, x_rest)) = (out.as_chunks_mut(), x.as_chunks());

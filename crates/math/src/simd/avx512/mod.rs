@@ -62,6 +62,7 @@ entries! {
     );
     ntt::fold(values: &mut [u64], iota: Shoup, modulus: &Modulus);
     ntt::unfold(values: &mut [u64], iota: Shoup, modulus: &Modulus);
+    pointwise::prefetch(values: &[u64]);
     pointwise::add_assign(out: &mut [u64], x: &[u64], modulus: &Modulus);
     pointwise::sub_assign(out: &mut [u64], x: &[u64], modulus: &Modulus);
     pointwise::neg_assign(out: &mut [u64], modulus: &Modulus);

@@ -6,6 +6,13 @@ use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn prefetch(values: &[u64]) {
+    for line in values.chunks(8) {
+        super::prefetch(&line[0], 0);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 pub(super) fn add_assign(out: &mut [u64], x: &[u64], modulus: &Modulus) {
     let m = Mod::new(modulus);
     let ((lanes, rest), (xs, x_rest)) = (out.as_chunks_mut(), x.as_chunks());

@@ -135,6 +135,7 @@ impl Evaluator {
         let prepared = self.prepare_digits(poly, level);
         let adds = onto.is_some();
         let mut products = onto.unwrap_or_else(|| Products::unspecified(&self.params, level, 1));
+        debug_assert_eq!((products.level, products.outputs), (level, 1));
         self.with_digits(&[(poly, &prepared)], &mut products, |i, digits, out| {
             self.multiply_limb(switch, (i, level), digits, out, adds);
         });

@@ -147,7 +147,7 @@ impl Evaluator {
         let tile = tile.min(length.max(1));
         let run = tile + simd::tile_block(turns.len());
         let modulus = self.params.table(limb, inputs.first().map_or(0, |x| x.level())).modulus();
-        // Looked up once: the way from an input to its values is as long as a tile.
+        // Looked up once, not for every tile.
         let sources = [0, 1].map(|part| {
             let of = |turn: &Turn<'_>| &inputs[turn.input].parts[part].limb(limb)[first..first + length];
             turns.iter().map(of).collect::<Vec<_>>()

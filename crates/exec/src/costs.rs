@@ -25,10 +25,10 @@ const ROTATIONS: usize = 5;
 const REPEATS: usize = 5;
 const SECONDS: f64 = 0.1;
 /// Ciphertexts of measured sums of products, and their limbs: more than a core's own caches hold, as in a run.
-const TERMS: usize = 32;
-const TERM_LIMBS: usize = 2;
+const TERMS: usize = 96;
+const TERM_LIMBS: usize = 1;
 /// Sums of the same ciphertexts, as a convolution has them.
-const SUMS: usize = 24;
+const SUMS: usize = 48;
 /// Numbers of a periodic weight vector.
 const PERIOD: usize = 16;
 /// How much of a run's work keeps all threads busy: steps are spread over them by ciphertext, sum and limb.
@@ -105,16 +105,18 @@ fn measure(log_n: u32, speedup: f64) -> Result<UnitCosts, CkksError> {
         Ok(())
     })? / (TERMS * TERM_LIMBS) as f64;
     let scale = 2f64.powi(30);
-    let full = encoder.encode_integer(&slots, scale)?;
-    let periodic = encoder.encode_integer(&slots[..PERIOD.min(n)], scale)?;
+    // Full-size weights come from memory, so every product has its own; periodic ones come from a cache.
+    let full = (0..TERMS).map(|_| encoder.encode_integer(&slots, scale)).collect::<Result<Vec<_>, _>>()?;
+    let periodic = [encoder.encode_integer(&slots[..PERIOD.min(n)], scale)?];
     // A product and a limb of one part, with what encoding its weights takes beside their transform.
     let inputs: Vec<&Ciphertext> = terms.iter().collect();
-    let product = |weights: &IntegerPlaintext, sums: usize| {
-        let product = |input: usize| RotatedProduct { input, rotation: 0, weights };
-        let sum = GiantStep { rotation: 0, products: (0..TERMS).map(product).collect() };
+    let product = |weights: &[IntegerPlaintext], sums: usize| {
+        let products = weights.iter().cycle().take(TERMS).enumerate();
+        let products = products.map(|(input, weights)| RotatedProduct { input, rotation: 0, weights });
+        let sum = GiantStep { rotation: 0, products: products.collect() };
         let outputs = vec![vec![sum]; sums];
         let ns = median(|| evaluator.linear_transform(black_box(&inputs), &outputs, false).map(drop))?;
-        let transform = ntt_ns * weights.coefficients().len() as f64 / n as f64;
+        let transform = ntt_ns * weights[0].coefficients().len() as f64 / n as f64;
         Ok::<_, CkksError>((ns / (TERM_LIMBS * sums * TERMS) as f64 - transform).max(0.0) / 2.0)
     };
     let mac_full_ns = product(&full, 1)?;
@@ -163,7 +165,8 @@ fn random_ciphertext(parameters: &Parameters, level: usize) -> Result<Ciphertext
         })
         .collect::<Result<_, _>>()?;
     let [c0, c1] = <[Poly<Ntt>; 2]>::try_from(polys).map_err(|_| CkksError::NoTerms)?;
-    Ciphertext::from_polys(KeyId([0; 16]), level, 2f64.powi(35), c0, c1)
+    // Small, so that products fit a single limb.
+    Ciphertext::from_polys(KeyId([0; 16]), level, 2f64.powi(4), c0, c1)
 }
 
 fn key_body(parameters: &Parameters, level: usize) -> Vec<Vec<u64>> {

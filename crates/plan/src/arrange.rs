@@ -29,13 +29,26 @@ pub(crate) struct Arrangement {
     pub block: usize,
 }
 
-/// Which gaps take channels.
+/// Which gaps take channels beside those between columns that no pool leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filling {
     /// Those between rows, always.
     pub gaps: bool,
     /// Those that a pool leaves before a fully connected layer.
     pub packed: bool,
+    /// Those between columns that any pool leaves.
+    pub pools: bool,
+}
+
+impl Filling {
+    /// Those that either fills.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            gaps: self.gaps || other.gaps,
+            packed: self.packed || other.packed,
+            pools: self.pools || other.pools,
+        }
+    }
 }
 
 /// Where a value lies on the common grid.
@@ -82,13 +95,13 @@ fn last_positions<'a>(ir: &'a Ir, grids: &'a [Grid], axis: usize) -> impl Iterat
 /// `gaps` allows channels in the gaps between rows also where an operator reads channels from such gaps: weights between the two
 /// do not repeat, as a row is seldom a power of two long, but there are fewer ciphertexts. `packed` lets a pool fill the gaps that it
 /// leaves with further channels where a fully connected layer reads it: that costs the pool a level, and the layer has fewer
-/// ciphertexts to go through.
+/// ciphertexts to go through. `pools` lets every pool do so between columns, where weights still repeat.
 pub(crate) fn arrange(
     ir: &Ir,
     slots: usize,
     batch: usize,
     grid: [usize; 2],
-    Filling { gaps, packed }: Filling,
+    Filling { gaps, packed, pools }: Filling,
 ) -> Result<Arrangement, PlanError> {
     let grids = grids(ir);
     // One image's layouts, as if its block were all there is.
@@ -131,13 +144,17 @@ pub(crate) fn arrange(
                     Grid::Map(from) => Frame::pooled(&layouts[of], node.shape, from, steps),
                     Grid::Vector => None,
                 };
-                let row_gap =
-                    gaps || whole[id] || !terms.iter().any(|t| frame.fills_row_gap(&layouts[t.value]));
-                match depthwise(terms, node.shape) {
+                let pool = depthwise(terms, node.shape);
+                // A pool that is spread over the gap between columns only.
+                let spread = pools && pool.is_some() && !whole[id] && steps[1] > grid[1];
+                let row_gap = gaps
+                    || whole[id]
+                    || !spread && !terms.iter().any(|t| frame.fills_row_gap(&layouts[t.value]));
+                match pool {
                     // A reduction to one position keeps its channels where they were.
                     Some(of) if node.shape[1] * node.shape[2] == 1 => collapsed(&layouts[of], node.shape),
                     Some(of) => pooled(of)
-                        .filter(|_| !whole[id])
+                        .filter(|_| !whole[id] && !spread)
                         .unwrap_or_else(|| frame.layout(node.shape, steps, apart[id], false, row_gap)),
                     None => frame.layout(node.shape, steps, apart[id], false, row_gap),
                 }

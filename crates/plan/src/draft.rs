@@ -422,7 +422,7 @@ mod tests {
         let expected = (scores.data().iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / 4.0).sqrt();
         let sensitivity = Sensitivity::measure(&ir, &[image], &Watch(&|_| true)).unwrap();
         let draft = |packed| {
-            let filling = Filling { gaps: false, packed };
+            let filling = Filling { packed, ..Filling::default() };
             let style = Style { grid: [1, 1], masks: Masks::Margins, filling };
             let budget = Budget { levels: 4, ..Budget::default() };
             let mut draft = Draft::new(&ir, (1024, 1), style, budget, &mut Cache::default()).unwrap();
@@ -438,6 +438,36 @@ mod tests {
         for draft in [&loose, &packed] {
             let found = draft.nodes[ir.output].rms;
             assert!((found / expected - 1.0).abs() < 1e-5, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn a_pool_fills_its_gaps_between_columns_where_asked_to() {
+        let mut b = GraphBuilder::new("net", &[1, 15, 13], 3);
+        let mut x = b.input();
+        x = b.conv("conv", x, 16, ConvSpec::new(3).pad(1));
+        x = b.quadratic("act", x, [0.1, 0.5, 0.1]);
+        x = b.avg_pool("pool", x, PoolSpec::new(3).stride(2));
+        x = b.conv("last", x, 2, ConvSpec::new(3).pad(1));
+        let graph = b.finish(x).unwrap();
+        let ir = canonicalise(&graph).unwrap();
+        let image =
+            Tensor::new(vec![1, 15, 13], (0..195).map(|i| (i as f32 * 0.37).sin()).collect()).unwrap();
+        let scores = exec::run(&graph, &image).unwrap();
+        let squares: f64 = scores.data().iter().map(|v| f64::from(*v).powi(2)).sum();
+        let expected = (squares / scores.data().len() as f64).sqrt();
+        let sensitivity = Sensitivity::measure(&ir, &[image], &Watch(&|_| true)).unwrap();
+        let pool = ir.nodes.iter().position(|node| node.name == "pool").unwrap();
+        for (pools, ciphertexts) in [(false, 4), (true, 2)] {
+            let filling = Filling { pools, ..Filling::default() };
+            let style = Style { grid: [1, 1], masks: Masks::Always, filling };
+            let budget = Budget { levels: 5, ..Budget::default() };
+            let mut draft = Draft::new(&ir, (1024, 1), style, budget, &mut Cache::default()).unwrap();
+            draft.calibrate(&sensitivity).unwrap();
+            assert_eq!(draft.nodes[pool].layout.ciphertexts, ciphertexts);
+            // All other slots of the output are zero.
+            let found = draft.nodes[ir.output].rms;
+            assert!((found / expected - 1.0).abs() < 1e-4, "{found} {expected}");
         }
     }
 }

@@ -10,7 +10,7 @@ use polyveil_net::Graph;
 use crate::PlanError;
 use crate::allocate::Allocation;
 use crate::arrange::{Filling, arrange, coarse_grids};
-use crate::canonical::Ir;
+use crate::canonical::{Ir, IrId};
 use crate::compile::{assemble, lowered};
 use crate::cost;
 use crate::diagonals::MAX_NUMBERS;
@@ -42,7 +42,15 @@ const SCORES: f64 = 8.0;
 const HOPELESS: f64 = 1e6;
 
 /// Ways to fill more gaps that are tried on the best layouts, one after the other.
-const FILLINGS: [Filling; 2] = [Filling { gaps: true, packed: false }, Filling { gaps: false, packed: true }];
+const FILLINGS: [Filling; 3] = [
+    Filling { gaps: true, packed: false, pools: false },
+    PACKED,
+    Filling { gaps: false, packed: false, pools: true },
+];
+/// The one with the fewest weights of fully connected layers.
+const PACKED: Filling = Filling { gaps: false, packed: true, pools: false };
+/// How many times the cost of the cheapest layout another may cost for these to be tried on it.
+const NEAR: f64 = 1.05;
 
 /// Beyond the scale of any value.
 const MAX_SCALE: f64 = (1u64 << 60) as f64;
@@ -152,8 +160,11 @@ impl Search<'_> {
                     break;
                 }
                 self.watch.enter(Stage::Moduli { log_n: ring.log_n })?;
-                let again =
-                    || self.draft(*ring, style, Budget::default(), &mut Cache::default(), failure)?.draft;
+                let again = || {
+                    let budget = Budget::default();
+                    let drawn = self.draft(*ring, style, budget, &mut Cache::default());
+                    note(drawn, budget, failure)?.draft
+                };
                 let Some(mut draft) = draft.or_else(again) else { continue };
                 let sound =
                     draft.calibrate(self.sensitivity).and_then(|()| candidate(self, &mut draft, *ring));
@@ -197,29 +208,31 @@ impl Search<'_> {
         let mut cache = Cache::default();
         let mut least = most;
         let grids = coarse_grids(self.ir, self.batch);
+        // Variants of the best ones follow.
+        let all = grids.len() + FILLINGS.len() + 1;
         for (index, &grid) in grids.iter().enumerate() {
-            // Variants of the best one follow.
-            self.watch.enter(Stage::Layout { log_n: ring.log_n, number: index + 1, of: grids.len() + 3 })?;
+            self.watch.enter(Stage::Layout { log_n: ring.log_n, number: index + 1, of: all })?;
             // One that is tried for a second chance may cost somewhat more.
             let budget = Budget { seconds: 2.0 * least, ..Budget::default() };
-            drafts.extend(self.draft(
-                ring,
-                Style { grid, masks, filling: Filling::default() },
-                budget,
-                &mut cache,
-                failure,
-            ));
+            let style = Style { grid, masks, filling: Filling::default() };
+            let drawn = self.draft_or_packed(ring, style, budget, &mut cache);
+            drafts.extend(note(drawn, budget, failure));
             keep_cheapest(&mut drafts);
             least = drafts.first().map_or(most, |d| d.guess.min(most));
         }
         for (number, add) in (grids.len() + 1..).zip(FILLINGS) {
-            let Some(&Drawn { guess: least, style, .. }) = drafts.first() else { break };
-            self.watch.enter(Stage::Layout { log_n: ring.log_n, number, of: grids.len() + 3 })?;
+            let Some(least) = drafts.first().map(|d| d.guess) else { break };
+            self.watch.enter(Stage::Layout { log_n: ring.log_n, number, of: all })?;
             let budget = Budget { seconds: least, ..Budget::default() };
-            let filling =
-                Filling { gaps: style.filling.gaps || add.gaps, packed: style.filling.packed || add.packed };
-            drafts.extend(self.draft(ring, Style { filling, ..style }, budget, &mut cache, failure));
-            keep_cheapest(&mut drafts);
+            let near = drafts.iter().filter(|d| d.guess <= NEAR * least);
+            let fill = |style: Style| Style { filling: style.filling.and(add), ..style };
+            for style in near.map(|d| fill(d.style)).collect::<Vec<_>>() {
+                if drafts.iter().all(|d| self.difference(ring, d.style, style).is_some()) {
+                    let drawn = self.draft(ring, style, budget, &mut cache);
+                    drafts.extend(note(drawn, budget, failure));
+                    keep_cheapest(&mut drafts);
+                }
+            }
         }
         if let (Some(Drawn { guess: least, style, draft: Some(best) }), Masks::Margins) =
             (drafts.first(), masks)
@@ -228,18 +241,13 @@ impl Search<'_> {
             let limbs = best.levels() / 2 + 1;
             let spared = mask_seconds(best, limbs) + masked_pools(best) as f64 * least / limbs as f64;
             if spared > 0.0 {
-                let number = grids.len() + 3;
-                self.watch.enter(Stage::Layout { log_n: ring.log_n, number, of: number })?;
+                self.watch.enter(Stage::Layout { log_n: ring.log_n, number: all, of: all })?;
                 let vector = cost::product_seconds(best.slots, 0, best.slots, limbs);
                 let numbers = best.numbers() + (spared / vector * best.slots as f64) as usize;
                 let budget = Budget { numbers: numbers.min(MAX_NUMBERS), seconds: *least, levels: 0 };
-                drafts.extend(self.draft(
-                    ring,
-                    Style { masks: Masks::Never, ..*style },
-                    budget,
-                    &mut cache,
-                    failure,
-                ));
+                let style = Style { masks: Masks::Never, ..*style };
+                let drawn = self.draft(ring, style, budget, &mut cache);
+                drafts.extend(note(drawn, budget, failure));
                 keep_cheapest(&mut drafts);
             }
         }
@@ -262,50 +270,91 @@ impl Search<'_> {
         let mut drafts = Vec::new();
         for (index, &grid) in tried.iter().enumerate() {
             self.watch.enter(Stage::Layout { log_n: ring.log_n, number: index + 1, of: tried.len() })?;
-            drafts.extend(self.draft(ring, Style { grid, ..style }, budget, &mut cache, failure));
+            let drawn = self.draft(ring, Style { grid, ..style }, budget, &mut cache);
+            drafts.extend(note(drawn, budget, failure));
             keep_cheapest(&mut drafts);
         }
         Ok(drafts)
     }
 
-    /// The network laid out in one way, with its cost at moduli of a typical size; none where it exceeds the budget.
+    /// The first value that two styles lay out differently; none where there is none or a style leads nowhere.
+    fn difference(&self, ring: Ring, one: Style, other: Style) -> Option<IrId> {
+        if (one.grid, one.masks) != (other.grid, other.masks) {
+            return Some(0);
+        }
+        let layouts = |style: Style| {
+            let arranged = arrange(self.ir, 1 << ring.log_n, self.batch, style.grid, style.filling);
+            Some(arranged.ok()?.layouts)
+        };
+        let (one, other) = (layouts(one)?, layouts(other)?);
+        one.iter().zip(&other).position(|(one, other)| one != other)
+    }
+
+    /// The network laid out in one way. Where a layer has too many weights so, packed: it has fewer ciphertexts to go through then.
+    fn draft_or_packed(
+        &self,
+        ring: Ring,
+        style: Style,
+        budget: Budget,
+        cache: &mut Cache,
+    ) -> Result<Drawn<'_>, PlanError> {
+        self.draft(ring, style, budget, cache).or_else(|error| {
+            let PlanError::TooLarge { layer, limit, .. } = &error else { return Err(error) };
+            let packed = Style { filling: style.filling.and(PACKED), ..style };
+            // Up to the first value that is laid out differently it would fail again.
+            let failed = self.ir.nodes.iter().rposition(|node| node.name == *layer);
+            let changed = self.difference(ring, style, packed).zip(failed).is_some_and(|(a, b)| a < b);
+            if *limit == budget.numbers && changed {
+                self.draft(ring, packed, budget, cache)
+            } else {
+                Err(error)
+            }
+        })
+    }
+
+    /// The network laid out in one way, with its cost at moduli of a typical size.
+    ///
+    /// # Errors
+    /// Where it exceeds the budget, too.
     fn draft(
         &self,
         ring: Ring,
         style: Style,
         budget: Budget,
         cache: &mut Cache,
-        failure: &mut Option<PlanError>,
-    ) -> Option<Drawn<'_>> {
+    ) -> Result<Drawn<'_>, PlanError> {
         let (levels, _) = least_levels(self.ir);
         let budget = Budget { levels, ..budget };
-        let found =
-            Draft::new(self.ir, (1 << ring.log_n, self.batch), style, budget, cache).and_then(|draft| {
-                let levels = draft.levels();
-                let bits = TYPICAL_SCALE_BITS.max(least_scale_bits(ring.log_n));
-                let sizes = Sizes::uniform(ring.log_n, levels, bits, bits + 8, ring.limit).or_else(|| {
-                    let bits = least_scale_bits(ring.log_n);
-                    Sizes::uniform(ring.log_n, levels, bits, bits, ring.limit)
-                });
-                let name = || self.ir.nodes[draft.output].name.clone();
-                Ok((sizes.ok_or_else(|| too_deep(levels, name()))?.literal()?, draft))
-            });
-        match found {
-            Ok((literal, mut draft)) => {
-                let splits = Splits::of(&draft);
-                let guess = self.cost(&mut draft, &splits, &literal);
-                Some(Drawn { guess, style, draft: Some(draft) })
-            }
-            // A draft that is merely too expensive says nothing about the network.
-            Err(PlanError::TooLarge { limit, .. }) if limit != MAX_NUMBERS && budget.seconds.is_finite() => {
-                None
-            }
-            Err(error) => {
-                *failure = Some(error);
-                None
-            }
-        }
+        let mut draft = Draft::new(self.ir, (1 << ring.log_n, self.batch), style, budget, cache)?;
+        let levels = draft.levels();
+        let bits = TYPICAL_SCALE_BITS.max(least_scale_bits(ring.log_n));
+        let sizes = Sizes::uniform(ring.log_n, levels, bits, bits + 8, ring.limit).or_else(|| {
+            let bits = least_scale_bits(ring.log_n);
+            Sizes::uniform(ring.log_n, levels, bits, bits, ring.limit)
+        });
+        let name = || self.ir.nodes[draft.output].name.clone();
+        let literal = sizes.ok_or_else(|| too_deep(levels, name()))?.literal()?;
+        let splits = Splits::of(&draft);
+        let guess = self.cost(&mut draft, &splits, &literal);
+        Ok(Drawn { guess, style, draft: Some(draft) })
     }
+}
+
+/// What was drawn; else why not is left in `failure`, unless it is merely too expensive, which says nothing about the network.
+fn note<'a>(
+    drawn: Result<Drawn<'a>, PlanError>,
+    budget: Budget,
+    failure: &mut Option<PlanError>,
+) -> Option<Drawn<'a>> {
+    let error = match drawn {
+        Ok(drawn) => return Some(drawn),
+        Err(error) => error,
+    };
+    let expensive = matches!(error, PlanError::TooLarge { limit, .. } if limit != MAX_NUMBERS);
+    if !expensive || !budget.seconds.is_finite() {
+        *failure = Some(error);
+    }
+    None
 }
 
 impl Search<'_> {
@@ -468,5 +517,47 @@ impl Ring {
         let checked =
             if self.insecure { Parameters::new_insecure(literal) } else { Parameters::new(literal) };
         checked.map_err(|source| PlanError::Parameters { log_n, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canonical::canonicalise;
+    use polyveil_net::Tensor;
+    use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
+
+    #[test]
+    fn where_a_layer_has_too_many_weights_its_input_is_packed() {
+        let mut b = GraphBuilder::new("net", &[1, 16, 16], 3);
+        let mut x = b.input();
+        x = b.conv("conv", x, 8, ConvSpec::new(3).pad(1));
+        x = b.quadratic("act", x, [0.1, 0.5, 0.1]);
+        x = b.avg_pool("pool", x, PoolSpec::new(3).stride(2));
+        x = b.flatten("flat", x);
+        x = b.linear("fc", x, 64);
+        let graph = b.finish(x).unwrap();
+        let ir = canonicalise(&graph).unwrap();
+        let image = Tensor::new(vec![1, 16, 16], vec![0.5; 256]).unwrap();
+        let watch = Watch(&|_| true);
+        let sensitivity = Sensitivity::measure(&ir, &[image], &watch).unwrap();
+        let ring = Ring { log_n: 10, limit: 400, insecure: true };
+        let rings = [ring];
+        let (graph, ir, sensitivity, watch) = (&graph, &ir, &sensitivity, &watch);
+        let search = Search { graph, ir, sensitivity, tolerance: 1.0, batch: 1, rings: &rings, watch };
+        let plain = Style { grid: [1, 1], masks: Masks::Margins, filling: Filling::default() };
+        let packed = Style { filling: PACKED, ..plain };
+        let draw = |style, numbers| {
+            let budget = Budget { numbers, ..Budget::default() };
+            search.draft_or_packed(ring, style, budget, &mut Cache::default())
+        };
+        let numbers = |style| draw(style, MAX_NUMBERS).unwrap().draft.unwrap().numbers();
+        let (many, few) = (numbers(plain), numbers(packed));
+        assert!(few < many, "{few} {many}");
+        assert_eq!(draw(plain, many).unwrap().style, plain);
+        assert_eq!(draw(plain, many - 1).unwrap().style, packed);
+        // What fails before the pool fails in either way, and what even packing does not help is refused.
+        assert!(matches!(draw(plain, 1), Err(PlanError::TooLarge { layer, .. }) if layer == "act"));
+        assert!(matches!(draw(plain, few - 1), Err(PlanError::TooLarge { layer, .. }) if layer == "fc"));
     }
 }

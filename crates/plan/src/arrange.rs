@@ -145,7 +145,7 @@ pub(crate) fn arrange(
                     Grid::Vector => None,
                 };
                 let pool = depthwise(terms, node.shape);
-                // A pool that is spread over the gap between columns only.
+                // A pool, or another operator that keeps channels apart, whose channels take the gaps between columns.
                 let spread = pools && pool.is_some() && !whole[id] && steps[1] > grid[1];
                 let row_gap = gaps
                     || whole[id]

@@ -398,23 +398,28 @@ pub(crate) fn least_levels(ir: &Ir) -> (usize, String) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::canonical::canonicalise;
     use crate::watch::Watch;
     use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
-    use polyveil_net::{Tensor, exec};
+    use polyveil_net::{Graph, Tensor, exec};
 
-    #[test]
-    fn a_pool_fills_its_gaps_where_a_fully_connected_layer_reads_it() {
+    /// Images of 1×16×16, a pool that leaves gaps, and a fully connected layer behind it.
+    pub(crate) fn pool_before_linear(scores: usize) -> Graph {
         let mut b = GraphBuilder::new("net", &[1, 16, 16], 3);
         let mut x = b.input();
         x = b.conv("conv", x, 8, ConvSpec::new(3).pad(1));
         x = b.quadratic("act", x, [0.1, 0.5, 0.1]);
         x = b.avg_pool("pool", x, PoolSpec::new(3).stride(2));
         x = b.flatten("flat", x);
-        x = b.linear("fc", x, 4);
-        let graph = b.finish(x).unwrap();
+        x = b.linear("fc", x, scores);
+        b.finish(x).unwrap()
+    }
+
+    #[test]
+    fn a_pool_fills_its_gaps_where_a_fully_connected_layer_reads_it() {
+        let graph = pool_before_linear(4);
         let ir = canonicalise(&graph).unwrap();
         let image =
             Tensor::new(vec![1, 16, 16], (0..256).map(|i| (i as f32 * 0.37).sin()).collect()).unwrap();

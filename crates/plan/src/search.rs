@@ -524,19 +524,12 @@ impl Ring {
 mod tests {
     use super::*;
     use crate::canonical::canonicalise;
+    use crate::draft::tests::pool_before_linear;
     use polyveil_net::Tensor;
-    use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
 
     #[test]
     fn where_a_layer_has_too_many_weights_its_input_is_packed() {
-        let mut b = GraphBuilder::new("net", &[1, 16, 16], 3);
-        let mut x = b.input();
-        x = b.conv("conv", x, 8, ConvSpec::new(3).pad(1));
-        x = b.quadratic("act", x, [0.1, 0.5, 0.1]);
-        x = b.avg_pool("pool", x, PoolSpec::new(3).stride(2));
-        x = b.flatten("flat", x);
-        x = b.linear("fc", x, 64);
-        let graph = b.finish(x).unwrap();
+        let graph = pool_before_linear(64);
         let ir = canonicalise(&graph).unwrap();
         let image = Tensor::new(vec![1, 16, 16], vec![0.5; 256]).unwrap();
         let watch = Watch(&|_| true);

@@ -229,6 +229,30 @@ fn work_that_does_not_fit_memory_is_refused_before_it_starts() {
 }
 
 #[test]
+fn keys_that_are_larger_than_allowed() {
+    let d = Fixture::get().path();
+    let compile = |limit| {
+        let limit = format!("--max-keys={limit}");
+        let args = ["compile", "a.onnx", "--server", "k.server.plan", "--client", "k.client.plan", &limit];
+        support::polyveil(d, &args).arg("--json").output().unwrap()
+    };
+    let output = compile("1K");
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (message, help) =
+        (found["error"]["message"].as_str().unwrap(), found["error"]["help"].as_str().unwrap());
+    assert_eq!(output.status.code(), Some(5), "{message}");
+    has(message, &["the evaluation keys take at least ", "at most 1024 are allowed"]);
+    assert!(!d.join("k.server.plan").exists());
+    // What is advised works, and the keys of that plan are as large as it says, but for seeds and an index.
+    let least = help.strip_prefix("use `--max-keys ").and_then(|h| h.split_once('`')).unwrap().0;
+    let outcome: serde_json::Value = serde_json::from_slice(&compile(least).stdout).unwrap();
+    assert_eq!(outcome["estimate"]["key_bytes"].as_u64(), least.parse().ok());
+    let keygen = ok(d, &["keygen", "k.client.plan", "--secret", "k.key", "--keys", "k.keys"]);
+    let found = keygen["eval_key_bytes"].as_f64().unwrap() / least.parse::<f64>().unwrap();
+    assert!((1.0..1.02).contains(&found), "{found}");
+}
+
+#[test]
 fn batches_that_do_not_go_together() {
     let d = Fixture::get().path();
     fn compile<'a>(extra: &[&'a str]) -> Vec<&'a str> {

@@ -146,7 +146,11 @@ fn input(shape: &[usize], seed: usize) -> Tensor {
 fn compiled(graph: &Graph, tolerance: f64, batch: usize) -> Result<Compiled, TestCaseError> {
     let shape = graph.infer_shapes().unwrap()[0].clone();
     let calibration = (0..3).map(|s| input(&shape, s)).collect();
-    match compile_insecure_for_tests(graph, &CompileOptions { calibration, tolerance, batch }, 11) {
+    match compile_insecure_for_tests(
+        graph,
+        &CompileOptions { calibration, tolerance, batch, ..CompileOptions::default() },
+        11,
+    ) {
         Ok(compiled) => Ok(compiled),
         Err(error @ PlanError::Imprecise { .. }) => Err(TestCaseError::reject(error.to_string())),
         Err(error) => Err(TestCaseError::fail(error.to_string())),

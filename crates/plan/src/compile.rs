@@ -7,6 +7,7 @@ use polyveil_net::{Graph, Op, Tensor};
 
 use crate::PlanError;
 use crate::canonical::{IrKind, canonicalise};
+use crate::cost::KEY_PRICE;
 use crate::diagonals::Diagonals;
 use crate::draft::{Draft, DraftWeighting, Work};
 use crate::moduli::table_limit;
@@ -28,16 +29,18 @@ pub struct CompileOptions {
     pub tolerance: f64,
     /// Images that are run together, in one set of ciphertexts.
     pub batch: usize,
+    /// Most bytes that all evaluation keys may have in a file, where there is a limit; without one keys weigh little against time.
+    pub max_key_bytes: Option<u64>,
 }
 
 impl Default for CompileOptions {
     fn default() -> Self {
-        Self { calibration: Vec::new(), tolerance: 1e-3, batch: 1 }
+        Self { calibration: Vec::new(), tolerance: 1e-3, batch: 1, max_key_bytes: None }
     }
 }
 
 /// Plans `graph` for encrypted inference: chooses the smallest cost among the rings, masks and moduli
-/// that keep 128-bit security and the error asked for.
+/// that keep 128-bit security, the error asked for and the limit of keys.
 ///
 /// # Errors
 /// See [`PlanError`]; every error names the layer.
@@ -80,9 +83,10 @@ fn plan(
     let ir = canonicalise(graph)?;
     let samples = calibration(graph, options)?;
     let sensitivity = Sensitivity::measure(&ir, &samples, watch)?;
-    let (tolerance, batch) = (options.tolerance, options.batch);
-    let search = Search { graph, ir: &ir, sensitivity: &sensitivity, tolerance, batch, rings, watch };
-    finish(graph, search.run()?)
+    let &CompileOptions { tolerance, batch, max_key_bytes, .. } = options;
+    let (ir, sensitivity, key_price) = (&ir, &sensitivity, KEY_PRICE);
+    let search = Search { graph, ir, sensitivity, tolerance, batch, key_price, rings, watch };
+    finish(graph, search.run_within(max_key_bytes)?)
 }
 
 pub(crate) fn lowered<'d>(draft: &'d Draft<'_>) -> Vec<Option<&'d Diagonals>> {

@@ -12,7 +12,7 @@ use crate::plan::{LinearStep, ServerPlan, StepKind, Weighting};
 use crate::schedule::Schedule;
 
 /// Seconds that a byte of keys in memory is worth to the planner. Key generation and transfer are paid once for many images: they
-/// weigh little, not nothing.
+/// weigh little, not nothing; more where they have a limit that they would exceed.
 pub(crate) const KEY_PRICE: f64 = 3e-10;
 
 /// Nanoseconds of one operation on one limb (N coefficients), measured on the machine at hand.
@@ -369,11 +369,11 @@ impl Work {
         Self { steps, rotations: plan.keys.rotations.len(), key_memory, key_bytes }
     }
 
-    /// A machine-independent cost for comparing plans: typical unit costs, plus keys.
+    /// A machine-independent cost for comparing plans: typical unit costs, plus keys at `key_price` seconds a byte in memory.
     #[must_use]
-    pub fn relative_cost(&self, n: usize) -> f64 {
+    pub fn relative_cost(&self, n: usize, key_price: f64) -> f64 {
         let unit = UnitCosts::typical(n as f64);
-        self.seconds(&unit) + self.key_memory as f64 * KEY_PRICE
+        self.seconds(&unit) + self.key_memory as f64 * key_price
     }
 
     /// Seconds of one inference.
@@ -552,7 +552,7 @@ fn step_weights(kind: &StepKind) -> u64 {
 }
 
 /// Bytes of the evaluation keys in memory (both halves) and in a file (one half).
-fn key_sizes(plan: &ServerPlan) -> (u64, u64) {
+pub(crate) fn key_sizes(plan: &ServerPlan) -> (u64, u64) {
     plan.keys
         .rotations
         .iter()

@@ -87,6 +87,16 @@ pub enum PlanError {
         /// The limit.
         limit: usize,
     },
+    /// The evaluation keys take more bytes than they may.
+    #[error(
+        "the evaluation keys take at least {least} bytes in the plans found, at most {limit} are allowed"
+    )]
+    Keys {
+        /// Bytes allowed.
+        limit: u64,
+        /// Fewest bytes of any plan found.
+        least: u64,
+    },
     /// As many images do not go together.
     #[error("a batch of {found} images; from 1 to {limit} go together")]
     Batch {

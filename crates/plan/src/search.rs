@@ -52,6 +52,11 @@ const PACKED: Filling = Filling { gaps: false, packed: true, pools: false };
 /// How many times the cost of the cheapest layout another may cost for these to be tried on it.
 const NEAR: f64 = 1.05;
 
+/// What a byte of keys counts, by which power of so many times [`cost::KEY_PRICE`], where keys would exceed their limit otherwise. The
+/// steps grow: one that is a little too much should cost little time, and one that is much too much few searches.
+const DEARER: f64 = 1.2;
+const POWERS: [i32; 6] = [0, 1, 3, 7, 15, 31];
+
 /// Beyond the scale of any value.
 const MAX_SCALE: f64 = (1u64 << 60) as f64;
 
@@ -64,16 +69,36 @@ pub(crate) struct Search<'a> {
     pub tolerance: f64,
     /// Images that share ciphertexts.
     pub batch: usize,
+    /// Seconds that a byte of keys in memory is worth.
+    pub key_price: f64,
     pub rings: &'a [Ring],
     pub watch: &'a Watch<'a>,
 }
 
 impl Search<'_> {
+    /// The cheapest plan whose keys take no more than `limit` bytes in a file, where there is one.
+    ///
+    /// # Errors
+    /// As [`Search::run`]; [`PlanError::Keys`] if the keys are larger at any price.
+    pub fn run_within(&self, limit: Option<u64>) -> Result<ServerPlan, PlanError> {
+        let limit = limit.unwrap_or(u64::MAX);
+        let mut least = u64::MAX;
+        for power in POWERS {
+            let plan = Self { key_price: self.key_price * DEARER.powi(power), ..*self }.run()?;
+            let (_, bytes) = cost::key_sizes(&plan);
+            if bytes <= limit {
+                return Ok(plan);
+            }
+            least = least.min(bytes);
+        }
+        Err(PlanError::Keys { limit, least })
+    }
+
     /// The cheapest plan.
     ///
     /// # Errors
     /// What stood in the way of the last one tried.
-    pub fn run(&self) -> Result<ServerPlan, PlanError> {
+    fn run(&self) -> Result<ServerPlan, PlanError> {
         if self.batch != 1 && !self.holds(self.batch) {
             let limit = (0..usize::BITS - 1).map(|k| 1 << k).take_while(|&n| self.holds(n)).last();
             return Err(PlanError::Batch { found: self.batch, limit: limit.unwrap_or(1) });
@@ -173,7 +198,7 @@ impl Search<'_> {
                         let precision = (max_error, self.sensitivity.ranges[self.ir.output]);
                         let plan =
                             assemble(self.graph, &draft, moduli.parameters.literal(), &scales, precision);
-                        let cost = cost::Work::count(&plan, &lowered(&draft)).relative_cost(draft.slots);
+                        let cost = self.relative_cost(&plan, &draft);
                         if cost < most {
                             best = Some((cost, plan));
                         }
@@ -360,10 +385,15 @@ fn note<'a>(
 impl Search<'_> {
     /// What `draft` costs with these moduli, its steps split accordingly.
     fn cost(&self, draft: &mut Draft<'_>, splits: &Splits, literal: &ParametersLiteral) -> f64 {
-        splits.choose(draft, literal);
+        splits.choose(draft, literal, self.key_price);
         let scale = literal.q.last().map_or(1.0, |&q| q as f64);
         let plan = assemble(self.graph, draft, literal, &Scales::nominal(draft, scale), (1.0, 1.0));
-        cost::Work::count(&plan, &lowered(draft)).relative_cost(draft.slots)
+        self.relative_cost(&plan, draft)
+    }
+
+    /// What `plan`, made of `draft`, costs.
+    fn relative_cost(&self, plan: &ServerPlan, draft: &Draft<'_>) -> f64 {
+        cost::Work::count(plan, &lowered(draft)).relative_cost(draft.slots, self.key_price)
     }
 
     /// Primes for levels of these sizes, one each or shared, with the number of digits at which the plan costs least; leaves the
@@ -395,7 +425,7 @@ impl Search<'_> {
         }
         let name = || draft.ir.nodes[draft.output].name.clone();
         let (_, literal) = best.ok_or_else(|| failure.unwrap_or_else(|| too_deep(draft.levels(), name())))?;
-        splits.choose(draft, &literal);
+        splits.choose(draft, &literal, self.key_price);
         Ok(literal)
     }
 }
@@ -536,8 +566,16 @@ mod tests {
         let sensitivity = Sensitivity::measure(&ir, &[image], &watch).unwrap();
         let ring = Ring { log_n: 10, limit: 400, insecure: true };
         let rings = [ring];
-        let (graph, ir, sensitivity, watch) = (&graph, &ir, &sensitivity, &watch);
-        let search = Search { graph, ir, sensitivity, tolerance: 1.0, batch: 1, rings: &rings, watch };
+        let search = Search {
+            graph: &graph,
+            ir: &ir,
+            sensitivity: &sensitivity,
+            tolerance: 1.0,
+            batch: 1,
+            key_price: cost::KEY_PRICE,
+            rings: &rings,
+            watch: &watch,
+        };
         let plain = Style { grid: [1, 1], masks: Masks::Margins, filling: Filling::default() };
         let packed = Style { filling: PACKED, ..plain };
         let draw = |style, numbers| {

@@ -9,7 +9,7 @@ use polyveil_ckks::ParametersLiteral;
 use rayon::prelude::*;
 
 use crate::bsgs::{Counts, Rotations, Split};
-use crate::cost::{KEY_PRICE, key_size, rotation_seconds};
+use crate::cost::{key_size, rotation_seconds};
 use crate::draft::{Draft, DraftWeighting, Work};
 
 /// What every split worth trying makes of every linear step of a draft.
@@ -46,8 +46,9 @@ impl Splits {
         Self { candidates, steps }
     }
 
-    /// Gives every linear step of `draft` its split, for moduli of these sizes.
-    pub fn choose(&self, draft: &mut Draft<'_>, parameters: &ParametersLiteral) {
+    /// Gives every linear step of `draft` its split, for moduli of these sizes, where a byte of keys in memory is worth `key_price`
+    /// seconds.
+    pub fn choose(&self, draft: &mut Draft<'_>, parameters: &ParametersLiteral, key_price: f64) {
         // Rotations that have a key already, at a level that is no lower.
         let mut keys: BTreeSet<usize> = BTreeSet::new();
         for step in &self.steps {
@@ -55,7 +56,7 @@ impl Splits {
             let cost = |counts: &Counts| {
                 let missing = counts.rotations.iter().filter(|r| !keys.contains(r)).count();
                 rotation_seconds(parameters, step.level, counts, step.weighted)
-                    + missing as f64 * new_key as f64 * KEY_PRICE
+                    + missing as f64 * new_key as f64 * key_price
             };
             let costs: Vec<f64> = step.counts.iter().map(cost).collect();
             let Some(best) = (0..costs.len()).min_by(|&a, &b| costs[a].total_cmp(&costs[b])) else {

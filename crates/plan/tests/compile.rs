@@ -4,7 +4,7 @@
 use polyveil_net::builders::{ConvSpec, GraphBuilder, PoolSpec};
 use polyveil_net::{Graph, Op, Tensor};
 use polyveil_plan::{
-    CompileOptions, PlanError, Source, Stage, StepKind, UnitCosts, Weighting, Work, ZERO, compile,
+    CompileOptions, Compiled, PlanError, Source, Stage, StepKind, UnitCosts, Weighting, Work, ZERO, compile,
     compile_watched, estimate, lower_within,
 };
 use std::sync::atomic::Ordering::SeqCst;
@@ -57,6 +57,23 @@ fn a_plan_keeps_its_promises() {
     let estimate = estimate(plan, &work, &unit);
     assert!(estimate.seconds > 0.0 && estimate.security_bits >= 128 && estimate.levels == 5);
     assert!(estimate.upload_bytes < 1 << 20 && estimate.key_bytes > 0);
+}
+
+#[test]
+fn keys_stay_within_their_limit_or_the_least_is_named() {
+    let with = |max_key_bytes| compile(&network(1), &CompileOptions { max_key_bytes, ..Default::default() });
+    let bytes = |compiled: Result<Compiled, PlanError>| {
+        let plan = compiled.unwrap().server;
+        plan.keys.stored_bytes(&plan.parameters().unwrap()) - 32 * (plan.keys.rotations.len() as u64 + 1)
+    };
+    let free = bytes(with(None));
+    // A limit that is no obstacle changes nothing.
+    assert_eq!(with(Some(free)).unwrap().server.id, with(None).unwrap().server.id);
+    let Err(PlanError::Keys { limit: 1, least }) = with(Some(1)) else { unreachable!("a byte is no key") };
+    assert!(least < free, "{least} of {free}");
+    assert_eq!(bytes(with(Some(least))), least);
+    assert!(bytes(with(Some(free - 1))) < free);
+    assert!(matches!(with(Some(least - 1)), Err(PlanError::Keys { least: again, .. }) if again == least));
 }
 
 #[test]

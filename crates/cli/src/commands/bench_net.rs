@@ -13,12 +13,12 @@ use polyveil_train::data::npy;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::commands::compile::parse_tolerance;
 use crate::error::{CliError, Exit};
 use crate::files::{self, Access};
 use crate::machine::Peaks;
 use crate::output::{Table, bytes, seconds};
 use crate::pipeline::client::Client;
+use crate::pipeline::planning::PlanArgs;
 use crate::pipeline::server::Server;
 use crate::pipeline::{child, images, models, planning, store};
 use crate::session::Session;
@@ -35,12 +35,6 @@ pub struct NetArgs {
     /// Where the decrypted scores go (.npy), so that another runtime can be held against them.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Largest error of a score allowed, relative to the largest score.
-    #[arg(long, default_value_t = 1e-3, value_parser = parse_tolerance)]
-    tolerance: f64,
-    /// Images that share ciphertexts and are run together.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = planning::parse_batch)]
-    batch: usize,
     /// Times the same encrypted input is run, one after the other; the time is the median, and the first one, which meets fresh
     /// memory, is given as well.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -48,6 +42,8 @@ pub struct NetArgs {
     /// Picks the noise of the default input.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    #[command(flatten)]
+    plan: PlanArgs,
 }
 
 #[derive(Serialize)]
@@ -110,10 +106,10 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     }
     let graph = models::load(&args.model)?;
     models::require_he_friendly(&graph, &args.model)?;
-    let noise = models::random_inputs(graph.input_shape(), args.batch.max(4), args.seed);
+    let noise = models::random_inputs(graph.input_shape(), args.plan.batch.max(4), args.seed);
     let images = match &args.input {
-        Some(path) => inputs(path, graph.input_shape(), args.batch)?,
-        None => noise[..args.batch].to_vec(),
+        Some(path) => inputs(path, graph.input_shape(), args.plan.batch)?,
+        None => noise[..args.plan.batch].to_vec(),
     };
     let expected = images
         .par_iter()
@@ -164,7 +160,10 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     let run_s = median(run_times());
     if let Some(path) = &args.output {
         let values: Vec<f32> = runs[0].scores.iter().map(|&s| s as f32).collect();
-        files::write_bytes(path, &npy::write_f32(&[args.batch, values.len() / args.batch], &values))?;
+        files::write_bytes(
+            path,
+            &npy::write_f32(&[args.plan.batch, values.len() / args.plan.batch], &values),
+        )?;
     }
 
     let parameters = client.parameters();
@@ -184,13 +183,13 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
     let precision = PrecisionStats::of(&scores, &expected.repeat(runs.len()));
     let outcome = Outcome {
         network: client.plan().network.clone(),
-        batch: args.batch,
+        batch: args.plan.batch,
         compile_s,
         keygen_s,
         encrypt_s,
         runs: args.runs,
         run_s,
-        run_s_per_image: run_s / args.batch as f64,
+        run_s_per_image: run_s / args.plan.batch as f64,
         first_run_s: runs[0].run_s,
         least_run_s: run_times().fold(f64::INFINITY, f64::min),
         most_run_s: run_times().fold(0.0, f64::max),
@@ -216,7 +215,7 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
         layers: layers.map(layer).collect(),
     };
     session.emit(&outcome, || text(&outcome))?;
-    verify(&outcome, args.tolerance)
+    verify(&outcome, args.plan.tolerance)
 }
 
 /// Both halves of the plan, and the seconds of `polyveil compile`. It is a process of its own, as it is in use: planning takes up to a
@@ -236,9 +235,10 @@ fn compile(
         let message = "the name of the file is no Unicode, which a command needs";
         CliError::new(Exit::Usage, message).at(&args.model)
     })?;
-    let (tolerance, batch) = (args.tolerance.to_string(), args.batch.to_string());
-    let compile = ["compile", model, "--calibration", "calibration.npy", "--tolerance", &tolerance];
-    let outcome = child::run(folder.path(), &[&compile[..], &["--batch", &batch]].concat(), session)?;
+    let asked = args.plan.to_args();
+    let mut compile = vec!["compile", model, "--calibration", "calibration.npy"];
+    compile.extend(asked.iter().map(String::as_str));
+    let outcome = child::run(folder.path(), &compile, session)?;
     let server = store::load_server_plan(&folder.path().join("server.plan"))?;
     let client = store::load_client_plan(&folder.path().join("client.plan"))?;
     let seconds = outcome["seconds"].as_f64();

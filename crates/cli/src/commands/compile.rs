@@ -7,10 +7,11 @@ use polyveil_train::Split;
 use serde::Serialize;
 
 use crate::commands::estimate::Costs;
-use crate::error::{CliError, Exit};
+use crate::error::CliError;
 use crate::files::{self, Access};
 use crate::output::bytes;
 use crate::pipeline::data::DataArgs;
+use crate::pipeline::planning::PlanArgs;
 use crate::pipeline::server::Server;
 use crate::pipeline::{data, images, models, planning, store};
 use crate::session::Session;
@@ -18,7 +19,8 @@ use crate::session::Session;
 /// Arguments of `compile`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  polyveil compile student.onnx --data mnist5k\n  \
-    polyveil compile student.onnx --data mnist5k --batch 64\n\n\
+    polyveil compile student.onnx --data mnist5k --batch 64\n  \
+    polyveil compile student.onnx --data mnist5k --max-keys 100M\n\n\
     writes server.plan (with the weights, for the server) and client.plan (without, for the data owner).")]
 pub struct CompileArgs {
     /// The HE-friendly network (ONNX).
@@ -30,18 +32,14 @@ pub struct CompileArgs {
     /// Images that show the range of every value (.npy, .npz, PNG, JPEG).
     #[arg(long, value_name = "FILE")]
     calibration: Vec<PathBuf>,
-    /// Largest error of a score allowed, relative to the largest score.
-    #[arg(long, default_value_t = 1e-3, value_parser = parse_tolerance)]
-    tolerance: f64,
-    /// Images that share ciphertexts and are run together: more take more memory, and less time each.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = planning::parse_batch)]
-    batch: usize,
     /// Where the server's half goes.
     #[arg(long, value_name = "FILE", default_value = "server.plan")]
     server: PathBuf,
     /// Where the data owner's half goes.
     #[arg(long, value_name = "FILE", default_value = "client.plan")]
     client: PathBuf,
+    #[command(flatten)]
+    plan: PlanArgs,
 }
 
 #[derive(Serialize)]
@@ -77,7 +75,7 @@ pub fn run(args: &CompileArgs, session: &Session) -> Result<(), CliError> {
     }
 
     let started = std::time::Instant::now();
-    let compiled = planning::compile_batch(&graph, calibration, args.tolerance, args.batch, session)?;
+    let compiled = planning::compile_batch(&graph, args.plan.options(calibration), session)?;
     let seconds = started.elapsed().as_secs_f64();
     session.check_cancel()?;
     let server = Server::new(compiled.server)?;
@@ -103,13 +101,4 @@ pub fn run(args: &CompileArgs, session: &Session) -> Result<(), CliError> {
             outcome.client_plan
         )
     })
-}
-
-/// A tolerance between 1e-12 and 1.
-pub fn parse_tolerance(text: &str) -> Result<f64, String> {
-    let value: f64 = text.parse().map_err(|_| format!("\"{text}\" is not a number"))?;
-    if (1e-12..=1.0).contains(&value) {
-        return Ok(value);
-    }
-    Err(CliError::new(Exit::Usage, format!("{text} is not between 1e-12 and 1")).message)
 }

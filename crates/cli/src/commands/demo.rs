@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use polyveil_net::{Graph, Op};
-use polyveil_plan::ClientPlan;
+use polyveil_plan::{ClientPlan, CompileOptions};
 use polyveil_train::{
     ConvertConfig, ConvertOutcome, DataSet, History, Split, TrainConfig, TrainOutcome, metrics,
 };
@@ -353,7 +353,8 @@ fn compile(student: &Graph, data: &DataSet, session: &Session) -> Result<(Server
     let chosen = spread(train.len(), planning::CALIBRATION_IMAGES.min(train.len()))?;
     let indices: Vec<usize> = chosen.iter().map(|&at| train[at]).collect();
     let calibration = data::tensors(data, &indices, student.input_shape(), preprocessing.as_ref())?;
-    let compiled = planning::compile(student, calibration, TOLERANCE, 1, session)?;
+    let options = CompileOptions { calibration, tolerance: TOLERANCE, ..CompileOptions::default() };
+    let compiled = planning::compile(student, &options, session)?;
     Ok((Server::new(compiled.server)?, compiled.client))
 }
 

@@ -6,9 +6,9 @@ use clap::Args;
 use polyveil_plan::{Estimate, LayerEstimate, ServerPlan};
 use serde::Serialize;
 
-use crate::commands::compile::parse_tolerance;
 use crate::error::CliError;
 use crate::output::{Table, bytes, seconds};
+use crate::pipeline::planning::PlanArgs;
 use crate::pipeline::server::Server;
 use crate::pipeline::{models, planning, store};
 use crate::session::Session;
@@ -18,14 +18,10 @@ use crate::{files, machine};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  polyveil estimate server.plan\n  polyveil estimate student.onnx")]
 pub struct EstimateArgs {
-    /// A server plan, or a network (ONNX), which is planned on the fly.
+    /// A server plan, or a network (ONNX), which is planned on the fly; what follows is for a network.
     file: PathBuf,
-    /// For a network: largest error of a score allowed, relative to the largest score.
-    #[arg(long, default_value_t = 1e-3, value_parser = parse_tolerance)]
-    tolerance: f64,
-    /// For a network: images that share ciphertexts and are run together.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = planning::parse_batch)]
-    batch: usize,
+    #[command(flatten)]
+    plan: PlanArgs,
 }
 
 /// The `--json` form of an estimate.
@@ -76,17 +72,14 @@ pub fn run(args: &EstimateArgs, session: &Session) -> Result<(), CliError> {
     session.emit(&costs, || costs.text())
 }
 
-fn load(
-    EstimateArgs { file: path, tolerance, batch }: &EstimateArgs,
-    session: &Session,
-) -> Result<ServerPlan, CliError> {
+fn load(EstimateArgs { file: path, plan }: &EstimateArgs, session: &Session) -> Result<ServerPlan, CliError> {
     if files::is_ours(path) {
         return store::load_server_plan(path);
     }
     let graph = models::load(path)?;
     models::require_he_friendly(&graph, path)?;
     // Says what a batch would take, also where there is no room for it.
-    Ok(planning::compile(&graph, Vec::new(), *tolerance, *batch, session)?.server)
+    Ok(planning::compile(&graph, &plan.options(Vec::new()), session)?.server)
 }
 
 impl Costs {

@@ -1,11 +1,13 @@
 //! From a network to a plan, and what a plan will cost.
 
+use clap::Args;
 use polyveil_exec::{Program, measure_unit_costs};
 use polyveil_net::{Graph, Tensor};
 use polyveil_plan::{
     CompileOptions, Compiled, Diagonals, Estimate, PlanError, ServerPlan, Stage, UnitCosts, Work,
 };
 
+use crate::args::parse_bytes;
 use crate::error::{CliError, Exit};
 use crate::pipeline::client;
 use crate::session::Session;
@@ -13,20 +15,39 @@ use crate::session::Session;
 /// Images that show the planner the range of every value.
 pub const CALIBRATION_IMAGES: usize = 64;
 
-/// Plans `graph`; `calibration` are inputs as in use, `tolerance` the largest error of a score over the
-/// largest score, `batch` the images that are run together.
-pub fn compile(
-    graph: &Graph,
-    calibration: Vec<Tensor>,
-    tolerance: f64,
-    batch: usize,
-    session: &Session,
-) -> Result<Compiled, CliError> {
-    watched(graph, &CompileOptions { calibration, tolerance, batch }, session)
+/// What a plan is made for, on the command line.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Plan")]
+pub struct PlanArgs {
+    /// Largest error of a score allowed, relative to the largest score.
+    #[arg(long, default_value_t = 1e-3, value_parser = parse_tolerance)]
+    pub tolerance: f64,
+    /// Images that share ciphertexts and are run together: more take more memory, and less time each.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_batch)]
+    pub batch: usize,
+    /// Most that all evaluation keys may take in their file: fewer keys take more time; takes K, M, G, T (powers of 1024)
+    /// [default: no limit].
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub max_keys: Option<u64>,
 }
 
-/// Plans, and shows what it is at.
-fn watched(graph: &Graph, options: &CompileOptions, session: &Session) -> Result<Compiled, CliError> {
+impl PlanArgs {
+    /// For the planner; `calibration` are inputs as in use.
+    pub fn options(&self, calibration: Vec<Tensor>) -> CompileOptions {
+        let &Self { tolerance, batch, max_keys: max_key_bytes } = self;
+        CompileOptions { calibration, tolerance, batch, max_key_bytes }
+    }
+
+    /// As arguments of another process.
+    pub fn to_args(&self) -> Vec<String> {
+        let &Self { tolerance, batch, max_keys } = self;
+        let keys = max_keys.map(|bytes| format!("--max-keys={bytes}"));
+        [format!("--tolerance={tolerance}"), format!("--batch={batch}")].into_iter().chain(keys).collect()
+    }
+}
+
+/// Plans `graph`, and shows what it is at.
+pub fn compile(graph: &Graph, options: &CompileOptions, session: &Session) -> Result<Compiled, CliError> {
     let display = session.activity("compile");
     let watch = |stage: Stage| {
         display.set(0, &stage.to_string());
@@ -43,13 +64,11 @@ fn watched(graph: &Graph, options: &CompileOptions, session: &Session) -> Result
 /// As [`compile`], for several images at a time; refuses a batch that needs more memory than there is, and says which one does not.
 pub fn compile_batch(
     graph: &Graph,
-    calibration: Vec<Tensor>,
-    tolerance: f64,
-    batch: usize,
+    mut options: CompileOptions,
     session: &Session,
 ) -> Result<Compiled, CliError> {
-    let mut options = CompileOptions { calibration, tolerance, batch };
-    let compiled = watched(graph, &options, session)?;
+    let batch = options.batch;
+    let compiled = compile(graph, &options, session)?;
     if batch == 1 {
         return Ok(compiled);
     }
@@ -66,7 +85,7 @@ pub fn compile_batch(
     options.batch = batch.next_power_of_two();
     while options.batch > 1 {
         options.batch /= 2;
-        let smaller = watched(graph, &options, session)?;
+        let smaller = compile(graph, &options, session)?;
         if memory(&smaller.server).is_ok() {
             error.message += &format!("; the largest batch that fits is {}", options.batch);
             return Err(
@@ -78,8 +97,17 @@ pub fn compile_batch(
     Err(error)
 }
 
+/// A tolerance between 1e-12 and 1.
+fn parse_tolerance(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| format!("\"{text}\" is not a number"))?;
+    if (1e-12..=1.0).contains(&value) {
+        return Ok(value);
+    }
+    Err(format!("{text} is not between 1e-12 and 1"))
+}
+
 /// What `--batch` takes.
-pub fn parse_batch(text: &str) -> Result<usize, String> {
+fn parse_batch(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(batch) if batch >= 1 => Ok(batch),
         _ => Err(format!("\"{text}\" is no number of images from 1 on")),
@@ -138,6 +166,9 @@ pub fn refused(error: PlanError) -> CliError {
         PlanError::Calibration { .. } => CliError::new(Exit::Data, error),
         PlanError::Batch { limit, .. } => {
             CliError::new(Exit::Parameters, &error).help(format!("use `--batch {limit}` or less"))
+        }
+        PlanError::Keys { least, .. } => {
+            CliError::new(Exit::Parameters, &error).help(format!("use `--max-keys {least}` or more"))
         }
         PlanError::Unsound { .. } => CliError::new(Exit::File, error),
         PlanError::Cancelled => CliError::new(Exit::Interrupted, error),

@@ -66,8 +66,8 @@ exit_table! {
         "the message names the file and what was expected";
     Model 4 "model" "a network file is missing or damaged, has unsupported operators, or is not HE-friendly"
         "the message lists every node at fault; ReLU and max-pool are replaced by `polyveil convert`";
-    Parameters 5 "parameters" "no parameter set of 128-bit security fits the network"
-        "use a shallower network or a larger tolerance; the message names the layer";
+    Parameters 5 "parameters" "no parameter set of 128-bit security fits the network within the limits given"
+        "use a shallower network, a larger tolerance or a higher limit; the message names the layer or the limit";
     File 6 "file" "a file of Polyveil is missing, truncated, altered, of another kind or of an unknown version"
         "copy it again, or make it anew with the command that the message names";
     Mismatch 7 "mismatch" "files do not belong together: another plan, another key, other parameters"

@@ -155,12 +155,10 @@ impl Program {
         let out = &self.plan.values[k + 1];
         let level = out.level + usize::from(linear.is_weighted());
         let schedule = Schedule::new(linear, diagonals, out.layout.slots);
-        let mask = match linear.weighting {
-            Weighting::Weighted { mask_scale: Some(scale) } => {
-                Some((out.layout.pattern(&vec![1.0; out.layout.elements()]), scale))
-            }
-            _ => None,
-        };
+        let mask = linear
+            .weighting
+            .mask_scale()
+            .map(|scale| (out.layout.pattern(&vec![1.0; out.layout.elements()]), scale));
         let rescale = (linear.is_weighted() && mask.is_none()).then_some(out.scale);
         let outputs = self.sums(backend, values, k, linear, &schedule, rescale)?;
         let bias = self.bias(linear, out);
@@ -301,10 +299,7 @@ impl Program {
 
     /// The scale of the weights on `term`, so that the rescaled product stands at the output's scale.
     fn weight_scale(&self, linear: &LinearStep, out: &Value, term: usize) -> f64 {
-        let mask = match linear.weighting {
-            Weighting::Weighted { mask_scale: Some(scale) } => scale,
-            _ => 1.0,
-        };
+        let mask = linear.weighting.mask_scale().unwrap_or(1.0);
         let input = &self.plan.values[linear.terms[term].value];
         let step = self.plan.parameters.step(out.level + 1);
         out.scale * step / (input.scale * mask)

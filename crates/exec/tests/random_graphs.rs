@@ -144,15 +144,29 @@ fn input(shape: &[usize], seed: usize) -> Tensor {
 /// Fails the test but where the planner says that this small ring is not precise enough: about one graph in a hundred, where what
 /// lies in unused slots grows from square to square. [`few`] bounds how often that is let pass.
 fn compiled(graph: &Graph, tolerance: f64, batch: usize) -> Result<Compiled, TestCaseError> {
-    let shape = graph.infer_shapes().unwrap()[0].clone();
-    let calibration = (0..3).map(|s| input(&shape, s)).collect();
-    match compile_insecure_for_tests(
-        graph,
-        &CompileOptions { calibration, tolerance, batch, ..CompileOptions::default() },
-        11,
-    ) {
+    match compile_insecure_for_tests(graph, &options(graph, tolerance, batch), 11) {
         Ok(compiled) => Ok(compiled),
         Err(error @ PlanError::Imprecise { .. }) => Err(TestCaseError::reject(error.to_string())),
+        Err(error) => Err(TestCaseError::fail(error.to_string())),
+    }
+}
+
+fn options(graph: &Graph, tolerance: f64, batch: usize) -> CompileOptions {
+    let shape = graph.infer_shapes().unwrap()[0].clone();
+    let calibration = (0..3).map(|s| input(&shape, s)).collect();
+    CompileOptions { calibration, tolerance, batch, ..CompileOptions::default() }
+}
+
+/// The same network with nine tenths of the keys that `free` takes, where there is such a plan.
+fn with_fewer_keys(graph: &Graph, tolerance: f64, free: Compiled) -> Result<Compiled, TestCaseError> {
+    let parameters = Parameters::new_insecure(free.server.parameters.clone()).unwrap();
+    // Every key comes with a seed that is not stored.
+    let keys = free.client.keys.rotations.len() as u64 + u64::from(free.client.keys.relin_level.is_some());
+    let limit = (free.client.keys.stored_bytes(&parameters) - 32 * keys) / 10 * 9;
+    let options = CompileOptions { max_key_bytes: Some(limit), ..options(graph, tolerance, 1) };
+    match compile_insecure_for_tests(graph, &options, 11) {
+        Ok(compiled) => Ok(compiled),
+        Err(PlanError::Keys { least, .. }) if least > limit => Ok(free),
         Err(error) => Err(TestCaseError::fail(error.to_string())),
     }
 }
@@ -178,9 +192,15 @@ proptest! {
     #![proptest_config(few(60))]
 
     #[test]
-    fn slots_mean_what_the_network_means(numbers in prop::collection::vec(any::<u16>(), 120)) {
+    fn slots_mean_what_the_network_means(
+        numbers in prop::collection::vec(any::<u16>(), 120),
+        limited in any::<bool>(),
+    ) {
         let graph = random_graph(&numbers);
-        let compiled = compiled(&graph, 1e-2, 1)?;
+        let mut compiled = compiled(&graph, 1e-2, 1)?;
+        if limited {
+            compiled = with_fewer_keys(&graph, 1e-2, compiled)?;
+        }
         compiled.server.validate().unwrap();
         compiled.client.validate().unwrap();
         let x = input(&compiled.client.input_shape, 9);

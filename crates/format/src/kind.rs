@@ -51,7 +51,7 @@ pub const KINDS: &[KindInfo] = &[
         kind: Kind::ServerPlan,
         tag: 1,
         name: "server plan",
-        version: 3,
+        version: 4,
         oldest: 1,
         max_bytes: 16 * GIB,
         max_section_bytes: 16 * GIB,

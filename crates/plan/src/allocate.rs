@@ -185,7 +185,7 @@ impl<'p, 'd, 'i> Allocation<'p, 'd, 'i> {
 fn is_free(draft: &Draft<'_>, id: IrId) -> bool {
     match &draft.nodes[id].work {
         Work::Input => true,
-        Work::Linear { weighting, .. } => matches!(weighting, DraftWeighting::Weighted { .. }),
+        Work::Linear { weighting, .. } => matches!(weighting, DraftWeighting::Weighted(_)),
         Work::Square(_) => false,
     }
 }

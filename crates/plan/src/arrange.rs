@@ -25,6 +25,8 @@ pub(crate) struct Arrangement {
     pub strides: Vec<usize>,
     /// Values whose unused slots are worth zeroing, because a later window reads beyond the border.
     pub masked: Vec<bool>,
+    /// Values whose unused slots are worth zeroing by weights that are zero there, so that those of their reader repeat.
+    pub zeroed: Vec<bool>,
     /// Slots between neighbouring coarse positions.
     pub block: usize,
 }
@@ -95,7 +97,7 @@ fn last_positions<'a>(ir: &'a Ir, grids: &'a [Grid], axis: usize) -> impl Iterat
 /// `gaps` allows channels in the gaps between rows also where an operator reads channels from such gaps: weights between the two
 /// do not repeat, as a row is seldom a power of two long, but there are fewer ciphertexts. `packed` lets a pool fill the gaps that it
 /// leaves with further channels where a fully connected layer reads it: that costs the pool a level, and the layer has fewer
-/// ciphertexts to go through. `pools` lets every pool do so between columns, where weights still repeat.
+/// ciphertexts to go through, in which all but the elements is zero and these are close together, so that its weights repeat. `pools` lets every pool do so between columns, where weights still repeat.
 pub(crate) fn arrange(
     ir: &Ir,
     slots: usize,
@@ -126,6 +128,7 @@ pub(crate) fn arrange(
     let frame = Frame::new(ir, &grids, slots, grid);
     let apart = apart(ir);
     let whole = if packed { read_whole(ir) } else { vec![false; ir.nodes.len()] };
+    let mut zeroed = vec![false; ir.nodes.len()];
     let mut layouts: Vec<Layout> = Vec::with_capacity(ir.nodes.len());
     for (id, node) in ir.nodes.iter().enumerate() {
         let layout = match (&node.kind, grids[id]) {
@@ -153,8 +156,12 @@ pub(crate) fn arrange(
                 match pool {
                     // A reduction to one position keeps its channels where they were.
                     Some(of) if node.shape[1] * node.shape[2] == 1 => collapsed(&layouts[of], node.shape),
+                    Some(_) if whole[id] => {
+                        zeroed[id] = true;
+                        frame.closed(node.shape, steps, apart[id])
+                    }
                     Some(of) => pooled(of)
-                        .filter(|_| !whole[id] && !spread)
+                        .filter(|_| !spread)
                         .unwrap_or_else(|| frame.layout(node.shape, steps, apart[id], false, row_gap)),
                     None => frame.layout(node.shape, steps, apart[id], false, row_gap),
                 }
@@ -174,8 +181,11 @@ pub(crate) fn arrange(
     for (masked, layout) in masked.iter_mut().zip(&layouts) {
         *masked &= !layout.is_full();
     }
+    for (zeroed, layout) in zeroed.iter_mut().zip(&layouts) {
+        *zeroed &= !layout.is_full();
+    }
     let layouts = layouts.into_iter().map(|layout| layout.for_images(batch)).collect();
-    Ok(Arrangement { strides: frame.strides(&grids), masked, block: frame.block, layouts })
+    Ok(Arrangement { strides: frame.strides(&grids), masked, zeroed, block: frame.block, layouts })
 }
 
 /// For every value, the stride with which a depthwise operator reads it (through squares), where one does.
@@ -491,6 +501,26 @@ impl Frame {
         let [rows, columns] = axes;
         let batch = Digit::slot(1, self.slots);
         Layout { shape, slots: self.slots, ciphertexts, axes: [channel, rows, columns], repeats, batch }
+    }
+
+    /// A map that is read whole, with its rows and columns moved together where that leaves it in fewer slots and in no more
+    /// ciphertexts: the weights of its reader repeat with the least power of two that holds them all.
+    fn closed(&self, shape: [usize; 3], steps: [usize; 2], apart: [usize; 2]) -> Layout {
+        let mut best = (steps, self.layout(shape, steps, apart, false, true));
+        loop {
+            let (steps, layout) = &best;
+            let nearer = (0..2).filter(|&axis| steps[axis] >= 2 * self.grid[axis]).map(|axis| {
+                let mut steps = *steps;
+                steps[axis] /= 2;
+                (steps, self.layout(shape, steps, apart, false, true))
+            });
+            let better =
+                nearer.filter(|(_, l)| l.ciphertexts <= layout.ciphertexts && l.span() < layout.span());
+            match better.min_by_key(|(_, l)| l.span()) {
+                Some(better) => best = better,
+                None => return best.1,
+            }
+        }
     }
 
     /// The layout of what a strided depthwise operator makes of a map in `from`: without the ciphertexts of the phases that it

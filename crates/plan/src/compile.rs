@@ -12,7 +12,7 @@ use crate::diagonals::Diagonals;
 use crate::draft::{Draft, DraftWeighting, Work};
 use crate::moduli::table_limit;
 use crate::plan::{
-    ClientPlan, Compiled, LinearStep, Precision, ServerPlan, Step, StepKind, Term, Value, Weighting,
+    ClientPlan, Compiled, LinearStep, Precision, ServerPlan, Step, StepKind, Term, Unused, Value, Weighting,
 };
 use crate::scales::{HEADROOM, Scales};
 use crate::search::{RINGS, Ring, Search};
@@ -151,7 +151,11 @@ fn step(draft: &Draft<'_>, scales: &Scales, id: usize) -> Step {
                 split: *split,
                 weighting: match weighting {
                     DraftWeighting::Constant(c) => Weighting::Constant(*c),
-                    DraftWeighting::Weighted { .. } => Weighting::Weighted { mask_scale: scales.mask[id] },
+                    DraftWeighting::Weighted(Unused::Zero) => Weighting::Weighted { unused: Unused::Zero },
+                    DraftWeighting::Weighted(_) => {
+                        let unused = scales.mask[id].map_or(Unused::Any, Unused::Masked);
+                        Weighting::Weighted { unused }
+                    }
                 },
             })
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::bsgs::Counts;
 use crate::diagonals::Diagonals;
-use crate::plan::{LinearStep, ServerPlan, StepKind, Weighting};
+use crate::plan::{LinearStep, ServerPlan, StepKind};
 use crate::schedule::Schedule;
 
 /// Seconds that a byte of keys in memory is worth to the planner. Key generation and transfer are paid once for many images: they
@@ -335,7 +335,7 @@ impl Work {
                     // Masks and biases are encoded as one period.
                     let share = out.layout.period() as f64 / slots as f64;
                     for _ in &schedule.outputs {
-                        if matches!(linear.weighting, Weighting::Weighted { mask_scale: Some(_) }) {
+                        if linear.weighting.mask_scale().is_some() {
                             work.mac_full += 2.0 * shape.limbs;
                             work.embed += share;
                             work.ntt += share * shape.limbs;
@@ -458,7 +458,7 @@ fn sums_of_rotations(
                 work.add_division(shape, 2.0);
             }
             // The division takes the rescale with it, unless a mask comes between.
-            if !double || matches!(linear.weighting, Weighting::Weighted { mask_scale: Some(_) }) {
+            if !double || linear.weighting.mask_scale().is_some() {
                 work.add_rescale(shape);
             }
         }

@@ -136,18 +136,25 @@ fn blocks(n: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
 ///
 /// Output positions whose taps lie alike are taken together, so that a convolution costs as much as its weights times
 /// the few ways in which windows meet borders and phases, not as much as the image.
+/// `zeroed` makes the weights of all slots zero that hold no output, instead of any number with which the vectors repeat.
 /// None where the vectors would take more than so many numbers: a plan from a file, whose layouts and weights need not go
 /// together, could otherwise ask for any amount of memory.
 #[must_use]
-pub fn lower_within(sources: &[Source<'_>], layout: &Layout, numbers: usize) -> Option<Diagonals> {
+pub fn lower_within(
+    sources: &[Source<'_>],
+    layout: &Layout,
+    zeroed: bool,
+    numbers: usize,
+) -> Option<Diagonals> {
     let block = layout.block();
     let round = block == layout.slots;
     let out_period = if round { layout.period() } else { fold_width(sources, layout) };
     let in_period = sources.iter().map(|s| s.layout.period()).max().unwrap_or(block);
     let folding = out_period < in_period;
     // Partial sums lie at most so far out.
+    let reach = sources.iter().map(|s| s.layout.span() - 1).max().unwrap_or(0);
     let span = match folding && !round {
-        true => (reach(sources) + out_period).next_power_of_two().min(block),
+        true => (reach + out_period).next_power_of_two().min(block),
         false => in_period,
     };
     let folds = std::iter::successors(Some(span / 2), |f| Some(f / 2))
@@ -164,6 +171,7 @@ pub fn lower_within(sources: &[Source<'_>], layout: &Layout, numbers: usize) -> 
         layout,
         folding,
         round,
+        zeroed,
         ring,
         out_period,
         full: sources.iter().map(|s| Present::of(s.map)).collect(),
@@ -190,12 +198,6 @@ fn fold_width(sources: &[Source<'_>], layout: &Layout) -> usize {
     }
 }
 
-/// The highest slot of a block that holds a first copy of an input.
-fn reach(sources: &[Source<'_>]) -> usize {
-    let digit = |d: &Digit| if let Place::Slot(stride) = d.place { (d.size - 1) * stride } else { 0 };
-    sources.iter().map(|s| s.layout.axes.iter().flatten().map(digit).sum()).max().unwrap_or(0)
-}
-
 /// Which slots of a value's ciphertexts may hold something: 1, else 0. Twice over, so that rotations are slices.
 struct Present(Vec<Vec<u8>>);
 
@@ -213,6 +215,8 @@ struct Lowering<'a> {
     folding: bool,
     /// Whether a rotation goes round within an image's block: it is alone.
     round: bool,
+    /// Whether weights are zero where there is no output.
+    zeroed: bool,
     /// Slots of one vector: the step's common period.
     ring: usize,
     out_period: usize,
@@ -258,8 +262,8 @@ impl Lowering<'_> {
     }
 
     fn output(&self, ct: usize, out_slots: &[u32], least: usize) -> Option<Vec<Diagonal>> {
-        let valid: Vec<u8> =
-            (0..self.ring).map(|s| u8::from(is_element(out_slots[s % self.wrap()]))).collect();
+        let fixed = |s: usize| self.zeroed || is_element(out_slots[s % self.wrap()]);
+        let valid: Vec<u8> = (0..self.ring).map(|s| u8::from(fixed(s))).collect();
         let mut done = Vec::new();
         let clashing = self.at_period(ct, least, None, &valid, &mut done)?;
         let numbers = done.iter().map(|d| d.weights.len()).sum::<usize>() + clashing.len() * self.ring;
@@ -446,7 +450,7 @@ impl Lowering<'_> {
         classes
     }
 
-    /// How many slots hold an output and would read something, by place in the period.
+    /// How many slots have a fixed weight and would read something, by place in the period.
     fn matter(&self, (term, ciphertext, rotation): Key, period: usize, valid: &[u8]) -> Vec<u32> {
         let n = self.layout.block();
         let present = &self.full[term].0[ciphertext];

@@ -13,6 +13,7 @@ use crate::canonical::{Ir, IrId, IrKind};
 use crate::cost::product_seconds;
 use crate::diagonals::{Diagonals, MAX_NUMBERS, Source, lower_within};
 use crate::layout::{Layout, Place, SlotMap, ZERO};
+use crate::plan::Unused;
 use crate::sensitivity::Sensitivity;
 
 /// A lowered network.
@@ -51,7 +52,7 @@ pub(crate) enum Work {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum DraftWeighting {
     Constant(f64),
-    Weighted { masked: bool },
+    Weighted(Unused<()>),
 }
 
 impl<'a> Draft<'a> {
@@ -98,15 +99,18 @@ impl<'a> Draft<'a> {
                     // As many as can be encoded in the time that is left.
                     let each = product_seconds(slots, 0, slots, limbs) / slots as f64;
                     let affordable = ((budget.seconds - seconds) / each).max(0.0) as usize;
-                    let diagonals =
-                        cache.lower(id, &sources, &layout, left.min(affordable)).ok_or_else(|| {
+                    let mut lower = |zeroed| {
+                        let most = left.min(affordable);
+                        cache.lower(id, &sources, (&layout, zeroed), most).ok_or_else(|| {
                             PlanError::TooLarge {
                                 layer: node.name.clone(),
                                 what: "size of all weight vectors",
-                                found: left.min(affordable).saturating_add(1),
+                                found: most.saturating_add(1),
                                 limit: if affordable < left { affordable } else { budget.numbers },
                             }
-                        })?;
+                        })
+                    };
+                    let mut diagonals = lower(false)?;
                     let one_source = terms.iter().all(|t| t.value == terms[0].value);
                     let wanted = match masks {
                         Masks::Never => false,
@@ -122,14 +126,19 @@ impl<'a> Draft<'a> {
                             let own = map.insert(Arc::new(diagonals.slot_map(&layout, &sources)));
                             if maskable && meets_margin(ir, id, &layout, own) {
                                 map = None;
-                                DraftWeighting::Weighted { masked: true }
+                                DraftWeighting::Weighted(Unused::Masked(()))
                             } else {
                                 DraftWeighting::Constant(c)
                             }
                         }
-                        None => DraftWeighting::Weighted { masked: maskable },
+                        None if arrangement.zeroed[id] && diagonals.folds.is_empty() => {
+                            diagonals = lower(true)?;
+                            DraftWeighting::Weighted(Unused::Zero)
+                        }
+                        None if maskable => DraftWeighting::Weighted(Unused::Masked(())),
+                        None => DraftWeighting::Weighted(Unused::Any),
                     };
-                    let masked = weighting == DraftWeighting::Weighted { masked: true };
+                    let masked = weighting == DraftWeighting::Weighted(Unused::Masked(()));
                     let map = map.unwrap_or_else(|| {
                         let slots = if masked {
                             layout.slot_map(ZERO)
@@ -141,7 +150,7 @@ impl<'a> Draft<'a> {
                     let bias = pack_bias(&layout, bias);
                     // Chosen when the sizes of the moduli are known.
                     let split = Split { step: 0, block: 0 };
-                    let cost = usize::from(matches!(weighting, DraftWeighting::Weighted { .. }));
+                    let cost = usize::from(matches!(weighting, DraftWeighting::Weighted(_)));
                     seconds += product_seconds(slots, diagonals.products(), diagonals.numbers(), limbs);
                     if seconds > budget.seconds {
                         return Err(PlanError::TooLarge {
@@ -182,7 +191,7 @@ impl<'a> Draft<'a> {
                     .map(|sample| sample.iter().map(|ct| ct.iter().map(|v| v * v).collect()).collect())
                     .collect(),
                 (IrKind::Linear { terms, .. }, Work::Linear { diagonals, bias, weighting, .. }) => {
-                    let masked = *weighting == DraftWeighting::Weighted { masked: true };
+                    let masked = *weighting == DraftWeighting::Weighted(Unused::Masked(()));
                     let mask = masked.then(|| layout.pattern(&vec![1.0; layout.elements()]));
                     let one = |sample: usize| {
                         let inputs: Vec<&[Vec<f64>]> =
@@ -276,32 +285,42 @@ pub struct Cache(Vec<Lowered>);
 struct Lowered {
     id: IrId,
     inputs: Vec<(Layout, Arc<SlotMap>)>,
-    output: Layout,
+    /// And whether weights are zero in its unused slots.
+    output: (Layout, bool),
     diagonals: Arc<Diagonals>,
 }
 
 impl Cache {
-    /// The sources of node `id` lowered into `layout`, in no more than so many numbers.
+    /// The sources of node `id` lowered into `layout`, with weights that are zero in its unused slots if so, in no more than so
+    /// many numbers.
     fn lower(
         &mut self,
         id: IrId,
         sources: &[Source<'_>],
-        layout: &Layout,
+        (layout, zeroed): (&Layout, bool),
         numbers: usize,
     ) -> Option<Arc<Diagonals>> {
         let same = |l: &&Lowered| {
             let input =
                 |(own, s): (&(Layout, Arc<SlotMap>), &Source<'_>)| own.0 == *s.layout && *own.1 == *s.map;
-            l.id == id && l.output == *layout && l.inputs.iter().zip(sources).all(input)
+            l.id == id
+                && l.output.0 == *layout
+                && l.output.1 == zeroed
+                && l.inputs.iter().zip(sources).all(input)
         };
         if let Some(known) = self.0.iter().find(same) {
             return (known.diagonals.numbers() <= numbers).then(|| known.diagonals.clone());
         }
-        let diagonals = Arc::new(lower_within(sources, layout, numbers)?);
+        let diagonals = Arc::new(lower_within(sources, layout, zeroed, numbers)?);
         // Steps between vectors are the ones that come again.
         if layout.shape[1] * layout.shape[2] == 1 {
             let inputs = sources.iter().map(|s| (s.layout.clone(), Arc::new(s.map.clone()))).collect();
-            self.0.push(Lowered { id, inputs, output: layout.clone(), diagonals: diagonals.clone() });
+            self.0.push(Lowered {
+                id,
+                inputs,
+                output: (layout.clone(), zeroed),
+                diagonals: diagonals.clone(),
+            });
         }
         Some(diagonals)
     }
@@ -439,6 +458,20 @@ pub(crate) mod tests {
         assert_eq!(loose.nodes[pool].layout.ciphertexts, 4);
         assert_eq!(packed.nodes[pool].layout.ciphertexts, 1);
         assert_eq!(packed.levels(), loose.levels() + 1);
+        // The packed one is zero between its elements, with its rows and columns next to each other, so that the weights of the
+        // layer behind it repeat as soon as all 8·7·7 of them have been.
+        let linear = ir.nodes.iter().position(|node| node.name == "fc").unwrap();
+        let weighting = |draft: &Draft<'_>| match &draft.nodes[pool].work {
+            Work::Linear { weighting, .. } => *weighting,
+            _ => unreachable!("a pool is linear"),
+        };
+        assert_eq!(weighting(&packed), DraftWeighting::Weighted(Unused::Zero));
+        assert!(matches!(weighting(&loose), DraftWeighting::Constant(_)));
+        let longest = |draft: &Draft<'_>| match &draft.nodes[linear].work {
+            Work::Linear { diagonals, .. } => diagonals.outputs[0].iter().map(|d| d.weights.len()).max(),
+            _ => None,
+        };
+        assert_eq!((longest(&loose), longest(&packed)), (Some(1024), Some(512)));
         // Both ways lead to the scores of the network, which all slots repeat.
         for draft in [&loose, &packed] {
             let found = draft.nodes[ir.output].rms;

@@ -158,6 +158,13 @@ impl Layout {
             .unwrap_or(self.block())
     }
 
+    /// Slots of a block up to the last that holds a first copy of an element.
+    #[must_use]
+    pub fn span(&self) -> usize {
+        let digit = |d: &Digit| if let Place::Slot(stride) = d.place { (d.size - 1) * stride } else { 0 };
+        self.axes.iter().flatten().map(digit).sum::<usize>() + 1
+    }
+
     /// How far behind an element's first copy the one lies that is in the same copy of the tensor as slot `near`; modulo the block.
     #[must_use]
     pub fn copy_shift(&self, near: usize) -> usize {

@@ -51,8 +51,8 @@ pub use error::{PlanError, Unplannable};
 pub use layout::{ANY, Digit, Layout, Place, SlotMap, ZERO, is_element};
 pub use linop::ConvOp;
 pub use plan::{
-    ClientPlan, Compiled, LinearStep, PlanId, Precision, ServerPlan, Step, StepKind, Term, Value, ValueId,
-    Weighting,
+    ClientPlan, Compiled, LinearStep, PlanId, Precision, ServerPlan, Step, StepKind, Term, Unused, Value,
+    ValueId, Weighting,
 };
 pub use schedule::{Giant, OutputSchedule, Product, Schedule};
 pub use watch::Stage;

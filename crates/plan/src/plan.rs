@@ -158,9 +158,37 @@ pub enum Weighting {
     /// Products with weight plaintexts; one level. The weights' scale is chosen for each term so that
     /// the result has exactly the output's scale.
     Weighted {
-        /// Scale of the 0/1 plaintext that zeroes unused slots, where there is one.
-        mask_scale: Option<f64>,
+        /// What comes to be in slots that hold no element.
+        unused: Unused<f64>,
     },
+}
+
+/// What a weighted step leaves in slots that hold no element; `S` describes the mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unused<S> {
+    /// Anything: weights are free there, so that they repeat.
+    Any,
+    /// Zero, by a product with a 0/1 plaintext (of this scale).
+    Masked(S),
+    /// Zero, because the weights are: they repeat less, and no scale is shared with a mask.
+    Zero,
+}
+
+impl Weighting {
+    /// The scale of the mask, where there is one.
+    #[must_use]
+    pub const fn mask_scale(self) -> Option<f64> {
+        match self {
+            Self::Weighted { unused: Unused::Masked(scale) } => Some(scale),
+            _ => None,
+        }
+    }
+
+    /// Whether weights are zero in unused slots.
+    #[must_use]
+    pub const fn is_zeroed(self) -> bool {
+        matches!(self, Self::Weighted { unused: Unused::Zero })
+    }
 }
 
 /// Most slots that all values of a plan may have together: some four times those of VGG-16 on images
@@ -261,8 +289,8 @@ impl ServerPlan {
                     }
                     match linear.weighting {
                         Weighting::Constant(c) if c.is_finite() && c > 0.0 => 0,
-                        Weighting::Weighted { mask_scale }
-                            if mask_scale.is_none_or(|m| m.is_finite() && m > 1.0) =>
+                        weighting @ Weighting::Weighted { .. }
+                            if weighting.mask_scale().is_none_or(|m| m.is_finite() && m > 1.0) =>
                         {
                             1
                         }
@@ -331,15 +359,16 @@ impl ServerPlan {
                             map: &maps[t.value],
                         })
                         .collect();
+                    let zeroed = linear.weighting.is_zeroed();
                     let diagonals =
-                        lower_within(&sources, layout, left).ok_or_else(|| PlanError::TooLarge {
+                        lower_within(&sources, layout, zeroed, left).ok_or_else(|| PlanError::TooLarge {
                             layer: step.name.clone(),
                             what: "size of all weight vectors",
                             found: MAX_NUMBERS.saturating_add(1),
                             limit: MAX_NUMBERS,
                         })?;
                     left = left.saturating_sub(diagonals.numbers());
-                    let masked = matches!(linear.weighting, Weighting::Weighted { mask_scale: Some(_) });
+                    let masked = linear.weighting.mask_scale().is_some();
                     let map =
                         if masked { layout.slot_map(ZERO) } else { diagonals.slot_map(layout, &sources) };
                     maps.push(map);

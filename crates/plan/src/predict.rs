@@ -66,7 +66,7 @@ impl<'d, 'i> Predictor<'d, 'i> {
             .into_par_iter()
             .map(|id| match &draft.nodes[id].work {
                 Work::Linear { diagonals, split, weighting, .. } => {
-                    let weighted = matches!(weighting, DraftWeighting::Weighted { .. });
+                    let weighted = matches!(weighting, DraftWeighting::Weighted(_));
                     Some(Gains::new(draft, id, diagonals, *split, weighted))
                 }
                 _ => None,

@@ -5,6 +5,7 @@ use crate::PlanError;
 use crate::canonical::{IrId, IrKind};
 use crate::draft::{Draft, DraftWeighting, Work};
 use crate::moduli::Moduli;
+use crate::plan::Unused;
 use crate::predict::{Predictor, TermGain};
 
 /// Headroom over the calibration ranges, for inputs that were not seen.
@@ -45,7 +46,7 @@ impl Scales {
                 }
                 Work::Linear { weighting, .. } => match weighting {
                     DraftWeighting::Constant(c) => scales.scale[draft.inputs(id)[0]] / c,
-                    DraftWeighting::Weighted { masked } => {
+                    DraftWeighting::Weighted(unused) => {
                         let prime = moduli.prime(scales.level[id] + 1);
                         // The product scale at which the weights of every term are as large as they may be.
                         let most = predictor.gains(id).map_or(f64::INFINITY, |gains| {
@@ -53,7 +54,7 @@ impl Scales {
                             gains.terms.iter().map(of).fold(f64::INFINITY, f64::min)
                         });
                         let mut scale = wanted[id].min(caps[id]);
-                        if *masked {
+                        if *unused == Unused::Masked(()) {
                             let mask = predictor.mask_scale(moduli, id, &scales.scale, scale * prime);
                             scales.mask[id] = Some(mask.max(scale * prime / most));
                         } else {
@@ -79,7 +80,7 @@ impl Scales {
     /// Levels by depth and one scale for all values, for comparing drafts whose ranges are not known.
     pub fn nominal(draft: &Draft<'_>, scale: f64) -> Self {
         let mask = |node: &crate::draft::DraftNode| match node.work {
-            Work::Linear { weighting: DraftWeighting::Weighted { masked: true }, .. } => Some(2.0),
+            Work::Linear { weighting: DraftWeighting::Weighted(Unused::Masked(())), .. } => Some(2.0),
             _ => None,
         };
         Self {

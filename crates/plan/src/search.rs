@@ -17,7 +17,7 @@ use crate::diagonals::MAX_NUMBERS;
 use crate::draft::{Budget, Cache, Draft, DraftWeighting, Masks, Style, Work, least_levels};
 use crate::layout::Layout;
 use crate::moduli::{Moduli, Sizes, least_scale_bits, table_limit};
-use crate::plan::ServerPlan;
+use crate::plan::{ServerPlan, Unused};
 use crate::predict::Predictor;
 use crate::scales::Scales;
 use crate::sensitivity::Sensitivity;
@@ -49,6 +49,9 @@ const FILLINGS: [Filling; 3] = [
 ];
 /// The one with the fewest weights of fully connected layers.
 const PACKED: Filling = Filling { gaps: false, packed: true, pools: false };
+/// How many times its cost counts where they are: one that takes a level more to be as cheap at typical moduli is dearer at those
+/// that it gets.
+const FILLED: f64 = 1.02;
 /// How many times the cost of the cheapest layout another may cost for these to be tried on it.
 const NEAR: f64 = 1.05;
 
@@ -82,16 +85,25 @@ impl Search<'_> {
     /// As [`Search::run`]; [`PlanError::Keys`] if the keys are larger at any price.
     pub fn run_within(&self, limit: Option<u64>) -> Result<ServerPlan, PlanError> {
         let limit = limit.unwrap_or(u64::MAX);
-        let mut least = u64::MAX;
+        let mut least: Option<u64> = None;
         for power in POWERS {
-            let plan = Self { key_price: self.key_price * DEARER.powi(power), ..*self }.run()?;
+            if let Some(least) = least {
+                self.watch.enter(Stage::Keys { least, limit })?;
+            }
+            let dearer = Self { key_price: self.key_price * DEARER.powi(power), ..*self };
+            let plan = match dearer.run() {
+                Ok(plan) => plan,
+                // That there is a plan is known; at this price none was found.
+                Err(error) if least.is_none() || matches!(error, PlanError::Cancelled) => return Err(error),
+                Err(_) => break,
+            };
             let (_, bytes) = cost::key_sizes(&plan);
             if bytes <= limit {
                 return Ok(plan);
             }
-            least = least.min(bytes);
+            least = Some(least.map_or(bytes, |least| least.min(bytes)));
         }
-        Err(PlanError::Keys { limit, least })
+        Err(PlanError::Keys { limit, least: least.unwrap_or(u64::MAX) })
     }
 
     /// The cheapest plan.
@@ -254,7 +266,8 @@ impl Search<'_> {
             for style in near.map(|d| fill(d.style)).collect::<Vec<_>>() {
                 if drafts.iter().all(|d| self.difference(ring, d.style, style).is_some()) {
                     let drawn = self.draft(ring, style, budget, &mut cache);
-                    drafts.extend(note(drawn, budget, failure));
+                    let drawn = note(drawn, budget, failure);
+                    drafts.extend(drawn.map(|d| Drawn { guess: FILLED * d.guess, ..d }));
                     keep_cheapest(&mut drafts);
                 }
             }
@@ -295,7 +308,7 @@ impl Search<'_> {
         let mut drafts = Vec::new();
         for (index, &grid) in tried.iter().enumerate() {
             self.watch.enter(Stage::Layout { log_n: ring.log_n, number: index + 1, of: tried.len() })?;
-            let drawn = self.draft(ring, Style { grid, ..style }, budget, &mut cache);
+            let drawn = self.draft_or_packed(ring, Style { grid, ..style }, budget, &mut cache);
             drafts.extend(note(drawn, budget, failure));
             keep_cheapest(&mut drafts);
         }
@@ -445,7 +458,7 @@ fn keep_cheapest(drawn: &mut [Drawn<'_>]) {
 }
 
 fn is_masked(work: &Work) -> bool {
-    matches!(work, Work::Linear { weighting: DraftWeighting::Weighted { masked: true }, .. })
+    matches!(work, Work::Linear { weighting: DraftWeighting::Weighted(Unused::Masked(())), .. })
 }
 
 /// Typical seconds of all masks, each taken to be at so many limbs.

@@ -36,7 +36,7 @@ impl Splits {
             .into_par_iter()
             .filter_map(|id| {
                 let Work::Linear { diagonals, weighting, .. } = &draft.nodes[id].work else { return None };
-                let weighted = matches!(weighting, DraftWeighting::Weighted { .. });
+                let weighted = matches!(weighting, DraftWeighting::Weighted(_));
                 let rotations = Rotations::of(diagonals);
                 let counts = candidates.iter().map(|&split| rotations.counts(split, slots)).collect();
                 Some(StepSplits { id, level: levels[id] + usize::from(weighted), weighted, counts })

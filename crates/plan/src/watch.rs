@@ -28,6 +28,13 @@ pub enum Stage {
         /// log2 of the ring's degree.
         log_n: u32,
     },
+    /// The keys of all plans so far exceed their limit: another search, in which keys count more.
+    Keys {
+        /// Fewest bytes of any plan so far.
+        least: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
 }
 
 impl std::fmt::Display for Stage {
@@ -37,6 +44,9 @@ impl std::fmt::Display for Stage {
             Self::Sensitivity => f.write_str("how errors reach the scores"),
             Self::Layout { log_n, number, of } => write!(f, "layouts for N = 2^{log_n}, {number} of {of}"),
             Self::Moduli { log_n } => write!(f, "moduli for N = 2^{log_n}"),
+            Self::Keys { least, limit } => {
+                write!(f, "keys of {least} bytes where {limit} are allowed, planning anew")
+            }
         }
     }
 }

@@ -85,9 +85,9 @@ fn lowering_stops_where_vectors_would_take_more_than_is_left() {
     let layout = &plan.values[0].layout;
     let map = layout.slot_map(ZERO);
     let sources = [Source { op: &first.terms[0].op, offset: first.terms[0].offset, layout, map: &map }];
-    let whole = lower_within(&sources, &plan.values[1].layout, 1 << 24).unwrap();
+    let whole = lower_within(&sources, &plan.values[1].layout, false, 1 << 24).unwrap();
     assert!(whole.numbers() > 8);
-    assert!(lower_within(&sources, &plan.values[1].layout, 8).is_none());
+    assert!(lower_within(&sources, &plan.values[1].layout, false, 8).is_none());
 }
 
 #[test]
@@ -281,4 +281,13 @@ fn whoever_waits_hears_every_stage_and_can_stop_at_each() {
         let error = compile_watched(&network(1), &CompileOptions::default(), &stop).unwrap_err();
         assert!(matches!(error, PlanError::Cancelled), "stage {last}: {error}");
     }
+    // Also where keys are too large for their limit, and each new search is named.
+    let searches = std::sync::atomic::AtomicUsize::new(0);
+    let tiny = CompileOptions { max_key_bytes: Some(1), ..CompileOptions::default() };
+    let third = |stage: Stage| match stage {
+        Stage::Keys { limit: 1, .. } => searches.fetch_add(1, SeqCst) < 2,
+        _ => true,
+    };
+    assert!(matches!(compile_watched(&network(1), &tiny, &third), Err(PlanError::Cancelled)));
+    assert_eq!(searches.into_inner(), 3);
 }

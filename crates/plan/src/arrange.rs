@@ -97,7 +97,8 @@ fn last_positions<'a>(ir: &'a Ir, grids: &'a [Grid], axis: usize) -> impl Iterat
 /// `gaps` allows channels in the gaps between rows also where an operator reads channels from such gaps: weights between the two
 /// do not repeat, as a row is seldom a power of two long, but there are fewer ciphertexts. `packed` lets a pool fill the gaps that it
 /// leaves with further channels where a fully connected layer reads it: that costs the pool a level, and the layer has fewer
-/// ciphertexts to go through, in which all but the elements is zero and these are close together, so that its weights repeat. `pools` lets every pool do so between columns, where weights still repeat.
+/// ciphertexts to go through, in which all but the elements is zero and these are close together, so that its weights repeat. `pools` lets
+/// every pool do so between columns, where weights still repeat.
 pub(crate) fn arrange(
     ir: &Ir,
     slots: usize,

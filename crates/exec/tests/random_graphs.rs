@@ -160,7 +160,7 @@ fn options(graph: &Graph, tolerance: f64, batch: usize) -> CompileOptions {
 /// The same network with nine tenths of the keys that `free` takes, where there is such a plan.
 fn with_fewer_keys(graph: &Graph, tolerance: f64, free: Compiled) -> Result<Compiled, TestCaseError> {
     let parameters = Parameters::new_insecure(free.server.parameters.clone()).unwrap();
-    // Every key comes with a seed that is not stored.
+    // The limit does not count the seed of each key.
     let keys = free.client.keys.rotations.len() as u64 + u64::from(free.client.keys.relin_level.is_some());
     let limit = (free.client.keys.stored_bytes(&parameters) - 32 * keys) / 10 * 9;
     let options = CompileOptions { max_key_bytes: Some(limit), ..options(graph, tolerance, 1) };

@@ -49,8 +49,8 @@ const FILLINGS: [Filling; 3] = [
 ];
 /// The one with the fewest weights of fully connected layers.
 const PACKED: Filling = Filling { gaps: false, packed: true, pools: false };
-/// How many times its cost counts where they are: one that takes a level more to be as cheap at typical moduli is dearer at those
-/// that it gets.
+/// What the cost of such a layout is multiplied by before it is compared: costs are those at moduli of a typical size, and one that
+/// takes a level more for its filling is dearer at the moduli that it gets.
 const FILLED: f64 = 1.02;
 /// How many times the cost of the cheapest layout another may cost for these to be tried on it.
 const NEAR: f64 = 1.05;

@@ -41,7 +41,20 @@ impl Buffer {
 /// A direction's transforms by name.
 type Transforms = Vec<(&'static str, Box<dyn Fn(&mut [u64])>)>;
 
-const CASES: [(u32, u32); 6] = [(14, 50), (14, 42), (15, 50), (15, 42), (16, 50), (16, 42)];
+const CASES: [(u32, u32); 12] = [
+    (14, 50),
+    (14, 49),
+    (14, 48),
+    (14, 42),
+    (15, 50),
+    (15, 49),
+    (15, 48),
+    (15, 42),
+    (16, 50),
+    (16, 49),
+    (16, 48),
+    (16, 42),
+];
 const DIRECTIONS: [&str; 2] = ["forward", "inverse"];
 
 fn prime(log_n: u32, bits: u32) -> u64 {

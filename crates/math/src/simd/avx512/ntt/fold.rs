@@ -14,7 +14,7 @@ struct Joined {
 
 /// Fold and three levels.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn first_pass<const LEAN: bool>(
+pub(super) fn first_pass<B: Bounds>(
     values: &mut [u64],
     iota: Shoup,
     modulus: &Modulus,
@@ -43,24 +43,24 @@ pub(super) fn first_pass<const LEAN: bool>(
         fold(&mut low[k], &mut high[3 - k]);
     }
     let (mut a, mut b) = (load_run(&rest.a), load_run(&rest.b));
-    fold_columns::<LEAN>(&mut a, &mut b, &joined, context);
+    fold_columns::<B>(&mut a, &mut b, &joined, context);
     for k in 0..8 {
         a[k] = _mm512_mask_blend_epi64(1, a[k], spread(rest.first[k]));
         b[k] = _mm512_mask_blend_epi64(1, b[k], spread(rest.half[k]));
     }
-    let a = forward::eight::<LEAN, true>(a, levels, context);
-    let b = forward::eight::<LEAN, true>(b, levels, context);
+    let a = forward::eight::<B, true>(a, levels, context);
+    let b = forward::eight::<B, true>(b, levels, context);
     store_run(&mut rest.a, a);
     store_run(&mut rest.b, b);
     columns(values, |mut a, mut b| {
-        fold_columns::<LEAN>(&mut a, &mut b, &joined, context);
+        fold_columns::<B>(&mut a, &mut b, &joined, context);
         let w = &joined.levels;
-        forward::across1::<LEAN, true>(&mut a, w, context);
-        forward::across1::<LEAN, true>(&mut b, w, context);
-        forward::across2::<LEAN>(&mut a, w, context);
-        forward::across2::<LEAN>(&mut b, w, context);
-        forward::across3::<LEAN>(&mut a, w, context);
-        forward::across3::<LEAN>(&mut b, w, context);
+        forward::across1::<B, true>(&mut a, w, context);
+        forward::across1::<B, true>(&mut b, w, context);
+        forward::across2::<B>(&mut a, w, context);
+        forward::across2::<B>(&mut b, w, context);
+        forward::across3::<B>(&mut a, w, context);
+        forward::across3::<B>(&mut b, w, context);
         (a, b)
     });
     rest.scatter(values);
@@ -68,7 +68,7 @@ pub(super) fn first_pass<const LEAN: bool>(
 
 /// Three levels backwards, unfolding, and the scale; fully reduced.
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-pub(super) fn last_pass<const LEAN: bool>(
+pub(super) fn last_pass<B: Bounds>(
     values: &mut [u64],
     iota: Shoup,
     scale: Shoup,
@@ -81,9 +81,9 @@ pub(super) fn last_pass<const LEAN: bool>(
     let joined = Joined { iota: Factor::of(scaled_iota), scale: Factor::of(scale), levels };
     let mut rest = Rest::gather(values);
     let (a, b) = (load_run(&rest.a), load_run(&rest.b));
-    let zero = context.m.zero;
-    let mut a = inverse::eight::<LEAN>(a, levels, zero, context);
-    let mut b = inverse::eight::<LEAN>(b, levels, zero, context);
+    let root = inverse::Role::none();
+    let mut a = inverse::eight::<B>(a, levels, root, context);
+    let mut b = inverse::eight::<B>(b, levels, root, context);
     for k in 0..8 {
         let mut lane = [0; 8];
         store(&mut lane, _mm512_and_si512(a[k], context.m.mask));
@@ -115,8 +115,8 @@ pub(super) fn last_pass<const LEAN: bool>(
         rest.b[k][0] = rest.half[k];
     }
     columns(values, |a, b| {
-        let mut a = inverse::eight::<LEAN>(a, joined.levels, zero, context);
-        let mut b = inverse::eight::<LEAN>(b, joined.levels, zero, context);
+        let mut a = inverse::eight::<B>(a, joined.levels, root, context);
+        let mut b = inverse::eight::<B>(b, joined.levels, root, context);
         unfold_columns(&mut a, &mut b, &joined, context);
         (a, b)
     });
@@ -126,10 +126,10 @@ pub(super) fn last_pass<const LEAN: bool>(
 /// x − ι·y and x + ι·y: row k of one side with row 7 − k of the other.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn fold_columns<const LEAN: bool>(a: &mut [V; 8], b: &mut [V; 8], joined: &Joined, context: &Context<'_>) {
+fn fold_columns<B: Bounds>(a: &mut [V; 8], b: &mut [V; 8], joined: &Joined, context: &Context<'_>) {
     for k in 0..4 {
-        (b[7 - k], a[k]) = forward::butterfly_of_residues::<LEAN>(a[k], b[7 - k], joined.iota, context);
-        (a[7 - k], b[k]) = forward::butterfly_of_residues::<LEAN>(b[k], a[7 - k], joined.iota, context);
+        (b[7 - k], a[k]) = forward::butterfly_of_residues::<B>(a[k], b[7 - k], joined.iota, context);
+        (a[7 - k], b[k]) = forward::butterfly_of_residues::<B>(b[k], a[7 - k], joined.iota, context);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Transforms. Two sets of bounds, chosen by the size of the modulus, and one schedule.
+//! Transforms. Three sets of bounds, chosen by the size of the modulus, and one schedule.
 //!
 //! **Schedule.** Levels are done three (or two) at a time in registers. The first passes run over everything, each node of
 //! theirs is then finished depth first: once a node has at most [`BLOCK`] values it stays in the first cache. The last six
@@ -14,11 +14,23 @@
 //! multiplied, are brought to what they are in the next level. That makes seven instructions a butterfly where
 //! comparisons (Harvey, 2014) take eight or nine, and none of them is one that only one port executes.
 //!
-//! **Lean** (moduli up to [`MAX_LEAN`]): the same numbers modulo 2^52, and nothing is reduced on the way. Forward, a product
-//! lies in [0, 2q), and each value that is the left operand of k levels in a row gets 2kq beforehand, so no difference is
-//! negative; a level therefore adds at most 4q, and 17 levels and the fold stay below 73q < 2^52. Inverse, inputs of a pass
-//! lie in [0, 8q); differences get the bound of their subtrahend; of the sums only the one that was never multiplied
-//! reaches 64q < 2^52, and it is brought below 2q by Barrett's method.
+//! **Sparse**: the same with a reduction where it is needed only; the other butterflies take five instructions, and three
+//! multiplications instead of five. Forward (up to [`MAX_SPARSE`]), the left operands of the first level of a pass are
+//! reduced. With r = ⌊2^52/q⌋ a reduction leaves less than 2^52 − (r − 1)q of any x < 2^52, as x·(1 − rq/2^52) + q is no more
+//! than that. A left operand of k levels in a row is brought to kq and above, and each of at most three levels adds a number in
+//! [−q, q]: so nothing is negative, and all is below 2^52 − (r − 1)q + 6q, which is 2^52 for r = 7. Inverse (up to
+//! [`MAX_SPARSE_INVERSE`]), sums stay what they are until the last level of a pass, but for row 4, which is reduced before it:
+//! with the roles below, sums of two lie in [4q, 8q) and [0, 4q) in turn, of four in [4q, 12q), and the first row ends below 14q.
+//!
+//! **Lean** (moduli up to [`MAX_LEAN`]): the same numbers modulo 2^52, and nothing is reduced on the way but one row of a pass
+//! of the inverse. Forward, a product lies in [0, 2q), and each value that is the left operand of k levels in a row gets 2kq
+//! beforehand, so no difference is negative; a level therefore adds at most 4q, and 17 levels and the fold stay below
+//! 73q < 2^52. Inverse, inputs of a pass span 8q; the first row, a sum of eight of them, ends in [4q, 68q) and is reduced.
+//!
+//! **Roles.** What is multiplied in the inverse are differences, which must not be negative. The least value of a product or of
+//! a reduced sum can be any multiple of q, at no cost, as that is the start of the sum that forms an estimate. So the results
+//! of a node, which are row j mod 8 of the next pass, begin where this row needs it ([`Bounds::ROLES`]), as do products within
+//! a pass.
 //!
 //! **Folding.** With t = ι·a_{n−i}, b_i = a_i − t and b_{n−i} = a_{n−i} − ι·a_i = −ι·(a_i + t), since ι² = −1. So the fold is
 //! a level of butterflies (a_i, a_{n−i}) with the factor ι, the −ι being absorbed by the next level, whose right operands
@@ -38,6 +50,65 @@ use super::{Factor, Lane, Mod, V, load, spread, store};
 use crate::modulus::{Modulus, Shoup};
 use std::arch::x86_64::*;
 
+/// Which of the three sets of bounds.
+trait Bounds {
+    /// Nothing is reduced on the way.
+    const LEAN: bool;
+    /// Something is, at every level.
+    const STRICT: bool;
+    /// Inverse: what node j is brought to when it is done, for the pass that it is row j of: ROLES[j mod 8]·q and above.
+    const ROLES: [i64; 8];
+    /// The same for the products of the first of three levels, in the order of their rows, from −2 to 2.
+    const PRODUCTS: [i64; 4];
+    /// What the estimates of quotients begin with for them.
+    const SHIFTS: [u64; 8] = {
+        let mut shifts = [0; 8];
+        let mut j = 0;
+        while j < 8 {
+            shifts[j] = (-Self::ROLES[j]) as u64;
+            j += 1;
+        }
+        shifts
+    };
+}
+
+struct Lean;
+struct Sparse;
+struct Strict;
+
+impl Bounds for Lean {
+    const LEAN: bool = true;
+    const STRICT: bool = false;
+    const ROLES: [i64; 8] = [13, 4, 5, -4, 5, -4, -3, -12];
+    const PRODUCTS: [i64; 4] = [2, 0, 0, -2];
+}
+
+impl Bounds for Sparse {
+    const LEAN: bool = false;
+    const STRICT: bool = false;
+    const ROLES: [i64; 8] = [4, 0, 1, -1, 4, 0, 1, -1];
+    const PRODUCTS: [i64; 4] = [2, 0, 0, -2];
+}
+
+impl Bounds for Strict {
+    const LEAN: bool = false;
+    const STRICT: bool = true;
+    const ROLES: [i64; 8] = [1, -1, 1, -1, 1, -1, 1, -1];
+    const PRODUCTS: [i64; 4] = [1, -1, 1, -1];
+}
+
+/// Calls a function with the bounds of a modulus, given the largest sparse one.
+macro_rules! by_modulus {
+    ($modulus:expr, $sparse:expr, $function:ident($($argument:expr),*)) => {
+        match $modulus.value() {
+            ..=MAX_LEAN => $function::<Lean>($($argument),*),
+            q if q <= $sparse => $function::<Sparse>($($argument),*),
+            _ => $function::<Strict>($($argument),*),
+        }
+    };
+}
+use by_modulus;
+
 /// Below this length plain loops run.
 const MIN_LEN: usize = 64;
 /// Least length at which the fold is part of the first pass.
@@ -47,6 +118,10 @@ const MIN_FOLD_LEN: usize = 512;
 const BLOCK: usize = 8192;
 /// Largest modulus without reductions on the way: a little below 2^45.81.
 const MAX_LEAN: u64 = ((1 << 52) - 1) / 73;
+/// Largest modulus with one reduction every three levels, forward: 2^49.19.
+const MAX_SPARSE: u64 = (1 << 52) / 7;
+/// And inverse: 2^48.19.
+const MAX_SPARSE_INVERSE: u64 = (1 << 52) / 14;
 
 /// Constants of a transform.
 #[derive(Clone, Copy)]
@@ -56,7 +131,6 @@ struct Context<'a> {
     six_q: V,
     eight_q: V,
     sixteen_q: V,
-    thirty_two_q: V,
     /// ⌊2^52 / q⌋.
     ratio: V,
     one: V,
@@ -65,6 +139,14 @@ struct Context<'a> {
     roles: [V; 2],
     /// Both in turn.
     alternating: V,
+    /// −2 to 2: constants that are loaded, as making them takes a vector instruction at every use.
+    shifts: [V; 5],
+    /// Lean multiples of q of [`Bounds::ROLES`].
+    offsets: [u64; 8],
+    /// Shifts of the first reduction of a pass for left operands of one to three levels in a row.
+    left: [V; 3],
+    /// The same for the lanes of a pair of vectors in the three levels within vectors.
+    left_within: V,
     twiddles: Twiddles<'a>,
 }
 
@@ -74,18 +156,25 @@ impl<'a> Context<'a> {
     fn new(twiddles: Twiddles<'a>, modulus: &Modulus) -> Self {
         let q = modulus.value();
         let (one, minus_one) = (spread(1), spread(u64::MAX));
+        let strict = q > MAX_SPARSE;
+        let left =
+            if strict { [minus_one; 3] } else { [minus_one, spread(u64::MAX - 1), spread(u64::MAX - 2)] };
+        let two_or_three = _mm512_mask_blend_epi64(0b0000_0011, left[1], left[2]);
         Self {
             m: Mod::new(modulus),
             four_q: spread(4 * q),
             six_q: spread(6 * q),
             eight_q: spread(8 * q),
             sixteen_q: spread(16 * q),
-            thirty_two_q: spread(32 * q),
             ratio: spread((1 << 52) / q),
             one,
             minus_one,
             roles: [minus_one, one],
             alternating: _mm512_mask_blend_epi64(0b1010_1010, minus_one, one),
+            shifts: [spread(u64::MAX - 1), minus_one, spread(0), one, spread(2)],
+            offsets: Lean::ROLES.map(|role| (role as u64).wrapping_mul(q)),
+            left,
+            left_within: _mm512_mask_blend_epi64(0b1111_0000, two_or_three, minus_one),
             twiddles,
         }
     }
@@ -143,19 +232,6 @@ impl<'a> Context<'a> {
         let estimate = _mm512_madd52hi_epu64(shift, x, w.quotient);
         let low = _mm512_madd52lo_epu64(sum, x, w.value);
         _mm512_madd52lo_epu64(low, estimate, self.m.minus_q)
-    }
-
-    /// How values at the end of node `j` of `m` are shifted: as left operands by −1 into [q, 3q), as right ones by 1 into
-    /// [−q, q), at the root not at all.
-    #[inline]
-    fn role(&self, m: usize, j: usize) -> V {
-        if m == 1 { self.m.zero } else { self.roles[j % 2] }
-    }
-
-    /// Lean bounds of the right operands in the last of three inverse levels.
-    #[inline]
-    fn last_bounds(&self) -> [V; 4] {
-        [self.thirty_two_q, self.four_q, self.m.two_q, self.m.two_q]
     }
 
     /// The residue of the low 52 bits.
@@ -352,45 +428,4 @@ fn broadcast([values, quotients]: [&[u64]; 2], index: usize) -> Factor {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::super::scalar;
-    use super::*;
-    use crate::ntt::NttTable;
-    use crate::prime::is_prime;
-    use crate::ring::RingKind;
-
-    /// The bounds are tightest for the largest lean modulus and the first strict one, for the largest of all, and where the
-    /// quotient 2^52/q loses most, just above a fraction of 2^52.
-    #[test]
-    fn moduli_around_the_limits_equal_the_scalar_twin() {
-        let Some(token) = super::super::Avx512::detect() else { return };
-        for log_n in [9, 14, 17] {
-            let step = 4u64 << log_n;
-            let around = |limit: u64| {
-                let last = limit / step * step + 1;
-                let below = (0..).map(|i| last - i * step).find(|&q| q <= limit && is_prime(q));
-                let above = (0..).map(|i| last + i * step).find(|&q| q > limit && is_prime(q));
-                below.into_iter().chain(above.filter(|&q| q < 1 << 50))
-            };
-            for prime in [MAX_LEAN, (1 << 52) / 6, (1 << 52) / 5, (1 << 50) - 1].into_iter().flat_map(around)
-            {
-                let table = NttTable::new(RingKind::ConjugateInvariant, log_n, prime).unwrap();
-                let m = *table.modulus();
-                let n = table.degree();
-                let extreme = vec![prime - 1; n];
-                let mixed = (0..n as u64).map(|i| [0, prime - 1, i % prime][i as usize % 3]).collect();
-                for input in [extreme, mixed] {
-                    table.with_tables(|forward, inverse, scale, last, iota| {
-                        let (mut a, mut b) = (input.clone(), input.clone());
-                        scalar::fold(&mut a, iota, &m);
-                        scalar::ntt_forward(&mut a, forward, &m);
-                        token.ntt_forward_folded(&mut b, iota, forward, &m);
-                        assert!(a == b, "forward, 2^{log_n}, {prime}");
-                        token.ntt_inverse_unfolded(&mut b, iota, inverse, scale, last, &m);
-                        assert!(b == input, "inverse, 2^{log_n}, {prime}");
-                    });
-                }
-            }
-        }
-    }
-}
+mod tests;

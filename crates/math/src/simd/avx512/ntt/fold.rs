@@ -115,8 +115,7 @@ pub(super) fn last_pass<B: Bounds>(
         rest.b[k][0] = rest.half[k];
     }
     columns(values, |a, b| {
-        let mut a = inverse::eight::<B>(a, joined.levels, root, context);
-        let mut b = inverse::eight::<B>(b, joined.levels, root, context);
+        let (mut a, mut b) = inverse::two_eights::<B>(a, b, &joined.levels, root, context);
         unfold_columns(&mut a, &mut b, &joined, context);
         (a, b)
     });

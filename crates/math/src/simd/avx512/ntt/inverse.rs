@@ -129,7 +129,9 @@ fn pass8<B: Bounds>(
     let mut rows = rows8(lanes);
     if let Some(last) = last {
         for i in 0..rows[0].len() {
-            let mut v = two_of_three::<B>(load_rows(&rows, i), w, context);
+            let mut v = load_rows(&rows, i);
+            across1::<B>(&mut v, &w, context);
+            across2::<B>(&mut v, &w, context);
             for k in 0..4 {
                 (v[k], v[k + 4]) = scaled(v[k], v[k + 4], last, context);
             }
@@ -137,9 +139,11 @@ fn pass8<B: Bounds>(
         }
     } else {
         let role = Role::of_node::<B>(m, j, context);
-        for i in 0..rows[0].len() {
-            let v = eight::<B>(load_rows(&rows, i), w, role, context);
-            store_rows(&mut rows, i, v);
+        // Two columns level by level; see the forward `tail`.
+        for i in (0..rows[0].len()).step_by(2) {
+            let (a, b) = two_eights::<B>(load_rows(&rows, i), load_rows(&rows, i + 1), &w, role, context);
+            store_rows(&mut rows, i, a);
+            store_rows(&mut rows, i + 1, b);
         }
     }
 }
@@ -273,15 +277,6 @@ fn scaled(x: V, y: V, (scale, last): (Factor, Factor), context: &Context<'_>) ->
     (m.reduce2(m.mul_lazy(add(x, y), scale)), m.reduce2(m.mul_lazy(sub(x, y), last)))
 }
 
-/// The first two of three levels over eight rows.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn two_of_three<B: Bounds>(mut v: [V; 8], w: [Factor; 7], context: &Context<'_>) -> [V; 8] {
-    across1::<B>(&mut v, &w, context);
-    across2::<B>(&mut v, &w, context);
-    v
-}
-
 /// Three levels over eight rows, ending in one `role`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
@@ -290,6 +285,25 @@ pub(super) fn eight<B: Bounds>(mut v: [V; 8], w: [Factor; 7], role: Role, contex
     across2::<B>(&mut v, &w, context);
     across3::<B>(&mut v, &w, role, context);
     v
+}
+
+/// Two [`eight`] level by level.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn two_eights<B: Bounds>(
+    mut a: [V; 8],
+    mut b: [V; 8],
+    w: &[Factor; 7],
+    role: Role,
+    context: &Context<'_>,
+) -> ([V; 8], [V; 8]) {
+    across1::<B>(&mut a, w, context);
+    across1::<B>(&mut b, w, context);
+    across2::<B>(&mut a, w, context);
+    across2::<B>(&mut b, w, context);
+    across3::<B>(&mut a, w, role, context);
+    across3::<B>(&mut b, w, role, context);
+    (a, b)
 }
 
 /// The first level of [`eight`].

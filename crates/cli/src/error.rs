@@ -80,7 +80,7 @@ exit_table! {
     Verification 11 "verification" "the encrypted result is further from the plain one than the tolerance"
         "report it with the network; compile with a smaller tolerance";
     Interrupted 130 "interrupted" "stopped by Ctrl-C or a termination signal"
-        "the same `train` or `convert` goes on from its checkpoint; other commands leave nothing behind";
+        "the same `train`, `convert` or `experiment` goes on from its checkpoint; other commands leave nothing behind";
 }
 
 impl Exit {

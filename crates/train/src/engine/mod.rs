@@ -25,6 +25,7 @@ mod parameters;
 mod pass;
 mod pool;
 mod refit;
+mod ridge;
 mod step;
 mod value;
 mod wide;

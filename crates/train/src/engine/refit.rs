@@ -4,8 +4,8 @@
 //! Every node is fitted on what the nodes before it, already fitted, really yield, so that errors do not add up: a layer
 //! makes good what it can of those before (as reconstruction does in the pruning of channels: He, Zhang, Sun, arXiv
 //! 1707.06168, section 3). Convolutions and fully connected layers are ridge regressions around their present weights,
-//! `ΔW = R·Xᵀ·(X·Xᵀ + λ·s·I)⁻¹` for the residual `R` and the windows `X`, `s` their mean square; batch norms get a scale and an offset a
-//! channel; quadratics are left to the caller, who is given the moments.
+//! `ΔW = R·Xᵀ·(X·Xᵀ + λ·s·I)⁻¹` for the residual `R` and the windows `X`, `s` their mean square ([`super::ridge`]); batch norms get a
+//! scale and an offset a channel; quadratics are left to the caller, who is given the moments.
 
 use polyveil_net::{BatchNorm, Conv, Graph, Linear, NodeId, Op, Quadratic, Tensor};
 use rayon::prelude::*;
@@ -14,9 +14,10 @@ use super::ForwardOptions;
 use super::conv::{Sinks, conv, conv_backward};
 use super::observe::{ChannelStats, LayerStats};
 use super::pass::{Network, evaluate};
+use super::ridge::{self, System};
 use super::value::Value;
 
-/// Windows of more values than this are not solved for: their equations would take minutes.
+/// Windows of more values than this are not solved for where they are more than their values: the equations would take minutes.
 const MAX_TAPS: usize = 4608;
 /// Images that go through a node together.
 const AT_ONCE: usize = 4;
@@ -171,9 +172,12 @@ fn fit_conv(layer: &mut Conv, x: &[Value], targets: &[Value], ridge: f64) {
         let means =
             layer.bias.is_some().then(|| (&sums.windows[group * taps..(group + 1) * taps], sums.count));
         let Some(system) = System::new(gram, means, ridge) else { continue };
-        for output in group * per_group..(group + 1) * per_group {
-            let cross = &sums.cross[output * taps..(output + 1) * taps];
-            let change = system.solve(cross, sums.residuals[output]);
+        let first = group * per_group;
+        let changes: Vec<Vec<f64>> = (first..first + per_group)
+            .into_par_iter()
+            .map(|o| system.solve(&sums.cross[o * taps..(o + 1) * taps], sums.residuals[o]))
+            .collect();
+        for (output, change) in (first..).zip(changes) {
             if change.iter().any(|v| !v.is_finite()) {
                 continue;
             }
@@ -190,9 +194,7 @@ type Part = (Vec<f32>, Vec<f32>, Vec<f32>, Vec<f32>);
 
 fn part(layer: &Conv, windows: &Conv, x: &Value, target: &Value) -> Part {
     let columns = conv(windows, x, target.size);
-    let mut residual = target.clone();
-    let present = conv(layer, x, target.size);
-    residual.data.iter_mut().zip(present.data.iter()).for_each(|(r, y)| *r -= y);
+    let residual = residual(layer, x, target);
     let sums_of = |layer: &Conv, grad: &Value| {
         let mut weight = vec![0.0; layer.weight.len()];
         let mut bias = vec![0.0; layer.weight.shape()[0]];
@@ -205,10 +207,11 @@ fn part(layer: &Conv, windows: &Conv, x: &Value, target: &Value) -> Part {
     (gram, sums, cross, residuals)
 }
 
-/// A fully connected layer is a convolution of one position.
+/// A fully connected layer is a convolution of one position. It has a window an image, so mostly fewer windows than values.
 fn fit_linear(linear: &mut Linear, x: &[Value], targets: &[Value], ridge: f64) {
     let [outputs, inputs] = linear.weight.shape()[..] else { return };
-    if inputs > MAX_TAPS {
+    let images: usize = x.iter().map(|v| v.count).sum();
+    if inputs == 0 || images >= inputs && inputs > MAX_TAPS {
         return;
     }
     let Ok(weight) = Tensor::new(vec![outputs, inputs, 1, 1], linear.weight.data().to_vec()) else { return };
@@ -216,9 +219,25 @@ fn fit_linear(linear: &mut Linear, x: &[Value], targets: &[Value], ridge: f64) {
         Conv { weight, bias: linear.bias.clone(), stride: [1, 1], pads: [0; 4], dilation: [1, 1], groups: 1 };
     let flat: Vec<Value> =
         x.iter().map(|v| Value { channels: v.image(), size: [1, 1], ..v.clone() }).collect();
-    fit_conv(&mut conv, &flat, targets, ridge);
-    linear.weight.data_mut().copy_from_slice(conv.weight.data());
-    linear.bias = conv.bias;
+    if images >= inputs {
+        fit_conv(&mut conv, &flat, targets, ridge);
+        linear.weight.data_mut().copy_from_slice(conv.weight.data());
+        linear.bias = conv.bias;
+        return;
+    }
+    let residuals: Vec<Vec<f32>> =
+        flat.par_iter().zip(targets).map(|(x, target)| residual(&conv, x, target).data.to_vec()).collect();
+    let rows: Vec<f32> = flat.iter().flat_map(|v| v.data.iter().copied()).collect();
+    let bias = linear.bias.as_mut().map(Tensor::data_mut);
+    ridge::fit_rows(inputs, linear.weight.data_mut(), bias, rows, &residuals.concat(), ridge);
+}
+
+/// What a layer lacks to its target.
+fn residual(layer: &Conv, x: &Value, target: &Value) -> Value {
+    let mut residual = target.clone();
+    let present = conv(layer, x, target.size);
+    residual.data.iter_mut().zip(present.data.iter()).for_each(|(r, y)| *r -= y);
+    residual
 }
 
 /// The scale and offset that bring what a batch norm yields nearest to its target.
@@ -235,96 +254,6 @@ fn fit_affine(norm: &mut BatchNorm, stats: &LayerStats) {
         *gamma = (f64::from(*gamma) * scale) as f32;
         *beta = (f64::from(*beta) * scale + target - scale * mean) as f32;
     }
-}
-
-/// Normal equations, decomposed once (Cholesky): windows scaled to unit size in the mean, the same ridge on each, an
-/// offset where there is a bias.
-struct System {
-    factor: Vec<f64>,
-    scales: Vec<f64>,
-    order: usize,
-    offset: bool,
-}
-
-impl System {
-    fn new(gram: &[f64], means: Option<(&[f64], f64)>, ridge: f64) -> Option<Self> {
-        let taps = (gram.len() as f64).sqrt().round() as usize;
-        let offset = means.is_some();
-        let order = taps + usize::from(offset);
-        // One size for all: with a ridge relative to its own size, a value that hardly varies could get a weight
-        // that blows up the first image in which it does.
-        let size = (0..taps).map(|i| gram[i * taps + i]).sum::<f64>() / taps.max(1) as f64;
-        if size <= 0.0 {
-            return None;
-        }
-        let mut scales = vec![size.sqrt().recip(); taps];
-        let mut factor = vec![0.0; order * order];
-        for i in 0..taps {
-            for j in 0..=i {
-                factor[i * order + j] = gram[i * taps + j] * scales[i] * scales[j];
-            }
-            factor[i * order + i] += ridge;
-        }
-        if let Some((sums, count)) = means {
-            let scale = count.max(1.0).sqrt().recip();
-            for j in 0..taps {
-                factor[taps * order + j] = sums[j] * scales[j] * scale;
-            }
-            factor[taps * order + taps] = 1.0 + 1e-9;
-            scales.push(scale);
-        }
-        for i in 0..order {
-            for j in 0..=i {
-                let (above, row) = factor.split_at_mut(i * order);
-                let other = if i == j { None } else { Some(&above[j * order..j * order + j + 1]) };
-                let dot = match other {
-                    Some(other) => dot(&row[..j], &other[..j]),
-                    None => dot(&row[..j], &row[..j]),
-                };
-                let value = row[j] - dot;
-                row[j] = match other {
-                    Some(other) => value / other[j],
-                    None if value > 1e-12 => value.sqrt(),
-                    None => return None,
-                };
-            }
-        }
-        Some(Self { factor, scales, order, offset })
-    }
-
-    fn solve(&self, cross: &[f64], residual: f64) -> Vec<f64> {
-        let n = self.order;
-        let mut x: Vec<f64> = cross.to_vec();
-        if self.offset {
-            x.push(residual);
-        }
-        x.iter_mut().zip(&self.scales).for_each(|(x, s)| *x *= s);
-        for i in 0..n {
-            let done = dot(&self.factor[i * n..i * n + i], &x[..i]);
-            x[i] = (x[i] - done) / self.factor[i * n + i];
-        }
-        for i in (0..n).rev() {
-            x[i] /= self.factor[i * n + i];
-            let value = x[i];
-            let row = &self.factor[i * n..i * n + i];
-            x[..i].iter_mut().zip(row).for_each(|(x, f)| *x -= f * value);
-        }
-        x.iter_mut().zip(&self.scales).for_each(|(x, s)| *x *= s);
-        x
-    }
-}
-
-/// In strands, so that it vectorises.
-fn dot(x: &[f64], y: &[f64]) -> f64 {
-    let mut strands = [0.0f64; 8];
-    let (xs, ys) = (x.chunks_exact(8), y.chunks_exact(8));
-    let rest: f64 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in xs.zip(ys) {
-        for k in 0..8 {
-            strands[k] += x[k] * y[k];
-        }
-    }
-    strands.iter().sum::<f64>() + rest
 }
 
 #[cfg(test)]
@@ -388,21 +317,5 @@ mod tests {
         refit(&mut graph, &reference, &images(64), SHAPE, 1e-6, &ForwardOptions::default(), &fit).unwrap();
         let after = distance(&graph, &reference);
         assert!(after < 0.2 * before, "{before} {after}");
-    }
-
-    #[test]
-    fn equations_are_solved() {
-        // (XᵀX) for X = [[1, 2], [3, 4], [5, 7]], with an offset.
-        let rows = [[1.0, 2.0], [3.0, 4.0], [5.0, 7.0f64]];
-        let sum = |f: &dyn Fn(&[f64; 2]) -> f64| rows.iter().map(f).sum::<f64>();
-        let gram =
-            [sum(&|r| r[0] * r[0]), sum(&|r| r[0] * r[1]), sum(&|r| r[0] * r[1]), sum(&|r| r[1] * r[1])];
-        let sums = [sum(&|r| r[0]), sum(&|r| r[1])];
-        let y = |r: &[f64; 2]| 2.0 * r[0] - 3.0 * r[1] + 0.5;
-        let system = System::new(&gram, Some((&sums, 3.0)), 0.0).unwrap();
-        let solution = system.solve(&[sum(&|r| y(r) * r[0]), sum(&|r| y(r) * r[1])], sum(&y));
-        for (found, expected) in solution.iter().zip([2.0, -3.0, 0.5]) {
-            assert!((found - expected).abs() < 1e-5, "{solution:?}");
-        }
     }
 }

@@ -93,7 +93,7 @@ impl TrainConfig {
             return Err(TrainError::Config {
                 key: "keep",
                 value: "teacher".to_owned(),
-                expected: "accuracy or loss: a network that is no student has no teacher",
+                expected: "accuracy, loss or last: a network that is no student has no teacher",
             });
         }
         in_range("label_smoothing", self.label_smoothing, 0.0, 0.5, "0 to 0.5")?;
@@ -121,6 +121,9 @@ pub enum Keep {
     /// In a conversion: answers nearest to the teacher's, by mean Kullback-Leibler divergence. Labels do not count, so where
     /// validation images are few, or unlike those to come, nothing is chosen by the luck of theirs.
     Teacher,
+    /// The last of them: as the learning rate falls, late epochs differ little from each other, and which of all has the least loss on
+    /// few validation images is chance. A last layer that was fitted by itself would have to be chosen too, so it is not.
+    Last,
 }
 
 /// AdamW (Loshchilov, Hutter 2019) with warm-up and cosine decay.

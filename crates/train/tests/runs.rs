@@ -142,6 +142,11 @@ fn the_epoch_nearest_to_the_teacher_is_kept_where_that_is_asked_for() {
     config.keep = Keep::Loss;
     let other = convert(&teacher, &data, &config, &RunControl::default()).unwrap();
     assert_eq!(other.history.epochs, *epochs);
+    config.keep = Keep::Last;
+    let other = convert(&teacher, &data, &config, &RunControl::default()).unwrap();
+    assert_eq!(other.history.best_epoch, Some(12));
+    let fitted = |e: &Event| matches!(e, Event::LastLayerFitted { .. });
+    assert!(!other.history.events.iter().any(fitted), "{:?}", other.history.events);
 
     let refused = train_teacher(
         &network(),

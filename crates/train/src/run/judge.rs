@@ -64,7 +64,13 @@ impl Judge {
             Keep::Accuracy => (merits.accuracy, least(merits.loss)),
             Keep::Loss => (least(merits.loss), merits.accuracy),
             Keep::Teacher => (least(merits.distance), merits.accuracy),
+            Keep::Last => (0.0, 0.0),
         }
+    }
+
+    /// Whether a later network takes the place of an earlier one of these ranks.
+    pub(super) fn prefers(&self, later: (f64, f64), earlier: (f64, f64)) -> bool {
+        later > earlier || self.keep == Keep::Last
     }
 }
 
@@ -144,6 +150,12 @@ mod tests {
             *[near, right, sure].iter().max_by(|a, b| rank(a).partial_cmp(&rank(b)).unwrap()).unwrap()
         };
         assert_eq!([Keep::Accuracy, Keep::Loss, Keep::Teacher].map(best), [right, sure, near]);
+        let last = Judge { keep: Keep::Last, teacher: None };
+        assert!(
+            last.prefers(last.rank(near), last.rank(right))
+                && last.prefers(last.rank(right), last.rank(near))
+        );
+        assert!(last.rank(right) <= last.rank(near), "no fitted layer is better than another");
         let judge = Judge { keep: Keep::Teacher, teacher: None };
         assert!(judge.rank(right) > judge.rank(sure), "ties go by accuracy");
         assert!(judge.rank(sure) > judge.rank(Merits { distance: f32::NAN, ..near }));

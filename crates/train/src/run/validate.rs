@@ -75,7 +75,7 @@ fn keep_if_better(
     let rank_of = |best: &Best| judge.rank(best.merits);
     let better = |refusal: &Option<Refusal>, best: Option<&Best>| {
         best.is_none_or(|b| match (refusal, &b.refusal) {
-            (None, None) => rank > rank_of(b),
+            (None, None) => judge.prefers(rank, rank_of(b)),
             (None, Some(_)) => true,
             (Some(_), None) => false,
             // Among networks that may not be exported, fewer failing images first.

@@ -91,13 +91,14 @@ impl System {
 }
 
 /// In strands, so that it vectorises.
-fn dot(x: &[f64], y: &[f64]) -> f64 {
+fn dot<T: Copy + Into<f64>>(x: &[T], y: &[T]) -> f64 {
+    let product = |(&x, &y): (&T, &T)| x.into() * y.into();
     let mut strands = [0.0f64; 8];
     let (xs, ys) = (x.chunks_exact(8), y.chunks_exact(8));
-    let rest: f64 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x * y).sum();
+    let rest: f64 = xs.remainder().iter().zip(ys.remainder()).map(product).sum();
     for (x, y) in xs.zip(ys) {
-        for k in 0..8 {
-            strands[k] += x[k] * y[k];
+        for (strand, pair) in strands.iter_mut().zip(x.iter().zip(y)) {
+            *strand += product(pair);
         }
     }
     strands.iter().sum::<f64>() + rest
@@ -129,7 +130,7 @@ pub(super) fn fit_rows(
     let mut gram = vec![0.0; count * count];
     gram.par_chunks_mut(count).zip(rows.par_chunks(n)).enumerate().for_each(|(i, (line, row))| {
         let others = rows.chunks(n).take(i + 1);
-        line.iter_mut().zip(others).for_each(|(sum, other)| *sum = wide_dot(row, other));
+        line.iter_mut().zip(others).for_each(|(sum, other)| *sum = dot(row, other));
     });
     let own = (0..count).map(|i| gram[i * count + i]).sum::<f64>() / count as f64;
     if own <= LEAST_SIZE {
@@ -176,20 +177,6 @@ fn mean_row(rows: &[f32], n: usize) -> Vec<f64> {
     let count = (rows.len() / n.max(1)).max(1) as f64;
     means.iter_mut().for_each(|mean| *mean /= count);
     means
-}
-
-/// [`dot`] of single-precision values.
-fn wide_dot(x: &[f32], y: &[f32]) -> f64 {
-    let mut strands = [0.0f64; 8];
-    let (xs, ys) = (x.chunks_exact(8), y.chunks_exact(8));
-    let rest: f64 =
-        xs.remainder().iter().zip(ys.remainder()).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
-    for (x, y) in xs.zip(ys) {
-        for k in 0..8 {
-            strands[k] += f64::from(x[k]) * f64::from(y[k]);
-        }
-    }
-    strands.iter().sum::<f64>() + rest
 }
 
 #[cfg(test)]

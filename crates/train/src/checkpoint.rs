@@ -91,7 +91,7 @@ impl Checkpoint {
             let mut file = std::fs::File::create(&temporary)?;
             let mut header = [MAGIC.as_slice(), &self.fingerprint, &[0; 32]].concat();
             file.write_all(&header)?;
-            // The buffer comes first: values are a few bytes each, and hashed alone they take ten times as long.
+            // The buffer comes first: hashed one by one, four bytes each, values took a third of the time of saving.
             let body = Hashing { to: &file, hash: blake3::Hasher::new() };
             let body = BufWriter::with_capacity(1 << 20, body);
             let mut body = postcard::to_io(state, body).map_err(std::io::Error::other)?;

@@ -123,6 +123,7 @@ pub enum Keep {
     Teacher,
     /// The last of them: as the learning rate falls, late epochs differ little from each other, and which of all has the least loss on
     /// few validation images is chance. A last layer that was fitted by itself would have to be chosen too, so it is not.
+    /// In a conversion every acceptable epoch is run over the training images too, as each may be the one.
     Last,
 }
 

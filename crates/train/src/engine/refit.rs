@@ -17,7 +17,7 @@ use super::pass::{Network, evaluate};
 use super::ridge::{self, System};
 use super::value::Value;
 
-/// Windows of more values than this are not solved for where they are more than their values: the equations would take minutes.
+/// Normal equations of more unknowns than this are not solved: they would take minutes.
 const MAX_TAPS: usize = 4608;
 /// Images that go through a node together.
 const AT_ONCE: usize = 4;
@@ -317,5 +317,23 @@ mod tests {
         refit(&mut graph, &reference, &images(64), SHAPE, 1e-6, &ForwardOptions::default(), &fit).unwrap();
         let after = distance(&graph, &reference);
         assert!(after < 0.2 * before, "{before} {after}");
+    }
+
+    #[test]
+    fn a_layer_with_more_inputs_than_images_is_fitted() {
+        let network = |seed| {
+            let mut b = GraphBuilder::new("t", &SHAPE, seed);
+            let x = b.input();
+            let x = b.flatten("flat", x);
+            let x = b.linear("f", x, 3);
+            b.finish(x).unwrap()
+        };
+        let (reference, mut graph, images) = (network(1), network(2), images(37));
+        let run =
+            |g: &Graph| crate::engine::infer(g, &images, SHAPE, &ForwardOptions::default()).unwrap().values;
+        let error = |g: &Graph| run(g).iter().zip(run(&reference)).map(|(x, y)| (x - y).powi(2)).sum::<f32>();
+        let before = error(&graph);
+        refit(&mut graph, &reference, &images, SHAPE, 1e-6, &ForwardOptions::default(), &fit).unwrap();
+        assert!(error(&graph) < 1e-6 * before, "{before} {}", error(&graph));
     }
 }

@@ -148,7 +148,7 @@ pub(super) fn fit_rows(
             let column: Vec<f64> =
                 (0..count).map(|i| f64::from(residuals[i * outputs + output]) - wanted[output]).collect();
             let solution = system.solve(&column, 0.0);
-            if solution.iter().any(|v| !v.is_finite()) {
+            if solution.iter().any(|&v| !(v as f32).is_finite()) {
                 return 0.0;
             }
             shares.iter_mut().zip(&solution).for_each(|(share, &v)| *share = v as f32);
@@ -231,6 +231,15 @@ mod tests {
                 assert!((f64::from(offsets[output]) - 0.5 - shift).abs() < 1e-5);
             }
         }
+    }
+
+    #[test]
+    fn an_output_without_finite_residuals_stays_as_it_is() {
+        let rows = vec![1.0, 2.0, 0.5, -1.0, 3.0, 0.25];
+        let (mut weights, mut offsets) = (vec![0.5f32; 6], [0.0f32; 2]);
+        fit_rows(3, &mut weights, Some(&mut offsets), rows, &[1.0, f32::NAN, -1.0, 0.0], 1e-3);
+        assert!(weights[..3].iter().all(|&w| w != 0.5 && w.is_finite()), "{weights:?}");
+        assert_eq!((&weights[3..], offsets[1]), (&[0.5f32; 3][..], 0.0));
     }
 
     #[test]

@@ -155,7 +155,7 @@ mod tests {
             last.prefers(last.rank(near), last.rank(right))
                 && last.prefers(last.rank(right), last.rank(near))
         );
-        assert!(last.rank(right) <= last.rank(near), "no fitted layer is better than another");
+        assert_eq!(last.rank(right), last.rank(near), "no fitted layer is better than another");
         let judge = Judge { keep: Keep::Teacher, teacher: None };
         assert!(judge.rank(right) > judge.rank(sure), "ties go by accuracy");
         assert!(judge.rank(sure) > judge.rank(Merits { distance: f32::NAN, ..near }));

@@ -77,6 +77,8 @@ pub struct Progress {
     pub loss: f32,
     /// Accuracy on the validation split, once the epoch's steps are done.
     pub validation_accuracy: Option<f64>,
+    /// Mean divergence of a student from its teacher there, in nats; with the accuracy.
+    pub teacher_distance: Option<f32>,
     /// Time since this call began.
     pub elapsed: Duration,
     /// Time left at the present speed; none before the first step.

@@ -132,8 +132,12 @@ fn the_epoch_nearest_to_the_teacher_is_kept_where_that_is_asked_for() {
     let mut config = student_config();
     (config.keep, config.epochs) = (Keep::Teacher, 12);
     config.optimiser.average = 0.0;
-    let student = convert(&teacher, &data, &config, &RunControl::default()).unwrap();
+    let told = std::cell::RefCell::new(Vec::new());
+    let watch = |p: &Progress| told.borrow_mut().extend(p.teacher_distance);
+    let control = RunControl { progress: Some(&watch), ..RunControl::default() };
+    let student = convert(&teacher, &data, &config, &control).unwrap();
     let epochs = &student.history.epochs;
+    assert_eq!(*told.borrow(), epochs.iter().map(|e| e.teacher_distance).collect::<Vec<_>>());
     let settled = epochs.iter().filter(|e| e.transition >= 1.0);
     let nearest = settled.min_by(|a, b| a.teacher_distance.total_cmp(&b.teacher_distance)).unwrap();
     assert_eq!(student.history.best_epoch, Some(nearest.epoch), "{epochs:?}");

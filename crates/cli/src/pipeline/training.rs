@@ -196,10 +196,14 @@ fn observed<T>(
     let report = |p: &Progress| {
         let epoch = (p.epoch.saturating_sub(1)) as f64 + p.step as f64 / p.steps.max(1) as f64;
         let done = PARTS as f64 * epoch / p.epochs.max(1) as f64;
-        let accuracy =
-            p.validation_accuracy.map_or(String::new(), |a| format!(", validation {:.2} %", 100.0 * a));
-        display
-            .set(done as u64, &format!("{} {}/{}, loss {:.4}{accuracy}", p.phase, p.epoch, p.epochs, p.loss));
+        let mut message = format!("{} {}/{}, loss {:.4}", p.phase, p.epoch, p.epochs, p.loss);
+        if let Some(accuracy) = p.validation_accuracy {
+            message.push_str(&format!(", validation {:.2} %", 100.0 * accuracy));
+        }
+        if let Some(distance) = p.teacher_distance {
+            message.push_str(&format!(", {distance:.4} nats from the teacher"));
+        }
+        display.set(done as u64, &message);
     };
     let cancel = Some(session.cancel());
     run(&RunControl { progress: Some(&report), cancel, checkpoint_dir, keep_checkpoint })

@@ -39,6 +39,7 @@ impl Clock {
             transition: conversion.map_or(0.0, |c| c.transition.share(position)),
             loss: sums.mean(sums.total.loss),
             validation_accuracy: None,
+            teacher_distance: None,
             elapsed: self.start.elapsed(),
             remaining: self.remaining(),
         }
@@ -54,6 +55,7 @@ impl Clock {
             transition: record.transition,
             loss: record.loss,
             validation_accuracy: Some(record.validation_accuracy),
+            teacher_distance: recipe.conversion.as_ref().map(|_| record.teacher_distance),
             elapsed: self.start.elapsed(),
             remaining: self.remaining(),
         }

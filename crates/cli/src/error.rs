@@ -77,8 +77,8 @@ exit_table! {
     Storage 9 "storage" "a file could not be written (disk full, no permission, exists already); no partial file is left"
         "free space or choose another place";
     Training 10 "training" "training or conversion did not succeed" "follow the message; lower the learning rate";
-    Verification 11 "verification" "the encrypted result is further from the plain one than the tolerance"
-        "report it with the network; compile with a smaller tolerance";
+    Verification 11 "verification" "the encrypted result is further from the plain one than the tolerance, or beyond the range of the plan"
+        "report it with the network, compile with a smaller tolerance; for images out of range follow the message";
     Interrupted 130 "interrupted" "stopped by Ctrl-C or a termination signal"
         "the same `train`, `convert` or `experiment` goes on from its checkpoint; other commands leave nothing behind";
 }

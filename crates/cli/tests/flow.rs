@@ -101,6 +101,62 @@ fn promised(estimate: &Value, decrypted: &Value) -> f32 {
 }
 
 #[test]
+fn an_image_whose_values_leave_the_range_has_no_result() {
+    let root = tempfile::tempdir().unwrap();
+    let d = root.path();
+    let graph = network(5);
+    save(&graph, &d.join("net.onnx"));
+    ok(d, &["compile", "net.onnx"]);
+    ok(d, &["keygen", "client.plan"]);
+    // Squares of values nearly four times as large are beyond the room for four.
+    let large: Vec<f32> = image(2).iter().map(|v| 3.9 * v).collect();
+    std::fs::write(d.join("x.npy"), npy(&[3, 6, 6], &[image(1), large, image(3)].concat())).unwrap();
+    ok(d, &["encrypt", "client.plan", "x.npy"]);
+    ok(d, &["run", "server.plan"]);
+    let args = ["decrypt", "client.plan", "--out", "y.npy"];
+    let output = polyveil(d, &args).arg("--json").output().unwrap();
+    assert_eq!(output.status.code(), Some(11));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        message.contains("scores.ct: no result for 1 of 3 images (1): ") && message.contains("help: "),
+        "{message}"
+    );
+    let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = rows["images"].as_array().unwrap();
+    let null = |index: usize| {
+        let scores = rows[index]["scores"].as_array().unwrap();
+        assert_eq!(scores.len(), 3);
+        [
+            rows[index]["class"].is_null(),
+            rows[index]["class_name"].is_null(),
+            scores.iter().all(Value::is_null),
+        ]
+    };
+    assert_eq!([0, 1, 2].map(null), [[false; 3], [true; 3], [false; 3]]);
+    // What there is is kept.
+    let array = std::fs::read(d.join("y.npy")).unwrap();
+    let values: Vec<f32> =
+        array[128..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    assert_eq!(
+        values.iter().map(|v| v.is_nan()).collect::<Vec<_>>(),
+        [[false; 3], [true; 3], [false; 3]].concat()
+    );
+    let output = polyveil(d, &args[..2]).output().unwrap();
+    assert_eq!(output.status.code(), Some(11));
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.lines().any(|line| line.starts_with("1") && line.contains("out of range")), "{table}");
+
+    // Images of one batch share ciphertexts, so none of them has a result.
+    ok(d, &["compile", "net.onnx", "--batch", "2", "--server", "s.plan", "--client", "c.plan"]);
+    ok(d, &["keygen", "c.plan", "--secret", "s.key", "--keys", "e.keys"]);
+    ok(d, &["encrypt", "c.plan", "x.npy", "--secret", "s.key", "--out", "b.ct"]);
+    ok(d, &["run", "s.plan", "--keys", "e.keys", "--input", "b.ct", "--out", "r.ct"]);
+    let output = polyveil(d, &["decrypt", "c.plan", "r.ct", "--secret", "s.key"]).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("no result for 2 of 3 images (0, 1): "), "{message}");
+}
+
+#[test]
 fn five_images_in_batches_of_four_come_back_in_order() {
     let root = tempfile::tempdir().unwrap();
     let d = root.path();

@@ -93,19 +93,30 @@ pub fn decrypt_to_precision(
     ciphertext: &Ciphertext,
     bits: i32,
 ) -> Result<Vec<f64>, ClientError> {
-    decrypt_for_release(sk, ciphertext, &Release::rounded(bits)?)
+    decrypt_for_release(sk, ciphertext, &Release::rounded(bits)?, f64::INFINITY)
 }
 
 /// Decrypts, decodes and does to every slot what the release asks for.
 ///
+/// `range` is the largest magnitude with which slots are believed. A value that wraps around its modulus is off by the modulus in a
+/// coefficient, which is as much in *every* slot, and more after every layer that squares; so results with such an error in an early
+/// layer are told by it. Infinite: not looked at.
+///
 /// # Errors
-/// As [`decrypt`]; [`ClientError::Randomness`] where noise is added.
+/// As [`decrypt`]; [`ClientError::OutOfRange`] for a larger slot; [`ClientError::Randomness`] where noise is added.
 pub fn decrypt_for_release(
     sk: &SecretKey,
     ciphertext: &Ciphertext,
     release: &Release,
+    range: f64,
 ) -> Result<Vec<f64>, ClientError> {
     let mut values = decrypt_values(sk, ciphertext)?;
+    let largest = values.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+    // Before noise is added, which is no value that was computed.
+    if largest > range {
+        values.zeroize();
+        return Err(ClientError::OutOfRange { found: largest.log2().ceil().exp2(), range });
+    }
     release.apply(&mut values, &mut Randomness::system()).inspect_err(|_| values.zeroize())?;
     Ok(values)
 }

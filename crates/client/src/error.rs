@@ -41,6 +41,15 @@ pub enum ClientError {
         /// Why.
         reason: &'static str,
     },
+    /// A decrypted value is larger than is believed: values wrapped around a modulus on the way, or the input is unlike all that the
+    /// plan was made with.
+    #[error("values of up to {found:.0e} came out, where {range:.1e} is the most that is believed")]
+    OutOfRange {
+        /// The largest magnitude, as the next power of two, which tells nothing of the noise.
+        found: f64,
+        /// The largest that is believed.
+        range: f64,
+    },
     /// The engine refused.
     #[error(transparent)]
     Ckks(#[from] CkksError),

@@ -6,8 +6,8 @@ mod common;
 use common::{Context, SCALE, assert_close, literal, literals, shared, values};
 use polyveil_ckks::{CkksError, EncodedWeights, Evaluator, KeySpec, Parameters, ParametersLiteral, RingKind};
 use polyveil_client::{
-    Randomness, SecretKey, decrypt_to_precision, encrypt_public_with, generate_evaluation_keys_with,
-    generate_public_key_with,
+    ClientError, Randomness, Release, SecretKey, decrypt_for_release, decrypt_to_precision,
+    encrypt_public_with, generate_evaluation_keys_with, generate_public_key_with,
 };
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -268,6 +268,31 @@ fn decryption_to_a_precision_hides_the_noise() {
     assert_eq!(decrypt_to_precision(&c.sk, &ct, 12).unwrap(), x);
     assert!(decrypt_to_precision(&c.sk, &ct, 65).is_err());
     assert!(decrypt_to_precision(&c.sk, &ct, i32::MIN).is_err());
+}
+
+#[test]
+fn values_without_room_are_no_result() {
+    let mut c = Context::new(literals()[0].clone(), &spec(&[], 5));
+    let release = Release::rounded(20).unwrap();
+    let x = c.values(1);
+    let largest = x.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+    let ct = c.encrypt(&x, 0);
+    assert_close(&decrypt_for_release(&c.sk, &ct, &release, 1.001 * largest).unwrap(), &x, 1e-6);
+    let found = decrypt_for_release(&c.sk, &ct, &release, 0.999 * largest).unwrap_err();
+    let ClientError::OutOfRange { found, range } = found else { panic!("{found}") };
+    assert!(
+        found.log2().fract() == 0.0 && (largest..2.0 * largest).contains(&found),
+        "{found} for {largest}"
+    );
+    assert_eq!(range, 0.999 * largest);
+
+    // What is not told: a modulus holds coefficients up to its half, and a value just beyond comes back from the other side, within range.
+    let room = c.params.log_q(0).exp2() / (2.0 * SCALE);
+    let near = vec![0.99 * room; c.params.slots()];
+    let [one, other] = [0, 1].map(|_| c.encrypt(&near, 0));
+    let sum = c.evaluator.add(&one, &other).unwrap();
+    let slots = decrypt_for_release(&c.sk, &sum, &release, room).unwrap();
+    assert!(slots.iter().all(|v| (v + 0.02 * room).abs() < 1e-3 * room), "1.98 wraps to −0.02");
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn the_pool_holds_no_messages() {
     let decoded = decrypt(&sk, &ciphertext).unwrap().decode().unwrap();
     assert_eq!(decoded, decrypt_values(&sk, &ciphertext).unwrap());
     let release = Release::rounded(20).unwrap();
-    let rounded = decrypt_for_release(&sk, &ciphertext, &release).unwrap();
+    let rounded = decrypt_for_release(&sk, &ciphertext, &release, 2.0).unwrap();
     assert!(rounded.iter().zip(&x).all(|(r, x)| (r - x).abs() < 1e-6));
     assert!(!contains(&message), "the decrypted message is in the pool after decoding");
 }

@@ -102,6 +102,65 @@ fn batches_in_an_insecure_ring() {
     }
 }
 
+/// Images that the plan takes, but whose values grow beyond what it leaves room for.
+#[test]
+fn results_of_images_that_escape_are_not_credible() {
+    let mut b = GraphBuilder::new("deep", &[16], 3);
+    let mut x = b.input();
+    for layer in 0..4 {
+        x = b.linear(&format!("fc{layer}"), x, 8);
+        x = b.quadratic(&format!("act{layer}"), x, [0.3, 0.5, 0.1]);
+    }
+    let x = b.linear("fc", x, 3);
+    let graph = b.finish(x).unwrap();
+    let calibration = (0..4).map(|seed| image(&[16], seed)).collect();
+    let options = CompileOptions { calibration, ..CompileOptions::default() };
+    let compiled = compile_insecure_for_tests(&graph, &options, 10).unwrap();
+    let parameters = Parameters::new_insecure(compiled.server.parameters.clone()).unwrap();
+    let (client, encoder) = (&compiled.client, Encoder::new(&parameters));
+    let key = SecretKey::generate(&parameters).unwrap();
+    let keys = generate_evaluation_keys(&key, &client.keys, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    let (keys, program) = (Arc::new(keys), Program::load(compiled.server.clone()).unwrap());
+    let size = |values: &[f64]| values.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+    let [mut right, mut wrong, mut unseen] = [0; 3];
+    for (seed, factor) in
+        (0..4).flat_map(|seed| [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 3.9].map(|factor| (seed, factor)))
+    {
+        let mut image = image(&client.input_shape, seed);
+        image.data_mut().iter_mut().for_each(|v| *v *= factor);
+        let expected = polyveil_net::exec::run(&graph, &image).unwrap();
+        let expected: Vec<f64> = expected.data().iter().map(|&v| f64::from(v)).collect();
+        let encrypt = |slots: &Vec<f64>| {
+            let plain = encoder.encode(slots, client.input.level, client.input.scale).unwrap();
+            encrypt_symmetric(&key, &plain).unwrap().expand(&parameters).unwrap()
+        };
+        let inputs = client.pack_batch(&[&image]).unwrap().iter().map(encrypt).collect();
+        let output = program.run_encrypted(&parameters, keys.clone(), inputs, &Control::default()).unwrap();
+        let slots: Vec<Vec<f64>> =
+            output.ciphertexts.iter().map(|c| encoder.decode(&decrypt(&key, c).unwrap()).unwrap()).collect();
+        let errors: Vec<f64> = client.unpack(&slots).iter().zip(&expected).map(|(f, e)| f - e).collect();
+        let scale = compiled.server.precision.output_range.max(size(&expected));
+        let (error, largest) = (size(&errors) / scale, size(&slots.concat()));
+        eprintln!(
+            "seed {seed}, {factor}: largest slot {largest:.1e} of {:.1e}, error {error:.1e}",
+            client.credible()
+        );
+        let (told, off) = (largest > client.credible(), error > 1e-2);
+        assert!(!told || factor > 1.0, "an image like those of the plan has no result");
+        assert!(told || size(&expected) < 100.0 * client.credible(), "what escapes for good must be seen");
+        (right, wrong, unseen) = (
+            right + usize::from(!told && !off),
+            wrong + usize::from(off),
+            unseen + usize::from(off && !told),
+        );
+    }
+    // What wraps in the last layers alone may look like a score.
+    assert!(
+        right >= 8 && wrong >= 10 && unseen <= 2,
+        "{right} right, {wrong} wrong, {unseen} of these not seen"
+    );
+}
+
 #[test]
 fn small_network_at_128_bits() {
     let graph = lenet_like();

@@ -9,6 +9,7 @@ use crate::bsgs::Split;
 use crate::diagonals::{Diagonals, MAX_NUMBERS, Source, lower_within};
 use crate::layout::{Layout, SlotMap, ZERO};
 use crate::linop::ConvOp;
+use crate::scales::HEADROOM;
 
 /// Index of a value of a plan; value 0 is the input, step `k` makes value `k + 1`.
 pub type ValueId = usize;
@@ -93,7 +94,7 @@ pub struct Value {
     pub level: usize,
     /// Scale of its ciphertexts.
     pub scale: f64,
-    /// Largest magnitude of any slot on the calibration inputs.
+    /// Largest magnitude that any slot has room for: four times that on the calibration inputs.
     pub range: f64,
 }
 
@@ -468,6 +469,14 @@ impl ClientPlan {
         };
         let values: Vec<Vec<f64>> = images.iter().enumerate().map(values).collect::<Result<_, _>>()?;
         Ok(self.input.layout.pack(&values))
+    }
+
+    /// The largest magnitude with which a slot of a result is believed: twice that on the calibration inputs. Values that wrapped around
+    /// their modulus in an early layer are wrong by much more in the end; in one of the last layers by about the room that is left
+    /// there, four times the calibration inputs', so that a wrong result may happen to stay below.
+    #[must_use]
+    pub fn credible(&self) -> f64 {
+        2.0 * self.output.range / HEADROOM
     }
 
     /// Scores of the first image from decrypted slot vectors.

@@ -17,7 +17,7 @@ use crate::error::{CliError, Exit};
 use crate::files::{self, Access};
 use crate::machine::Peaks;
 use crate::output::{Table, bytes, seconds};
-use crate::pipeline::client::Client;
+use crate::pipeline::client::{Client, Decrypted};
 use crate::pipeline::planning::PlanArgs;
 use crate::pipeline::server::Server;
 use crate::pipeline::{child, images, models, planning, store};
@@ -150,7 +150,11 @@ pub fn run(args: &NetArgs, session: &Session) -> Result<(), CliError> {
         let run_s = timer.elapsed().as_secs_f64();
         peaks.next();
         let timer = Instant::now();
-        let scores = client.decrypt(&secret, &output.ciphertexts, &rounding)?.concat();
+        let scores = match client.decrypt(&secret, &output.ciphertexts, &rounding)? {
+            Decrypted::Scores(rows) => rows.concat(),
+            // Further off than any tolerance.
+            Decrypted::Escaped(_) => vec![f64::INFINITY; expected.len()],
+        };
         let decrypt_s = timer.elapsed().as_secs_f64();
         runs.push(Run { run_s, decrypt_s, output, scores });
     }

@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use clap::Args;
 use polyveil_ckks::Ciphertext;
+use polyveil_client::ClientError;
 use polyveil_format::CiphertextReader;
 use polyveil_train::data::npy;
 use serde::Serialize;
 
-use crate::error::CliError;
+use crate::error::{CliError, Exit};
 use crate::files::{self, Access};
 use crate::output::Table;
-use crate::pipeline::client::Client;
+use crate::pipeline::client::{Client, Decrypted};
 use crate::pipeline::figures::argmax;
 use crate::pipeline::store;
 use crate::session::Session;
@@ -19,6 +20,9 @@ use crate::session::Session;
 /// Arguments of `decrypt`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  polyveil decrypt client.plan scores.ct\n\n\
+    A result with values beyond the plan's range is none: its values wrapped around on the way, or its image is \
+    unlike those that the plan was made with. Such images are listed without class and scores (null with --json, NaN \
+    in the array), the others as usual, and the exit code is 11.\n\n\
     Scores are rounded to the precision that the plan declares. With --flooding, Gaussian noise that drowns the \
     error is added first: scores shared with somebody who also has the ciphertexts then say next to nothing \
     of the secret key, and lose BITS/2 + 2 bits of precision and more. See SECURITY.md.")]
@@ -55,8 +59,9 @@ struct Outcome {
 #[derive(Serialize)]
 struct Row {
     index: usize,
-    class: usize,
-    class_name: String,
+    class: Option<usize>,
+    class_name: Option<String>,
+    /// NaN, which JSON has as null, where values left the plan's range.
     scores: Vec<f64>,
 }
 
@@ -84,15 +89,24 @@ pub fn run(args: &DecryptArgs, session: &Session) -> Result<(), CliError> {
             client.flooding(bits, args.shared_results.unwrap_or(images))?
         }
     };
-    let mut images = Vec::new();
+    let mut images: Vec<Row> = Vec::new();
+    let mut escaped = None;
     let count = reader.count().images as usize;
     while let Some(result) = reader.next_batch().map_err(fail)? {
         session.check_cancel()?;
-        let batch = client.decrypt(&secret, &result, &release).map_err(|e| e.at(&args.results))?;
         // The last batch may have places that no image took.
-        for scores in batch.into_iter().take(count - images.len()) {
-            let class = argmax(&scores);
-            images.push(Row { index: images.len(), class, class_name: client.class_name(class), scores });
+        let places = client.plan().batch().min(count - images.len());
+        let batch = match client.decrypt(&secret, &result, &release).map_err(|e| e.at(&args.results))? {
+            Decrypted::Scores(rows) => rows,
+            Decrypted::Escaped(why) => {
+                escaped.get_or_insert(why);
+                vec![vec![f64::NAN; client.classes()]; places]
+            }
+        };
+        for scores in batch.into_iter().take(places) {
+            let class = scores.iter().all(|s| s.is_finite()).then(|| argmax(&scores));
+            let class_name = class.map(|class| client.class_name(class));
+            images.push(Row { index: images.len(), class, class_name, scores });
         }
     }
     if let Some(out) = &args.out {
@@ -106,7 +120,24 @@ pub fn run(args: &DecryptArgs, session: &Session) -> Result<(), CliError> {
         noise_std: release.noise_std(),
         peak_rss_bytes: crate::machine::peak_rss(),
     };
-    session.emit(&outcome, || text(&outcome, &client))
+    session.emit(&outcome, || text(&outcome, &client))?;
+    escaped.map_or(Ok(()), |why| Err(no_result(&outcome, &why).at(&args.results)))
+}
+
+/// What is to be said of images without a result.
+fn no_result(outcome: &Outcome, why: &ClientError) -> CliError {
+    let without = outcome.images.iter().filter(|row| row.class.is_none());
+    let list: Vec<String> = without.map(|row| row.index.to_string()).collect();
+    let message = format!(
+        "no result for {} of {} images ({}): {why}",
+        list.len(),
+        outcome.images.len(),
+        list.join(", ")
+    );
+    CliError::new(Exit::Verification, message).help(
+        "look at these images, or at those encrypted with them: marks, borders or another device may drive values out of range. Where \
+         such images are usual, compile with some of them among the data, or convert with augmentation.hard_cases",
+    )
 }
 
 fn text(outcome: &Outcome, client: &Client) -> String {
@@ -118,10 +149,15 @@ fn text(outcome: &Outcome, client: &Client) -> String {
     }
     let mut table = Table::new(heading);
     for row in &outcome.images {
-        let best = row.scores.get(row.class).copied().unwrap_or(f64::NAN);
-        let mut cells = vec![row.index.to_string(), row.class_name.clone(), format!("{best:.3}")];
+        let score = |value: Option<&f64>| match value {
+            Some(value) if value.is_finite() => format!("{value:.3}"),
+            _ => "–".into(),
+        };
+        let best = row.class.and_then(|class| row.scores.get(class));
+        let class_name = row.class_name.clone().unwrap_or_else(|| "out of range".into());
+        let mut cells = vec![row.index.to_string(), class_name, score(best)];
         if wide {
-            cells.extend(row.scores.iter().map(|s| format!("{s:.3}")));
+            cells.extend(row.scores.iter().map(|s| score(Some(s))));
         }
         table.row(cells);
     }

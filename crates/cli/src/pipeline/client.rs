@@ -22,6 +22,14 @@ pub struct Client {
     parameters: Parameters,
 }
 
+/// What a batch decrypts to.
+pub enum Decrypted {
+    /// One row of scores a place of the batch.
+    Scores(Vec<Vec<f64>>),
+    /// No scores, as values left the range of the plan on the way; the error says by how much.
+    Escaped(ClientError),
+}
+
 impl Client {
     /// Builds the parameters of a plan.
     pub fn new(plan: ClientPlan) -> Result<Self, CliError> {
@@ -115,28 +123,36 @@ impl Client {
     /// security, where `results` results are shared.
     pub fn flooding(&self, security_bits: u32, results: u64) -> Result<Release, CliError> {
         let error = self.plan.precision.max_error;
-        let values = self.plan.output.layout.shape.iter().product();
-        let flooding = Flooding { security_bits, error, values, results };
+        let flooding = Flooding { security_bits, error, values: self.classes(), results };
         Release::flooded(&flooding).map_err(|e| CliError::new(Exit::Usage, e))
     }
 
-    /// Decrypts the scores of a batch, as they may be shared: one row an image.
+    /// Decrypts the scores of a batch, as they may be shared.
     pub fn decrypt(
         &self,
         secret: &SecretKey,
         result: &[Ciphertext],
         release: &Release,
-    ) -> Result<Vec<Vec<f64>>, CliError> {
-        let slots = result
-            .iter()
-            .map(|ciphertext| decrypt_for_release(secret, ciphertext, release).map_err(refused))
-            .collect::<Result<Vec<_>, _>>()?;
-        let expected = self.plan.output.layout.ciphertexts;
-        if slots.len() != expected {
-            let message = format!("the plan's scores take {expected} ciphertexts, found {}", slots.len());
+    ) -> Result<Decrypted, CliError> {
+        let (expected, found) = (self.plan.output.layout.ciphertexts, result.len());
+        if found != expected {
+            let message = format!("the plan's scores take {expected} ciphertexts, found {found}");
             return Err(CliError::new(Exit::Mismatch, message));
         }
-        Ok(self.plan.unpack_batch(&slots))
+        let mut slots = Vec::new();
+        for ciphertext in result {
+            match decrypt_for_release(secret, ciphertext, release, self.plan.credible()) {
+                Ok(values) => slots.push(values),
+                Err(escaped @ ClientError::OutOfRange { .. }) => return Ok(Decrypted::Escaped(escaped)),
+                Err(other) => return Err(refused(other)),
+            }
+        }
+        Ok(Decrypted::Scores(self.plan.unpack_batch(&slots)))
+    }
+
+    /// Scores of an image.
+    pub fn classes(&self) -> usize {
+        self.plan.output.layout.shape.iter().product()
     }
 
     /// The name of a class.

@@ -2,7 +2,8 @@
 //!
 //! Every operation that adds noise on ciphertexts (fresh encryption, key switching, rounding of
 //! encodings, rescaling) adds noise of the same standard deviation here, so that a whole test
-//! split can be scored in seconds with errors like the encrypted ones.
+//! split can be scored in seconds with errors like the encrypted ones. Values that a modulus does not hold wrap around as they do
+//! there (in the standard ring without what that adds to imaginary parts).
 
 use polyveil_ckks::{CkksError, Parameters, noise};
 use rand_chacha::ChaCha12Rng;
@@ -45,6 +46,18 @@ impl Simulated {
                 .hypot(noise::encode_rounding(&self.parameters, scale)),
         );
         SimulatedCipher { slots, level, scale }
+    }
+
+    /// Brings coefficients beyond half of the modulus in from the other side. Linear operations may do so later, squares and results not.
+    fn wrap(&self, slots: Vec<f64>, level: usize, scale: f64) -> Result<Vec<f64>, CkksError> {
+        let modulus = (self.parameters.log_q(level) - scale.log2()).exp2();
+        // A coefficient is a mean of slots with weights of at most two.
+        if slots.iter().all(|v| v.abs() < modulus / 4.0) {
+            return Ok(slots);
+        }
+        let mut coefficients = self.parameters.embedding().encode(&slots)?;
+        coefficients.iter_mut().for_each(|c| *c -= modulus * (*c / modulus).round());
+        Ok(self.parameters.embedding().decode(&coefficients)?)
     }
 
     /// Adds noise of that standard deviation: a centred binomial of 64 flips, whose excess kurtosis is −1/32.
@@ -133,7 +146,7 @@ impl Backend for Simulated {
         let level = x.level.checked_sub(1).ok_or(CkksError::LevelExhausted { from: 0, to: "-1".into() })?;
         let mut slots = x.slots.clone();
         self.disturb(&mut slots, noise::rescale(&self.parameters, scale));
-        Ok(SimulatedCipher { slots, level, scale })
+        Ok(SimulatedCipher { slots: self.wrap(slots, level, scale)?, level, scale })
     }
 
     fn constant(&self, mut x: Self::Cipher, factor: f64, scale: f64) -> Result<Self::Cipher, CkksError> {
@@ -146,11 +159,13 @@ impl Backend for Simulated {
         let mut x = x.clone();
         x.slots.iter_mut().zip(slots.iter().cycle()).for_each(|(v, b)| *v += b);
         self.disturb(&mut x.slots, noise::encode_rounding(&self.parameters, x.scale));
+        x.slots = self.wrap(x.slots, x.level, x.scale)?;
         Ok(x)
     }
 
     fn square(&self, x: &Self::Cipher, scale: f64) -> Result<Self::Cipher, CkksError> {
-        let mut slots: Vec<f64> = x.slots.iter().map(|v| v * v).collect();
+        let mut slots = self.wrap(x.slots.clone(), x.level, x.scale)?;
+        slots.iter_mut().for_each(|v| *v *= *v);
         self.disturb(&mut slots, noise::key_switch(&self.parameters, x.level, x.scale * x.scale));
         self.rescale(&SimulatedCipher { slots, level: x.level, scale: x.scale * x.scale }, scale)
     }

@@ -134,7 +134,8 @@ fn results_of_images_that_escape_are_not_credible() {
             let plain = encoder.encode(slots, client.input.level, client.input.scale).unwrap();
             encrypt_symmetric(&key, &plain).unwrap().expand(&parameters).unwrap()
         };
-        let inputs = client.pack_batch(&[&image]).unwrap().iter().map(encrypt).collect();
+        let packed = client.pack_batch(&[&image]).unwrap();
+        let inputs = packed.iter().map(encrypt).collect();
         let output = program.run_encrypted(&parameters, keys.clone(), inputs, &Control::default()).unwrap();
         let slots: Vec<Vec<f64>> =
             output.ciphertexts.iter().map(|c| encoder.decode(&decrypt(&key, c).unwrap()).unwrap()).collect();
@@ -146,6 +147,11 @@ fn results_of_images_that_escape_are_not_credible() {
             client.credible()
         );
         let (told, off) = (largest > client.credible(), error > 1e-2);
+        let simulated = size(&program.run_simulated(&parameters, &packed, 1).unwrap().concat());
+        assert!(
+            (0.3..3.0).contains(&(simulated / largest)),
+            "seed {seed}, {factor}: {simulated} simulated, {largest} found"
+        );
         assert!(!told || factor > 1.0, "an image like those of the plan has no result");
         assert!(told || size(&expected) < 100.0 * client.credible(), "what escapes for good must be seen");
         (right, wrong, unseen) = (

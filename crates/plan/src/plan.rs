@@ -476,7 +476,8 @@ impl ClientPlan {
     /// there, four times the calibration inputs', so that a wrong result may happen to stay below.
     #[must_use]
     pub fn credible(&self) -> f64 {
-        2.0 * self.output.range / HEADROOM
+        // A network that yields next to nothing has its noise.
+        (2.0 * self.output.range / HEADROOM).max(self.precision.max_error)
     }
 
     /// Scores of the first image from decrypted slot vectors.

@@ -40,6 +40,7 @@ struct Outcome {
     figures: Figures,
     max_logit_error: f64,
     logit_range: f64,
+    without_result: usize,
     agreement: f64,
 }
 
@@ -66,16 +67,24 @@ pub fn run(args: &SimulateArgs, session: &Session) -> Result<(), CliError> {
         figures: Figures::of_scores(&data, &chosen, &simulated.scores),
         max_logit_error: simulated.max_error,
         logit_range: simulated.range,
+        without_result: simulated.without,
         agreement: same as f64 / images.len().max(1) as f64,
     };
     session.emit(&outcome, || {
-        format!(
+        let mut text = format!(
             "simulated: {}\nlargest error {:.1e} of scores up to {:.2}; {} of {} labels as without noise\n",
             outcome.figures.line(),
             outcome.max_logit_error,
             outcome.logit_range,
             same,
             images.len()
-        )
+        );
+        if outcome.without_result > 0 {
+            let (without, help) = (outcome.without_result, "counted as wrong; see `polyveil decrypt --help`");
+            text.push_str(&format!(
+                "{without} images without a result, their values leave the range of the plan: {help}\n"
+            ));
+        }
+        text
     })
 }

@@ -157,6 +157,33 @@ fn an_image_whose_values_leave_the_range_has_no_result() {
 }
 
 #[test]
+fn simulation_tells_how_many_images_have_no_result() {
+    let root = tempfile::tempdir().unwrap();
+    let d = root.path();
+    save(&network(5), &d.join("net.onnx"));
+    // Nine images a class, each a dark one and the same made brighter.
+    for (folder, factor) in [("dark", 0.27), ("bright", 1.0)] {
+        for (class, name) in ["cat", "dog", "owl"].into_iter().enumerate() {
+            std::fs::create_dir_all(d.join(folder).join(name)).unwrap();
+            for index in 0..9 {
+                let pixels: Vec<u8> =
+                    image(3 * index + class).iter().map(|v| (255.0 * factor * v) as u8).collect();
+                let path = d.join(folder).join(name).join(format!("{index}.png"));
+                image::save_buffer(path, &pixels, 6, 6, image::ColorType::L8).unwrap();
+            }
+        }
+    }
+    ok(d, &["compile", "net.onnx", "--data", "dark"]);
+    let simulate =
+        |data| ok(d, &["simulate", "server.plan", "client.plan", "--data", data, "--split", "all"]);
+    let (dark, bright) = (simulate("dark"), simulate("bright"));
+    assert_eq!(dark["without_result"], 0, "{dark}");
+    assert_eq!(dark["agreement"], 1.0);
+    assert!(bright["without_result"].as_u64().unwrap() > 0, "{bright}");
+    assert!(bright["agreement"].as_f64().unwrap() < 1.0, "{bright}");
+}
+
+#[test]
 fn five_images_in_batches_of_four_come_back_in_order() {
     let root = tempfile::tempdir().unwrap();
     let d = root.path();
